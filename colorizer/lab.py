@@ -1,0 +1,183 @@
+"""sRGB <-> CIE Lab (D65, 2 degrees), fast enough for whole photographs.
+
+Everything that runs over a full-size picture goes through tables and bands of rows: a pixel of
+8-bit sRGB has only 256 values a channel, and a band fits in the processor's cache. The formulas
+are those of CIE 15:2004 and IEC 61966-2-1; scikit-image is the oracle in the tests.
+
+Ranges: rgb uint8 0..255; L (lightness) float32 0..100; a and b float32, about -87..99 and
+-108..95 inside sRGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+Float = NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
+
+# Source: IEC 61966-2-1, linear sRGB -> XYZ, to the digits that scikit-image uses.
+_RGB_TO_XYZ = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+)
+_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer (CIE 15:2004)
+_RGB_TO_WHITE_XYZ = _RGB_TO_XYZ / _WHITE[:, None]  # XYZ relative to the white
+_WHITE_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_WHITE_XYZ)
+
+_DELTA = 6 / 29  # CIE 15: below DELTA cubed, the cube root becomes a straight line
+_BAND_PIXELS = 1 << 16  # rows are worked on in bands of about this many pixels: 0.8 MB of float32
+_STEPS = (1 << 16) - 1  # resolution of the tables of linear light: at most 0.06 of an 8-bit level
+_SLACK = 0.0005  # linear light; colours of 8-bit sRGB itself, rounded, must not count as outside
+
+
+def _srgb_to_linear(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def _linear_to_srgb(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)
+
+
+def _cube_root(value: NDArray[F]) -> NDArray[F]:
+    """Lab's f: the cube root with its straight part near black."""
+    line = value / (3 * _DELTA**2) + 4 / 29
+    return np.where(value > _DELTA**3, np.cbrt(value), line).astype(value.dtype)
+
+
+_LINEAR = _srgb_to_linear(np.arange(256) / 255)  # (256,) linear light of each 8-bit value
+_LINEAR_32 = _LINEAR.astype(np.float32)
+# Luminance of each 8-bit value of R, G and B, in steps of 1/_STEPS: their sum indexes _LIGHTNESS.
+_LUMINANCE = [np.rint(w * _LINEAR * _STEPS).astype(np.uint16) for w in _RGB_TO_WHITE_XYZ[1]]
+_LIGHTNESS = (116 * _cube_root(np.arange(_STEPS + 3) / _STEPS) - 16).astype(np.float32)
+_GREY_LIGHTNESS = (116 * _cube_root(_LINEAR) - 16).astype(np.float32)
+_SRGB = np.rint(255 * _linear_to_srgb(np.arange(_STEPS + 1) / _STEPS)).astype(np.uint8)
+
+
+def rgb_to_lightness(rgb: UInt8) -> Float:
+    """Take the lightness of a picture.
+
+    Args:
+        rgb: (H, W) grey or (H, W, 3) sRGB, uint8.
+
+    Returns:
+        (H, W) float32, 0..100; at most 0.02 from the exact value.
+    """
+    if rgb.ndim == 2:
+        return np.asarray(cv2.LUT(rgb, _GREY_LIGHTNESS), np.float32)
+    lightness = np.empty(rgb.shape[:2], np.float32)
+    red, green, blue = _LUMINANCE
+    for rows in _bands(*rgb.shape[:2]):
+        band = rgb[rows]
+        luminance = red[band[..., 0]] + green[band[..., 1]] + blue[band[..., 2]]
+        np.take(_LIGHTNESS, luminance, out=lightness[rows], mode="clip")
+    return lightness
+
+
+def rgb_to_lab(rgb: UInt8) -> Float:
+    """Convert a picture to Lab.
+
+    Args:
+        rgb: (H, W, 3) sRGB, uint8.
+
+    Returns:
+        (H, W, 3) float32: L 0..100, a, b.
+    """
+    linear = cv2.LUT(rgb, _LINEAR_32)
+    xyz = np.asarray(cv2.transform(linear, _RGB_TO_WHITE_XYZ.astype(np.float32)), np.float32)
+    x, y, z = np.moveaxis(_cube_root(xyz), -1, 0)
+    return np.dstack([116 * y - 16, 500 * (x - y), 200 * (y - z)]).astype(np.float32)
+
+
+def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
+    """Convert Lab to sRGB; colours that sRGB lacks lose chroma, never lightness or hue.
+
+    Args:
+        lightness: (H, W) float32, 0..100.
+        ab: (H, W, 2) float32, any value.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    rgb = np.empty((*lightness.shape, 3), np.uint8)
+    for rows in _bands(*lightness.shape):
+        light, a, b = lightness[rows], ab[rows, :, 0], ab[rows, :, 1]
+        planes = _lab_to_linear(light, a, b)
+        low = np.minimum(np.minimum(planes[0], planes[1]), planes[2])
+        high = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
+        outside = (low < -_SLACK) | (high > 1 + _SLACK)
+        if outside.any():
+            inside = _into_gamut(light[outside], a[outside], b[outside])
+            for plane, values in zip(planes, _lab_to_linear(*inside), strict=True):
+                plane[outside] = values
+        band = [_SRGB[(np.clip(plane, 0, 1) * _STEPS + 0.5).astype(np.uint16)] for plane in planes]
+        cv2.merge(band, rgb[rows])
+    return rgb
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    step = max(1, _BAND_PIXELS // max(1, width))
+    return (slice(top, top + step) for top in range(0, height, step))
+
+
+def _lab_to_linear(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
+    """Three arrays of one shape -> linear red, green and blue, not clipped."""
+    y = (lightness + np.float32(16)) * np.float32(1 / 116)
+    x = y + a * np.float32(1 / 500)
+    z = y - b * np.float32(1 / 200)
+    x, y, z = (_cube(value) for value in (x, y, z))
+    red, green, blue = (
+        x * row[0] + y * row[1] + z * row[2] for row in _WHITE_XYZ_TO_RGB.astype(np.float32)
+    )
+    return red, green, blue
+
+
+def _cube(value: Float) -> Float:
+    """Lab's f backwards."""
+    cube = value * value * value
+    dark = value < np.float32(_DELTA)
+    if dark.any():  # few pictures are this dark everywhere: most bands skip the straight part
+        cube[dark] = np.float32(3 * _DELTA**2) * (value[dark] - np.float32(4 / 29))
+    return cube
+
+
+def _into_gamut(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
+    """(N,) each -> the same L and hue at the largest chroma that sRGB has there."""
+    table = _largest_chroma()
+    chroma = np.hypot(a, b)
+    hue = np.degrees(np.arctan2(b, a)) % 360
+    row = np.clip(lightness, 0, 100)
+    top, left = row.astype(np.intp), hue.astype(np.intp)
+    down, right = row - top, hue - left
+    limit = (1 - down) * ((1 - right) * table[top, left] + right * table[top, left + 1]) + down * (
+        (1 - right) * table[top + 1, left] + right * table[top + 1, left + 1]
+    )
+    scale = np.minimum(1, limit / np.maximum(chroma, 1e-6)).astype(np.float32)
+    return row, a * scale, b * scale
+
+
+@lru_cache(maxsize=1)
+def _largest_chroma() -> Float:
+    """(102, 362): the largest chroma inside sRGB, by whole L (rows) and whole degree of hue.
+
+    Each axis has one entry more than it needs, for interpolation past its last whole value.
+    """
+    lightness = np.minimum(np.arange(102, dtype=np.float32), 100)[:, None].repeat(362, axis=1)
+    angle = np.radians(np.arange(362, dtype=np.float32))
+    cos, sin = np.cos(angle), np.sin(angle)
+    inside, outside = np.zeros_like(lightness), np.full_like(lightness, 150)
+    for _ in range(14):  # bisection: 150 / 2**14 < 0.01
+        middle = ((inside + outside) / 2).astype(np.float32)
+        planes = np.stack(_lab_to_linear(lightness, middle * cos, middle * sin))
+        fits = (planes.min(axis=0) >= -1e-5) & (planes.max(axis=0) <= 1 + 1e-5)
+        inside, outside = np.where(fits, middle, inside), np.where(fits, outside, middle)
+    return inside
