@@ -1,0 +1,101 @@
+"""Settings of a training run: defaults <- a preset file <- the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from colorizer.unet import Head
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class BadConfig(Exception):
+    """A key that does not exist, or a value of the wrong type."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    Attributes:
+        head: "regression" or "classification".
+        side: side of the training crops, in pixels, a multiple of 32.
+        batch: photographs a step.
+        steps: optimizer steps in all.
+        chunk: steps between checkpoints, and between measurements on the held-out photographs.
+        learning_rate: its peak; a linear warm-up leads there and a cosine back to nothing.
+        warmup: steps of the warm-up.
+        weight_decay: AdamW's.
+        clip: largest norm of the gradient.
+        ema: decay of the weights' moving average, which is what a checkpoint holds.
+        rebalance: lambda of the rebalancing weights, 1 for none (Zhang 2016: 0.5).
+        huber: where Huber's loss turns from square to straight, in ab units (regression).
+        crop: smallest share of a photograph's area that a crop takes.
+        degrade: share of the crops whose L is faded, blurred or grained as in old photographs.
+        validation: share of the photographs held out, by the hash of their content.
+        seed: of crops, order and initial weights.
+    """
+
+    head: Head = "regression"
+    side: int = 128
+    batch: int = 16
+    steps: int = 2000
+    chunk: int = 100
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    ema: float = 0.99
+    rebalance: float = 0.5
+    huber: float = 10.0
+    crop: float = 0.4
+    degrade: float = 0.4
+    validation: float = 0.03
+    seed: int = 0
+
+    def override(self, values: Mapping[str, Any]) -> TrainConfig:
+        """Replace some settings.
+
+        Raises:
+            BadConfig: on an unknown key (naming the nearest) or a value of the wrong type.
+        """
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        for key, value in values.items():
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+                raise BadConfig(f"unknown setting {key!r}{hint}")
+            wanted = type(known[key])
+            if not (isinstance(value, wanted) or (wanted is float and isinstance(value, int))):
+                raise BadConfig(f"{key} must be {wanted.__name__}, not {value!r}")
+            if key == "head" and value not in ("regression", "classification"):
+                raise BadConfig(f"head must be 'regression' or 'classification', not {value!r}")
+            if key == "side" and (value <= 0 or value % 32):
+                raise BadConfig(f"side must be a multiple of 32, not {value}")
+        return replace(self, **values)
+
+
+def read_preset(name: str) -> TrainConfig:
+    """Read `training/presets/NAME.toml`, or the file of that path.
+
+    Raises:
+        BadConfig: if there is no such preset, or it does not parse.
+    """
+    path = PRESETS / f"{name}.toml" if not name.endswith(".toml") else Path(name)
+    try:
+        return TrainConfig().override(tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise BadConfig(f"no preset {name!r}; there are: {names}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{path} is not TOML: {error}") from None

@@ -1,0 +1,120 @@
+"""Measure checkpoints against photographs with known colours: python -m training.evaluate --help"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import colorizer
+from colorizer import checkpoint, gamut
+from colorizer.checkpoint import BadCheckpoint
+from colorizer.engine import Graph
+from colorizer.image import Picture, RequestError
+from colorizer.pipeline import Options, Pipeline, finish, prepare
+from training.data import find_photographs, read_rgb
+from training.metrics import Scores, UInt8
+
+
+def eager_pipeline(weights: Path) -> Pipeline:
+    """Serve a checkpoint without exporting it: same pipeline, eager network.
+
+    Raises:
+        BadCheckpoint, FileNotFoundError: if it cannot be read.
+    """
+    net, known = checkpoint.load(weights)
+    classes = net.config.head == "classification"
+    graph = Graph(
+        file="",
+        sha256="",
+        head=net.config.head,
+        side=net.config.side,
+        bins=tuple(map(tuple, gamut.bins().tolist())) if classes else (),
+        decoding=known.decoding,
+        temperature=known.temperature,
+        chroma_gain=known.chroma_gain,
+        max_error=0.0,
+        versions={},
+        provenance={},
+    )
+    return Pipeline(graph, torch.inference_mode()(net))
+
+
+def evaluate(pipelines: Mapping[str, Pipeline], paths: Sequence[Path]) -> dict[str, Scores]:
+    """Colorize each photograph's lightness and compare; "grey" is the photograph without colour.
+
+    Photographs that cannot be read are left out, and said so on stderr.
+    """
+    scores = {name: Scores() for name in ("grey", *pipelines)}
+    for path in tqdm(paths, desc="evaluating", file=sys.stderr, mininterval=2):
+        try:
+            truth = read_rgb(path.read_bytes())
+        except RequestError as error:
+            print(f"left out: {path}: {error}", file=sys.stderr)
+            continue
+        for name, score in scores.items():
+            score.add(colour_again(truth, pipelines.get(name)), truth)
+    return scores
+
+
+def colour_again(truth: UInt8, pipeline: Pipeline | None) -> UInt8:
+    """(H, W, 3) uint8 -> its lightness, coloured by a pipeline, or grey without one."""
+    side = pipeline.graph.side if pipeline else 32
+    prepared = prepare(Picture(truth), side)
+    if pipeline is None:
+        return finish(prepared.lightness, torch.zeros(2, side, side).numpy())
+    output = pipeline.run(prepared.small[None])
+    return finish(
+        prepared.lightness, pipeline.decode(output, Options())[0], pipeline.graph.chroma_gain
+    )
+
+
+def table(scores: Mapping[str, Scores]) -> str:
+    """Format the measures as Markdown, with the truth's colorfulness in the last row."""
+    rows = {name: score.row() for name, score in scores.items()}
+    names = list(next(iter(rows.values())))
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for name, row in rows.items():
+        cells = [f"{row[n]:.4f}" if "AuC" in n else f"{row[n]:.2f}" for n in names]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    truth = next(iter(scores.values())).truth
+    cells = [f"{sum(truth) / len(truth):.2f}" if n == "CF" else "" for n in names]
+    lines.append(f"| truth | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and evaluate; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    try:
+        paths = find_photographs(options.photos)
+        if options.limit:
+            paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
+        pipelines = {path.stem: eager_pipeline(path) for path in options.checkpoint}
+        scores = evaluate(pipelines, paths)
+    except (BadCheckpoint, FileNotFoundError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("evaluate: interrupted", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps({name: score.row() for name, score in scores.items()}, indent=1))
+    else:
+        print(f"{len(scores['grey'].psnr)} photographs\n\n{table(scores)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Losses of both heads, and the weights that make rare colours count."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from colorizer import gamut
+from colorizer.unet import AB_SCALE
+from training.data import GREY_AB
+
+
+def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
+    """Weigh each bin by its rarity (Zhang 2016, equation 4).
+
+    The prior is smoothed over the ab plane with a Gaussian of gamut.SIGMA, mixed with a uniform
+    distribution by `mix` (their lambda), inverted, and scaled so that E_prior[w] = 1.
+
+    Args:
+        prior: (Q,) shares that sum to 1.
+        mix: 0 for full rebalancing, 1 for none.
+
+    Returns:
+        (Q,) float32.
+    """
+    centres = gamut.bins()
+    distance = ((centres[:, None] - centres[None]) ** 2).sum(-1)
+    kernel = np.exp(-distance / (2 * gamut.SIGMA**2))
+    smoothed = (kernel / kernel.sum(axis=0)) @ prior
+    weights = 1 / ((1 - mix) * smoothed + mix / len(prior))
+    return torch.from_numpy(weights / (weights * smoothed).sum()).float()
+
+
+def classification_loss(logits: Tensor, ab: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy against soft-encoded ab, each pixel weighed by its nearest bin.
+
+    Args:
+        logits: (B, Q, H, W).
+        ab: (B, 2, H, W), the truth.
+        weights: (Q,), of `rebalancing_weights`.
+
+    Returns:
+        Scalar: mean over the pixels of those photographs that have colour.
+    """
+    nearest, shares = gamut.soft_encode(ab)
+    # -sum_q share_q log p_q, without a (B, Q, H, W) target
+    loss = logits.logsumexp(1) - (shares * logits.gather(1, nearest)).sum(1)
+    return _coloured_mean(loss * weights[nearest[:, 0]], ab)
+
+
+def regression_loss(predicted: Tensor, ab: Tensor, weights: Tensor, huber: float) -> Tensor:
+    """Huber loss on ab / AB_SCALE, each pixel weighed by its nearest bin.
+
+    Args:
+        predicted: (B, 2, H, W), ab units.
+        ab: (B, 2, H, W), the truth.
+        weights: (Q,), of `rebalancing_weights`.
+        huber: where the square turns into a straight line, in ab units.
+
+    Returns:
+        Scalar: mean over the pixels of those photographs that have colour.
+    """
+    loss = functional.huber_loss(
+        predicted / AB_SCALE, ab / AB_SCALE, reduction="none", delta=huber / AB_SCALE
+    ).sum(1)
+    # In units of huber / AB_SCALE: of the order of 1, whatever the scale.
+    loss = loss * (AB_SCALE / huber) ** 2
+    return _coloured_mean(loss * weights[gamut.encode(ab)], ab)
+
+
+def _coloured_mean(loss: Tensor, ab: Tensor) -> Tensor:
+    """Mean of (B, H, W) over the photographs with colour; 0, with a gradient, if none has."""
+    coloured = (ab.abs().amax(dim=(1, 2, 3)) > GREY_AB).to(loss.dtype)
+    return (loss.mean(dim=(1, 2)) * coloured).sum() / coloured.sum().clamp(min=1)
