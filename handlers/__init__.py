@@ -1,0 +1,1 @@
+"""Request bytes -> reply bytes, for the servers."""

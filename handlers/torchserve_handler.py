@@ -1,0 +1,142 @@
+"""TorchServe's side of the pipeline: requests in, pictures or errors out, each on its own.
+
+TorchServe imports this file from the unpacked archive and makes one object of its one class.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# The archive carries its own colorizer. An installed one, or one on PYTHONPATH, may be of another
+# version, and must not be the one that runs.
+_HERE = str(Path(__file__).resolve().parent)
+sys.path.insert(0, _HERE)
+
+import torch  # noqa: E402
+
+if TYPE_CHECKING:
+    from colorizer.pipeline import Options, Pipeline, Reply
+
+log = logging.getLogger(__name__)
+
+OPTION_HEADER = "x-colorize-"  # X-Colorize-Format: png
+PICTURE_FIELDS = ("body", "data")  # the raw body, or the form field that holds the picture
+
+
+class ColorizeHandler:
+    """Answer batches: a broken picture gets its own error, its neighbours get their colours."""
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive's graph, and run it once, so that the first request is not the slowest.
+
+        Raises:
+            BadGraph: if the graph is missing or altered; TorchServe then logs it and retries.
+            RuntimeError: if another colorizer than the archive's was imported.
+        """
+        from colorizer import pipeline
+
+        folder = context.system_properties["model_dir"]
+        if not Path(pipeline.__file__).is_relative_to(Path(folder).resolve()):
+            raise RuntimeError(
+                f"the colorizer that runs is {pipeline.__file__}, not the archive's in {folder}"
+            )
+        settings = (getattr(context, "model_yaml_config", None) or {}).get("handler", {})
+        torch.set_num_threads(int(settings.get("threads") or os.cpu_count() or 1))
+        gpu = context.system_properties.get("gpu_id")
+        device = f"cuda:{gpu}" if torch.cuda.is_available() and gpu is not None else "cpu"
+        self.pipeline: Pipeline = pipeline.Pipeline.load(Path(folder), device)
+        side = self.pipeline.graph.side
+        for batch in (1, 2, 1):  # TorchScript specializes during its first runs
+            self.pipeline.run(torch.zeros(batch, 1, side, side))
+        log.info("%s network on %s", self.pipeline.graph.head, device)
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Colorize one batch.
+
+        Args:
+            data: for each request its fields; a raw body is the field "body".
+            context: TorchServe's, for headers in, and for status and content type out.
+
+        Returns:
+            For each request, in order, a picture, or JSON with code, type and message.
+        """
+        from colorizer.image import RequestError
+
+        requests: list[tuple[bytes, Options] | RequestError] = []
+        for index, row in enumerate(data):
+            try:
+                requests.append(self._read_request(row, context.get_all_request_header(index)))
+            except RequestError as error:
+                requests.append(error)
+        good = [request for request in requests if not isinstance(request, RequestError)]
+        replies = iter(
+            self.pipeline.colorize_batch([body for body, _ in good], [o for _, o in good])
+        )
+        return [
+            self._answer(
+                request if isinstance(request, RequestError) else next(replies), index, context
+            )
+            for index, request in enumerate(requests)
+        ]
+
+    def _read_request(
+        self, row: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> tuple[bytes, Options]:
+        """Take the picture and the options of one request; a form field beats a header."""
+        from colorizer.image import BadPicture, NotAPicture
+        from colorizer.pipeline import Options
+
+        fields = {
+            name.lower().removeprefix(OPTION_HEADER): value
+            for name, value in headers.items()
+            if name.lower().startswith(OPTION_HEADER)
+        }
+        body = None
+        for name, value in row.items():
+            if name in PICTURE_FIELDS:
+                body = value
+            else:
+                fields[name] = value.decode("utf-8", "replace") if _is_bytes(value) else str(value)
+        options = Options.parse(fields)
+        if body is None:
+            raise BadPicture(
+                "The form has no picture; post the file's bytes, or a form field named 'data'."
+            )
+        if not _is_bytes(body):  # TorchServe has decoded a body that called itself text or JSON
+            raise NotAPicture(
+                "The body calls itself text or JSON; post the picture file's own bytes."
+            )
+        return bytes(body), options
+
+    def _answer(self, reply: Reply | Exception, index: int, context: Any) -> bytes:
+        """Set status and content type of one request, and give its bytes."""
+        from colorizer.image import RequestError
+
+        if not isinstance(reply, Exception):
+            context.set_response_content_type(index, reply.content_type)
+            return reply.body
+        if isinstance(reply, RequestError):
+            status, phrase, kind, message = (
+                reply.status,
+                reply.phrase,
+                reply.kind,
+                str(reply),
+            )
+        else:
+            request = context.get_request_id(index)
+            log.error("request %s failed", request, exc_info=reply)
+            status, phrase, kind = 500, "Internal Server Error", "internal_error"
+            message = f"The server failed on this picture; its log says why, for request {request}."
+        context.set_response_status(status, phrase, index)
+        context.set_response_content_type(index, "application/json")
+        return json.dumps({"code": status, "type": kind, "message": message}).encode() + b"\n"
+
+
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, (bytes, bytearray))
