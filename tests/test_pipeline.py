@@ -1,0 +1,208 @@
+"""The way of a photograph, without a server."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import rgb2lab
+from torch import Tensor
+
+from colorizer import gamut
+from colorizer.engine import Graph
+from colorizer.image import BadOption, BadPicture, NotAPicture, Picture
+from colorizer.pipeline import Options, Pipeline, Reply, finish, prepare
+from colorizer.unet import Head
+from tests.support import SIDE, encoded, opened, picture
+from training.evaluate import eager_pipeline
+
+Weights = Callable[[Head], Path]
+
+BODIES = [
+    encoded(picture(90, 130, seed=1)),
+    encoded(picture(64, 64, seed=2), "JPEG"),
+    encoded(picture(33, 200, seed=3)),
+]
+
+
+@pytest.fixture(scope="module")
+def regression(weights: Weights) -> Pipeline:
+    return eager_pipeline(weights("regression"))
+
+
+@pytest.fixture(scope="module")
+def classification(weights: Weights) -> Pipeline:
+    return eager_pipeline(weights("classification"))
+
+
+def constant(ab: tuple[float, float]) -> Pipeline:
+    """A pipeline whose network answers one colour everywhere."""
+    graph = Graph("", "", "regression", SIDE, (), "mean", 1.0, 1.0, 0.0, {}, {})
+
+    def run(lightness: Tensor) -> Tensor:
+        return torch.tensor(ab).view(1, 2, 1, 1).expand(len(lightness), 2, SIDE, SIDE)
+
+    return Pipeline(graph, run)
+
+
+def body_of(reply: Reply | Exception) -> bytes:
+    assert isinstance(reply, Reply), reply
+    return reply.body
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (37, 53), (500, 20), (64, 64)])
+def test_a_picture_comes_back_at_its_own_size(size: tuple[int, int], regression: Pipeline) -> None:
+    reply = regression.colorize(encoded(picture(*size)))
+    assert opened(reply.body).size == size[::-1]
+    assert reply.content_type == "image/jpeg"
+
+
+def test_the_network_colours_a_grey_picture(regression: Pipeline) -> None:
+    reply = regression.colorize(BODIES[0], Options.parse({"format": "png"}))
+    rgb = np.asarray(opened(reply.body)).astype(int)
+    assert np.ptp(rgb, axis=2).max() > 10
+
+
+def test_lightness_is_the_originals_and_colour_is_the_networks() -> None:
+    pixels = picture(100, 140)
+    body = constant((12.0, -8.0)).colorize(encoded(pixels), Options.parse({"format": "png"})).body
+    found = rgb2lab(np.asarray(opened(body)))
+    before = rgb2lab(np.repeat(pixels[..., None], 3, axis=2))
+    assert np.abs(found[..., 0] - before[..., 0]).max() < 0.5
+    # near black and near white sRGB has less colour than this
+    middle = (before[..., 0] > 20) & (before[..., 0] < 85)
+    assert np.abs(found[middle][:, 1:] - (12, -8)).max() < 1.5
+
+
+def test_a_colour_picture_gives_its_lightness_only() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    prepared = prepare(Picture(pixels), SIDE)
+    assert np.abs(prepared.lightness - rgb2lab(pixels)[..., 0]).max() < 0.03
+    assert prepared.small.shape == (1, SIDE, SIDE)
+    assert prepared.small.dtype == torch.float32
+
+
+def test_the_networks_copy_is_an_average_not_a_selection_of_pixels() -> None:
+    checkers = np.indices((512, 512)).sum(axis=0) % 2 * 255
+    small = prepare(Picture(checkers.astype(np.uint8)), SIDE).small
+    assert float(small.max() - small.min()) < 1
+
+
+def test_chroma_gain_multiplies_ab() -> None:
+    lightness = np.full((8, 8), 60, np.float32)
+    ab = np.full((2, 4, 4), 10, np.float32)
+    once, twice = (rgb2lab(finish(lightness, ab, gain))[..., 1:].mean() for gain in (1.0, 2.0))
+    assert twice == pytest.approx(2 * once, abs=0.5)
+
+
+def test_alpha_comes_back(regression: Pipeline) -> None:
+    pixels = np.repeat(picture(50, 60)[..., None], 4, axis=2)
+    pixels[..., 3] = np.arange(60, dtype=np.uint8) * 4
+    body = regression.colorize(encoded(pixels), Options.parse({"format": "png"})).body
+    assert np.array_equal(np.asarray(opened(body))[..., 3], pixels[..., 3])
+
+
+@pytest.mark.parametrize("name", ["regression", "classification"])
+def test_a_batch_of_mixed_sizes_gives_what_each_picture_gets_alone(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    pipeline: Pipeline = request.getfixturevalue(name)
+    options = [Options.parse({"format": "png"})] * len(BODIES)
+    together = [body_of(reply) for reply in pipeline.colorize_batch(BODIES, options)]
+    for body, reply in zip(BODIES, together, strict=True):
+        alone = pipeline.colorize(body, options[0]).body
+        difference = np.asarray(opened(reply)).astype(int) - np.asarray(opened(alone))
+        assert np.abs(difference).max() <= 1  # convolutions may sum in another order
+
+
+def test_a_broken_picture_fails_alone_and_its_neighbours_get_their_colours(
+    regression: Pipeline,
+) -> None:
+    bodies = [BODIES[0], b"", BODIES[1], b"not a picture", BODIES[1][:200]]
+    replies = regression.colorize_batch(bodies, [Options()] * 5)
+    kinds = [Reply, BadPicture, Reply, NotAPicture, BadPicture]
+    assert [type(reply) for reply in replies] == kinds
+    assert opened(body_of(replies[0])).size == (130, 90)
+    assert opened(body_of(replies[2])).size == (64, 64)
+
+
+def test_a_network_that_fails_fails_its_pictures_and_keeps_the_others_errors() -> None:
+    def run(lightness: Tensor) -> Tensor:
+        raise MemoryError("no room")
+
+    pipeline = Pipeline(constant((0, 0)).graph, run)
+    replies = pipeline.colorize_batch([BODIES[0], b"", BODIES[1]], [Options()] * 3)
+    assert [type(reply) for reply in replies] == [MemoryError, BadPicture, MemoryError]
+
+
+def test_an_empty_batch_has_no_replies(regression: Pipeline) -> None:
+    assert regression.colorize_batch([], []) == []
+
+
+def test_each_decoding_gives_another_picture(classification: Pipeline) -> None:
+    bodies = {
+        name: classification.colorize(BODIES[0], Options.parse({"decoding": name})).body
+        for name in gamut.DECODINGS
+    }
+    assert len(set(bodies.values())) == len(gamut.DECODINGS)
+
+
+def test_a_seed_gives_the_same_sample_again(classification: Pipeline) -> None:
+    def sample(seed: str) -> bytes:
+        options = Options.parse({"decoding": "sample", "seed": seed})
+        return classification.colorize(BODIES[0], options).body
+
+    assert sample("1") == sample("1") != sample("2")
+
+
+def test_the_graphs_own_decoding_is_the_default(classification: Pipeline) -> None:
+    explicit = Options.parse({"decoding": "annealed-mean", "temperature": "0.38"})
+    assert classification.colorize(BODIES[0]) == classification.colorize(BODIES[0], explicit)
+
+
+@pytest.mark.parametrize("name", ["decoding", "temperature"])
+def test_a_classifiers_option_is_refused_by_the_regression(name: str, regression: Pipeline) -> None:
+    options = Options.parse({name: {"decoding": "mode", "temperature": "1"}[name]})
+    with pytest.raises(BadOption, match="classification"):
+        regression.colorize(BODIES[0], options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", "tiff"),
+        ("quality", "0"),
+        ("quality", "101"),
+        ("quality", "high"),
+        ("decoding", "median"),
+        ("temperature", "0"),
+        ("temperature", "nan"),
+        ("temperature", "inf"),
+        ("temperature", "hot"),
+        ("seed", "-1"),
+        ("seed", "1.5"),
+        ("qualty", "90"),
+    ],
+)
+def test_a_bad_option_is_named_with_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(BadOption, match=name) as caught:
+        Options.parse({name: value})
+    assert caught.value.status == 422
+    assert len(str(caught.value)) > 30
+
+
+def test_good_options_are_taken() -> None:
+    options = Options.parse(
+        {"format": "JPG", "quality": "80", "decoding": "mode", "temperature": "0.5", "seed": "7"}
+    )
+    assert (options.output.format, options.output.quality) == ("jpeg", 80)
+    assert (options.decoding, options.temperature, options.seed) == ("mode", 0.5, 7)
+
+
+def test_nobody_downstream_knows_which_head_ran() -> None:
+    assert "head" not in inspect.getsource(finish) + inspect.getsource(prepare)
