@@ -119,7 +119,10 @@ def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
             inside = _into_gamut(light[outside], a[outside], b[outside])
             for plane, values in zip(planes, _lab_to_linear(*inside), strict=True):
                 plane[outside] = values
-        band = [_SRGB[(np.clip(plane, 0, 1) * _STEPS + 0.5).astype(np.uint16)] for plane in planes]
+        band = [
+            np.take(_SRGB, (np.clip(plane, 0, 1) * _STEPS + 0.5).astype(np.uint16))
+            for plane in planes
+        ]
         cv2.merge(band, rgb[rows])
     return rgb
 

