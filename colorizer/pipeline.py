@@ -118,10 +118,47 @@ def finish(lightness: Float, ab: Float, chroma_gain: float = 1.0) -> NDArray[np.
     Returns:
         (H, W, 3) uint8 sRGB.
     """
-    height, width = lightness.shape
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
-    large = cv2.resize(planes, (width, height), interpolation=cv2.INTER_LINEAR)
-    return lab.lab_to_rgb(lightness, np.asarray(large, np.float32))
+    return lab.lab_to_rgb(lightness, guided_upsample(lightness, planes))
+
+
+# Radius of the guided filter's window, in the network's pixels, and the variance of L under which
+# a window counts as flat. On photographs with known colours they lowered the colour difference and
+# raised AuC against plain interpolation (model_store/MODEL_CARD.md).
+_RADIUS = 4
+_FLAT = 25.0
+
+
+def guided_upsample(lightness: Float, ab: Float) -> Float:
+    """Enlarge ab so that its edges follow those of L.
+
+    In each small window ab is taken for a linear function of L; its coefficients are fitted at
+    the network's size, are smooth, and are what is enlarged. Source: He, Sun 2015, "Fast Guided
+    Filter".
+
+    Args:
+        lightness: (H, W) float32, 0..100.
+        ab: (S, S, 2) float32.
+
+    Returns:
+        (H, W, 2) float32.
+    """
+    (height, width), side = lightness.shape, ab.shape[0]
+    guide = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
+    mean_guide, mean_ab = _mean(guide), _mean(ab)
+    covariance = _mean(ab * guide[..., None]) - mean_ab * mean_guide[..., None]
+    variance = _mean(guide * guide) - mean_guide * mean_guide
+    slope = covariance / (variance + _FLAT)[..., None]
+    offset = _mean(mean_ab - slope * mean_guide[..., None])
+    large = cv2.resize(_mean(slope), (width, height), interpolation=cv2.INTER_LINEAR)
+    large *= lightness[..., None]
+    large += cv2.resize(offset, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large, np.float32)
+
+
+def _mean(values: NDArray[Any]) -> Float:
+    """Mean over a window around each pixel."""
+    return np.asarray(cv2.blur(values, (2 * _RADIUS + 1, 2 * _RADIUS + 1)), np.float32)
 
 
 class Pipeline:

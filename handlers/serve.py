@@ -29,9 +29,9 @@ GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes ab
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
 SHOWN_LINES = 25  # of those, when it fails
-# What it says when an archive can't be read, and when a worker fails to load one; it then tries
-# again for minutes.
-FAILURES = ("Failed to load model", "worker process died")
+# What it says when an archive can't be read, and when a worker fails to load one, or to start at
+# all; it then tries again for minutes.
+FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
 
 # What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
 ADDRESSES = {
@@ -138,6 +138,9 @@ def server_environment(logs: Path) -> dict[str, str]:
     # The one would replace our settings; the other comes before the code in the archive.
     for name in ("TS_CONFIG_FILE", "PYTHONPATH"):
         environment.pop(name, None)
+    # TorchServe starts its workers with whatever `python` comes first on the path.
+    folders = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    environment["PATH"] = os.pathsep.join(folders)
     home = environment.get("JAVA_HOME")
     if home:
         if not os.access(Path(home, "bin", "java"), os.X_OK):

