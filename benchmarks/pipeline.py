@@ -12,10 +12,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import cv2
 import numpy as np
-import skimage
 from skimage import color, data
 
 import colorizer
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
     ]
     print(f"{width} x {height}, median of {options.repeat} rounds, {platform.machine()}")
-    print(f"colorizer {colorizer.__version__}, scikit-image {skimage.__version__}\n")
+    print(f"colorizer {colorizer.__version__}, scikit-image {version('scikit-image')}\n")
     print("| stage | ours, ms | scikit-image, ms | ratio |\n|---|---|---|---|")
     total = [0.0, 0.0]
     for name, ours, theirs in stages:

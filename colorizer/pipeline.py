@@ -150,10 +150,13 @@ def guided_upsample(lightness: Float, ab: Float) -> Float:
     variance = _mean(guide * guide) - mean_guide * mean_guide
     slope = covariance / (variance + _FLAT)[..., None]
     offset = _mean(mean_ab - slope * mean_guide[..., None])
-    large = cv2.resize(_mean(slope), (width, height), interpolation=cv2.INTER_LINEAR)
-    large *= lightness[..., None]
-    large += cv2.resize(offset, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large, np.float32)
+    large, offset = (
+        np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        for small in (_mean(slope), offset)
+    )
+    large *= lightness[..., None]  # in place: these are the largest arrays of all
+    large += offset
+    return large
 
 
 def _mean(values: NDArray[Any]) -> Float:
