@@ -38,10 +38,14 @@ class TrainConfig:
         weight_decay: AdamW's.
         clip: largest norm of the gradient.
         ema: decay of the weights' moving average, which is what a checkpoint holds.
+        adapt_norm: whether the encoder's batch norm measures its statistics anew on the crops,
+            which are grey and small, as ImageNet's pictures were not.
         rebalance: lambda of the rebalancing weights, 1 for none (Zhang 2016: 0.5).
         huber: where Huber's loss turns from square to straight, in ab units (regression).
         crop: smallest share of a photograph's area that a crop takes.
         degrade: share of the crops whose L is faded, blurred or grained as in old photographs.
+        temperature: of the annealed mean that the checkpoint is served with (classification).
+        chroma_gain: factor on ab that it is served with.
         validation: share of the photographs held out, by the hash of their content.
         seed: of crops, order and initial weights.
     """
@@ -56,10 +60,13 @@ class TrainConfig:
     weight_decay: float = 1e-2
     clip: float = 1.0
     ema: float = 0.99
+    adapt_norm: bool = True
     rebalance: float = 0.5
     huber: float = 10.0
     crop: float = 0.4
     degrade: float = 0.4
+    temperature: float = 0.38
+    chroma_gain: float = 1.0
     validation: float = 0.03
     seed: int = 0
 

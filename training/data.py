@@ -76,8 +76,7 @@ def survey(folder: Path, validation: float) -> Survey:
         if np.abs(ab).max() <= GREY_AB:
             result.skipped[path] = "grey"
             continue
-        share = int.from_bytes(hashlib.sha256(data).digest()[:4], "big") / 2**32
-        if share < validation:
+        if is_held_out(data, validation):
             result.validation.append(path)
         else:
             result.train.append(path)
@@ -87,6 +86,11 @@ def survey(folder: Path, validation: float) -> Survey:
         raise FileNotFoundError(f"no colour photograph that can be read below {folder}")
     result.prior /= result.prior.sum()
     return result
+
+
+def is_held_out(data: bytes, share: float) -> bool:
+    """Tell from a file's content whether it belongs to the held-out share."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big") / 2**32 < share
 
 
 def read_rgb(data: bytes) -> NDArray[np.uint8]:

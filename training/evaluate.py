@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Graph
 from colorizer.image import Picture, RequestError
 from colorizer.pipeline import Options, Pipeline, finish, prepare
-from training.data import find_photographs, read_rgb
+from training.data import find_photographs, is_held_out, read_rgb
 from training.metrics import Scores, UInt8
 
 
@@ -94,14 +95,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        metavar="SHARE",
+        help="only those that a training run with this --validation held out",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        nargs="+",
+        help="measure classification checkpoints at each of these instead of their own",
+    )
     parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:
         paths = find_photographs(options.photos)
+        if options.held_out is not None:
+            paths = [p for p in paths if is_held_out(p.read_bytes(), options.held_out)]
         if options.limit:
             paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
         pipelines = {path.stem: eager_pipeline(path) for path in options.checkpoint}
+        for name, pipeline in list(pipelines.items()):
+            if options.temperature and pipeline.graph.head == "classification":
+                del pipelines[name]
+                for t in options.temperature:
+                    graph = replace(pipeline.graph, temperature=t)
+                    pipelines[f"{name}, T = {t}"] = Pipeline(graph, pipeline.run)
         scores = evaluate(pipelines, paths)
     except (BadCheckpoint, FileNotFoundError) as error:
         print(f"evaluate: {error}", file=sys.stderr)

@@ -30,7 +30,8 @@ def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
     distance = ((centres[:, None] - centres[None]) ** 2).sum(-1)
     kernel = np.exp(-distance / (2 * gamut.SIGMA**2))
     smoothed = (kernel / kernel.sum(axis=0)) @ prior
-    weights = 1 / ((1 - mix) * smoothed + mix / len(prior))
+    # The least is for bins so far from all that was seen that their share underflows to 0.
+    weights = 1 / np.maximum((1 - mix) * smoothed + mix / len(prior), 1e-12)
     return torch.from_numpy(weights / (weights * smoothed).sum()).float()
 
 

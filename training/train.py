@@ -7,6 +7,7 @@ import math
 import sys
 import time
 import warnings
+from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -32,7 +33,7 @@ from training.losses import classification_loss, rebalancing_weights, regression
 class Colorization(lightning.LightningModule):
     """The network in training: its loss, its optimizer, its stream of crops.
 
-    The encoder stands still: its weights get no gradient, its batch norm keeps its statistics.
+    The encoder's weights stand still; its batch norm may measure its statistics anew.
     """
 
     def __init__(self, config: TrainConfig, net: UNet, photographs: Survey, workers: int) -> None:
@@ -42,12 +43,13 @@ class Colorization(lightning.LightningModule):
             module.requires_grad_(False)
         weights = rebalancing_weights(photographs.prior, config.rebalance)
         self.register_buffer("weights", weights, persistent=False)
+        self.train()
 
     def train(self, mode: bool = True) -> Colorization:
-        """Switch modes; the encoder stays in evaluation mode."""
+        """Switch modes; an encoder that does not adapt stays in evaluation mode."""
         super().train(mode)
         for module in self.net.encoder:
-            module.eval()
+            module.train(mode and self.config.adapt_norm)
         return self
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -192,7 +194,16 @@ def train(
         "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
         "licence": licence,
     }
-    checkpoint.save(out, model.net, Checkpoint(network=net.config, provenance=provenance))
+    checkpoint.save(
+        out,
+        model.net,
+        Checkpoint(
+            network=net.config,
+            temperature=config.temperature,
+            chroma_gain=config.chroma_gain,
+            provenance=provenance,
+        ),
+    )
     print(f"wrote {out}: {config.steps} steps, {losses}")
     return out
 
@@ -218,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for f in fields(TrainConfig):
         if f.name != "head":
             kind = type(getattr(TrainConfig(), f.name))
-            group.add_argument(f"--{f.name.replace('_', '-')}", dest=f"set_{f.name}", type=kind)
+            option = {"type": kind} if kind is not bool else {"action": BooleanOptionalAction}
+            group.add_argument(f"--{f.name.replace('_', '-')}", dest=f"set_{f.name}", **option)
     options = vars(parser.parse_args(arguments))
     overrides = {
         key.removeprefix("set_"): options.pop(key)

