@@ -76,6 +76,7 @@ def save(path: Path, net: UNet, checkpoint: Checkpoint) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, beside, metadata={"checkpoint": checkpoint.to_json()})
+        beside.chmod(0o644)  # save_file lets nobody else read it
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -1,11 +1,19 @@
-"""Pictures made by the tests."""
+"""Pictures made by the tests, and servers started by them."""
 
 from __future__ import annotations
 
 import io
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 120.0  # far more than anything here takes, even on a busy machine
 
 SIDE = 64  # of the tests' small networks
 
@@ -29,3 +37,38 @@ def opened(body: bytes) -> Image.Image:
     im = Image.open(io.BytesIO(body))
     im.load()
     return im
+
+
+def start_launcher(
+    store: Path, work: Path, *arguments: str, **variables: str
+) -> subprocess.Popen[str]:
+    """Start `python -m handlers.serve` in the folder `work`, as a shell would."""
+    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    command = [sys.executable, "-m", "handlers.serve", "--model-store", str(store)]
+    command += ["--config", str(ROOT / "config.properties"), *arguments]
+    return subprocess.Popen(
+        command, cwd=work, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
+    """Read until a line has text; fail when the output ends before."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} was never said")
+
+
+def free_port() -> int:
+    """Find five free ports in a row, and give the first."""
+    for first in range(20000 + os.getpid() % 20000, 60000, 5):
+        if all(is_free(port) for port in range(first, first + 5)):
+            return first
+    raise AssertionError("no five free ports in a row")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0

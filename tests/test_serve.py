@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 import zipfile
@@ -17,8 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SECONDS = 120.0  # far more than anything here takes, even on a busy machine
+from tests.support import ROOT, SECONDS, free_port, is_free, start_launcher, wait_for_line
 
 ECHO = """
 class Echo:
@@ -50,19 +48,6 @@ def write_archive(path: Path, handler: str) -> None:
         archive.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
 
 
-def free_port() -> int:
-    """Find five free ports in a row, and give the first."""
-    for first in range(20000 + os.getpid() % 20000, 60000, 5):
-        if all(is_free(port) for port in range(first, first + 5)):
-            return first
-    raise AssertionError("no five free ports in a row")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) != 0
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     write_archive(tmp_path / "store" / "echo.mar", ECHO)
@@ -77,30 +62,14 @@ def launch(tmp_path: Path, store: Path) -> Iterator[Callable[..., subprocess.Pop
     work.mkdir()
 
     def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
-        environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-        command = [sys.executable, "-m", "handlers.serve", "--model-store", str(store)]
-        command += ["--config", str(ROOT / "config.properties"), *arguments]
-        process = subprocess.Popen(
-            command, cwd=work, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
-        )
-        started.append(process)
-        return process
+        started.append(start_launcher(store, work, *arguments, **variables))
+        return started[-1]
 
     yield start
     for process in started:
         if process.poll() is None:
             process.terminate()
             process.communicate(timeout=SECONDS)
-
-
-def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
-    """Read until a line has text; fail when the output ends before."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if text in line:
-            return line
-    raise AssertionError(f"{text!r} was never said")
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:

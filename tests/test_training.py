@@ -202,6 +202,21 @@ def test_the_classification_loss_is_the_dense_one() -> None:
     assert torch.allclose(classification_loss(logits, ab, weights), pixels.mean(), atol=1e-4)
 
 
+@pytest.mark.parametrize(("adjustment", "rare"), [(0.0, 0.5), (1.0, 0.1)])
+def test_adjusted_logits_take_the_rebalancing_back(adjustment: float, rare: float) -> None:
+    ab = torch.full((1, 2, 1, 10), -40.0)
+    ab[..., 9:] = 40  # one pixel of ten is of the rare colour
+    right = torch.from_numpy(gamut.bins()[:, 1] > 0)
+    weights = torch.where(right, 9.0, 1.0)
+    logits = torch.zeros(1, 261, 1, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        classification_loss(logits.expand(1, 261, 1, 10), ab, weights, adjustment).backward()
+        optimizer.step()
+    assert logits.softmax(1)[0, right].sum().item() == pytest.approx(rare, abs=0.02)
+
+
 def test_the_regression_loss_is_hubers_weighed() -> None:
     ab, found = some_ab(), some_ab().flip(0)
     weights = torch.rand(261, generator=torch.Generator().manual_seed(2))

@@ -41,6 +41,7 @@ class TrainConfig:
         adapt_norm: whether the encoder's batch norm measures its statistics anew on the crops,
             which are grey and small, as ImageNet's pictures were not.
         rebalance: lambda of the rebalancing weights, 1 for none (Zhang 2016: 0.5).
+        adjustment: share of the rebalancing that is taken back from the logits (classification).
         huber: where Huber's loss turns from square to straight, in ab units (regression).
         crop: smallest share of a photograph's area that a crop takes.
         degrade: share of the crops whose L is faded, blurred or grained as in old photographs.
@@ -62,10 +63,11 @@ class TrainConfig:
     ema: float = 0.99
     adapt_norm: bool = True
     rebalance: float = 0.5
+    adjustment: float = 0.4
     huber: float = 10.0
     crop: float = 0.4
     degrade: float = 0.4
-    temperature: float = 0.38
+    temperature: float = 0.3
     chroma_gain: float = 1.0
     validation: float = 0.03
     seed: int = 0

@@ -35,18 +35,26 @@ def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
     return torch.from_numpy(weights / (weights * smoothed).sum()).float()
 
 
-def classification_loss(logits: Tensor, ab: Tensor, weights: Tensor) -> Tensor:
+def classification_loss(
+    logits: Tensor, ab: Tensor, weights: Tensor, adjustment: float = 0.0
+) -> Tensor:
     """Cross-entropy against soft-encoded ab, each pixel weighed by its nearest bin.
+
+    Weights teach a distribution in which rare bins are w times too likely, which tints what is
+    grey. So the loss sees logits + adjustment * log w, and the logits themselves come out with
+    that share of the exaggeration taken back (logit adjustment, Menon et al. 2020).
 
     Args:
         logits: (B, Q, H, W).
         ab: (B, 2, H, W), the truth.
         weights: (Q,), of `rebalancing_weights`.
+        adjustment: 0 leaves the logits as rebalanced, 1 makes them those of the data.
 
     Returns:
         Scalar: mean over the pixels of those photographs that have colour.
     """
     nearest, shares = gamut.soft_encode(ab)
+    logits = logits + adjustment * weights.log().view(1, -1, 1, 1)
     # -sum_q share_q log p_q, without a (B, Q, H, W) target
     loss = logits.logsumexp(1) - (shares * logits.gather(1, nearest)).sum(1)
     return _coloured_mean(loss * weights[nearest[:, 0]], ab)

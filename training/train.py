@@ -61,7 +61,7 @@ class Colorization(lightning.LightningModule):
         ab = torch.nn.functional.avg_pool2d(ab, 2)
         weights: Tensor = self.get_buffer("weights")
         if self.config.head == "classification":
-            return classification_loss(output, ab, weights)
+            return classification_loss(output, ab, weights, self.config.adjustment)
         return regression_loss(output, ab, weights, self.config.huber)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
