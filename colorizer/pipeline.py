@@ -107,19 +107,30 @@ def prepare(picture: Picture, side: int) -> Prepared:
     return Prepared(lightness, torch.from_numpy(small)[None], picture.alpha)
 
 
-def finish(lightness: Float, ab: Float, chroma_gain: float = 1.0) -> NDArray[np.uint8]:
+def finish(
+    lightness: Float, ab: Float, chroma_gain: float = 1.0, guided: bool = True
+) -> NDArray[np.uint8]:
     """Bring ab to full size, and join the original L.
 
     Args:
         lightness: (H, W) float32.
         ab: (2, S, S) float32, ab units.
         chroma_gain: factor on ab.
+        guided: whether colour's edges follow those of L; else they are interpolated.
 
     Returns:
         (H, W, 3) uint8 sRGB.
     """
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
-    return lab.lab_to_rgb(lightness, guided_upsample(lightness, planes))
+    enlarge = guided_upsample if guided else _interpolate
+    return lab.lab_to_rgb(lightness, enlarge(lightness, planes))
+
+
+def _interpolate(lightness: Float, values: Float) -> Float:
+    """(S, S, C) -> (H, W, C), for (H, W) lightness."""
+    height, width = lightness.shape
+    large = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large, np.float32)
 
 
 # Radius of the guided filter's window, in the network's pixels, and the variance of L under which
@@ -143,17 +154,15 @@ def guided_upsample(lightness: Float, ab: Float) -> Float:
     Returns:
         (H, W, 2) float32.
     """
-    (height, width), side = lightness.shape, ab.shape[0]
+    side = ab.shape[0]
     guide = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
     mean_guide, mean_ab = _mean(guide), _mean(ab)
     covariance = _mean(ab * guide[..., None]) - mean_ab * mean_guide[..., None]
     variance = _mean(guide * guide) - mean_guide * mean_guide
     slope = covariance / (variance + _FLAT)[..., None]
     offset = _mean(mean_ab - slope * mean_guide[..., None])
-    large, offset = (
-        np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-        for small in (_mean(slope), offset)
-    )
+    large = _interpolate(lightness, _mean(slope))
+    offset = _interpolate(lightness, offset)
     large *= lightness[..., None]  # in place: these are the largest arrays of all
     large += offset
     return large

@@ -27,6 +27,7 @@ from colorizer import __version__
 STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
+LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
 KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
 SHOWN_LINES = 25  # of those, when it fails
 # What it says when an archive can't be read, and when a worker fails to load one, or to start at
@@ -138,6 +139,8 @@ def server_environment(logs: Path) -> dict[str, str]:
     # The one would replace our settings; the other comes before the code in the archive.
     for name in ("TS_CONFIG_FILE", "PYTHONPATH"):
         environment.pop(name, None)
+    # Idle threads sleep instead of spinning: workers share the cores with one another.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # TorchServe starts its workers with whatever `python` comes first on the path.
     folders = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
     environment["PATH"] = os.pathsep.join(folders)
@@ -248,7 +251,7 @@ def _watch(
                 url = f"{addresses['inference_address']}/predictions/{model}"
                 _say(f"  curl {url} -T photo.jpg -o colour.jpg")
             _say("Ctrl-C stops the server.")
-        else:
+        elif sys.stdout.isatty() or seconds % LOG_SECONDS == 0:
             start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
             _say(f"{start}Starting TorchServe (logs in {logs}) ... {seconds} s", end)
 

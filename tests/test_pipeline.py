@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,20 @@ def test_chroma_gain_multiplies_ab() -> None:
     ab = np.full((2, 4, 4), 10, np.float32)
     once, twice = (rgb2lab(finish(lightness, ab, gain))[..., 1:].mean() for gain in (1.0, 2.0))
     assert twice == pytest.approx(2 * once, abs=0.5)
+
+
+def test_colour_keeps_to_the_edges_of_lightness() -> None:
+    """A dark, blue half beside a light, yellow one: between them the networks' ab is blurred."""
+    lightness = np.full((400, 400), 70, np.float32)
+    lightness[:, :203] = 40
+    true_b = np.where(lightness == 40, -20, 20)
+    small = cv2.resize(true_b.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
+    ab = np.stack([np.zeros_like(small), cv2.blur(small, (3, 3))])
+    wrong = [
+        np.abs(rgb2lab(finish(lightness, ab, guided=guided))[..., 2] - true_b)[:, 180:225].mean()
+        for guided in (True, False)
+    ]
+    assert wrong[0] < 0.6 * wrong[1]
 
 
 def test_alpha_comes_back(regression: Pipeline) -> None:

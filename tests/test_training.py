@@ -384,12 +384,13 @@ def test_evaluation_prints_grey_each_network_and_the_truth(
     few.mkdir()
     shutil.copy(photos / "0.png", few)
     shutil.copy(photos / "cut.jpg", few)
-    assert evaluate.main([*files, "--photos", str(few), "--temperature", "0.3", "1"]) == 0
+    variants = ["--temperature", "0.3", "1", "--interpolated"]
+    assert evaluate.main([*files, "--photos", str(few), *variants]) == 0
     printed = capsys.readouterr()
     rows = [line.split("|")[1].strip() for line in printed.out.splitlines() if "|" in line]
-    assert rows[2:] == [
-        *("grey", "regression", "classification, T = 0.3", "classification, T = 1.0", "truth")
-    ]
+    networks = ["regression", "classification, T = 0.3", "classification, T = 1.0"]
+    interpolated = [f"{name}, interpolated" for name in networks]
+    assert rows[2:] == ["grey", *networks, *interpolated, "truth"]
     for measure in ("PSNR", "ΔE00", "CF", "ΔCF", "AuC", "balanced AuC"):
         assert f" {measure} |" in printed.out
     assert "cut.jpg" in printed.err

@@ -46,6 +46,9 @@ def eager_pipeline(weights: Path) -> Pipeline:
     return Pipeline(graph, torch.inference_mode()(net))
 
 
+INTERPOLATED = ", interpolated"  # ends the name of a pipeline that is measured without guidance
+
+
 def evaluate(pipelines: Mapping[str, Pipeline], paths: Sequence[Path]) -> dict[str, Scores]:
     """Colorize each photograph's lightness and compare; "grey" is the photograph without colour.
 
@@ -59,20 +62,20 @@ def evaluate(pipelines: Mapping[str, Pipeline], paths: Sequence[Path]) -> dict[s
             print(f"left out: {path}: {error}", file=sys.stderr)
             continue
         for name, score in scores.items():
-            score.add(colour_again(truth, pipelines.get(name)), truth)
+            guided = not name.endswith(INTERPOLATED)
+            score.add(colour_again(truth, pipelines.get(name), guided), truth)
     return scores
 
 
-def colour_again(truth: UInt8, pipeline: Pipeline | None) -> UInt8:
+def colour_again(truth: UInt8, pipeline: Pipeline | None, guided: bool = True) -> UInt8:
     """(H, W, 3) uint8 -> its lightness, coloured by a pipeline, or grey without one."""
     side = pipeline.graph.side if pipeline else 32
     prepared = prepare(Picture(truth), side)
     if pipeline is None:
         return finish(prepared.lightness, torch.zeros(2, side, side).numpy())
     output = pipeline.run(prepared.small[None])
-    return finish(
-        prepared.lightness, pipeline.decode(output, Options())[0], pipeline.graph.chroma_gain
-    )
+    ab = pipeline.decode(output, Options())[0]
+    return finish(prepared.lightness, ab, pipeline.graph.chroma_gain, guided)
 
 
 def table(scores: Mapping[str, Scores]) -> str:
@@ -107,6 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         help="measure classification checkpoints at each of these instead of their own",
     )
+    parser.add_argument(
+        "--interpolated",
+        action="store_true",
+        help="measure each without the guided filter too, which lets colour follow L's edges",
+    )
     parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
@@ -123,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for t in options.temperature:
                     graph = replace(pipeline.graph, temperature=t)
                     pipelines[f"{name}, T = {t}"] = Pipeline(graph, pipeline.run)
+        if options.interpolated:
+            pipelines |= {name + INTERPOLATED: one for name, one in pipelines.items()}
         scores = evaluate(pipelines, paths)
     except (BadCheckpoint, FileNotFoundError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
