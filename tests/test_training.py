@@ -59,6 +59,7 @@ def test_each_head_has_a_preset(head: Head) -> None:
         ({"batch": "8"}, "batch must be int"),
         ({"ema": "high"}, "ema must be float"),
         ({"head": "both"}, "head must be"),
+        ({"precision": "64"}, "precision must be 'auto' or '32'"),
         ({"side": 100}, "multiple of 32"),
     ],
 )
@@ -345,19 +346,34 @@ def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_regression_starts_from_a_classifiers_trunk_and_keeps_the_encoder(
-    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("rate", "unfreeze", "learns"), [(0.1, 1, True), (0.1, 2, False), (0, 0, False)]
+)
+def test_the_encoder_stands_still_until_it_is_told_to_learn(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    rate: float,
+    unfreeze: int,
+    learns: bool,
 ) -> None:
     out = tmp_path / "out.safetensors"
     before = weights("classification")
-    assert run(photos, out, "--init-from", str(before), "--steps", "1", "--validation", "0") == 0
+    arguments = ["--encoder-rate", str(rate), "--unfreeze", str(unfreeze), "--ema", "0"]
+    arguments += ["--init-from", str(before), "--steps", "2", "--validation", "0"]
+    assert run(photos, out, *arguments) == 0
     (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
-    assert known.network.head == "regression"
+    assert known.network.head == "regression"  # the trunk of a classifier
     assert known.network.widths == old.config.widths
     after = new.state_dict()
-    for name, value in old.state_dict().items():
-        if name.startswith(("stem", "layers")):
-            assert torch.equal(value, after[name]), name
+    still = {
+        name: torch.equal(value, after[name])
+        for name, value in old.state_dict().items()
+        if name.endswith("weight") and not name.startswith("head.3")
+    }
+    assert not any(still[name] for name in still if name.startswith("blocks"))
+    encoder = [same for name, same in still.items() if name.startswith(("stem", "layers"))]
+    assert not any(encoder) if learns else all(encoder)
 
 
 def test_a_run_that_cannot_start_says_why_in_one_line(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 
 from colorizer.unet import Head
 
@@ -34,10 +34,15 @@ class TrainConfig:
         steps: optimizer steps in all.
         chunk: steps between checkpoints, and between measurements on the held-out photographs.
         learning_rate: its peak; a linear warm-up leads there and a cosine back to nothing.
+        encoder_rate: the encoder's learning rate as a share of learning_rate, 0 to leave its
+            weights as they came; they know most already, so a low one.
+        unfreeze: steps until the encoder joins in, when the decoder no longer pulls at random.
         warmup: steps of the warm-up.
         weight_decay: AdamW's.
         clip: largest norm of the gradient.
         ema: decay of the weights' moving average, which is what a checkpoint holds.
+        precision: "32", "bf16" (a GPU, or a CPU that multiplies it in hardware), "16" (a GPU), or
+            "auto": the fastest that the machine has.
         adapt_norm: whether the encoder's batch norm measures its statistics anew on the crops,
             which are grey and small, as ImageNet's pictures were not.
         rebalance: lambda of the rebalancing weights, 1 for none (Zhang 2016: 0.5).
@@ -57,10 +62,13 @@ class TrainConfig:
     steps: int = 2000
     chunk: int = 100
     learning_rate: float = 1e-3
+    encoder_rate: float = 0.1
+    unfreeze: int = 500
     warmup: int = 100
     weight_decay: float = 1e-2
     clip: float = 1.0
     ema: float = 0.99
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
     adapt_norm: bool = True
     rebalance: float = 0.5
     adjustment: float = 0.4
@@ -87,8 +95,10 @@ class TrainConfig:
             wanted = type(known[key])
             if not (isinstance(value, wanted) or (wanted is float and isinstance(value, int))):
                 raise BadConfig(f"{key} must be {wanted.__name__}, not {value!r}")
-            if key == "head" and value not in ("regression", "classification"):
-                raise BadConfig(f"head must be 'regression' or 'classification', not {value!r}")
+            choices = get_args(get_type_hints(type(self))[key])
+            if choices and value not in choices:
+                words = " or ".join(map(repr, choices))
+                raise BadConfig(f"{key} must be {words}, not {value!r}")
             if key == "side" and (value <= 0 or value % 32):
                 raise BadConfig(f"side must be a multiple of 32, not {value}")
         return replace(self, **values)

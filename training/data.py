@@ -172,7 +172,7 @@ def random_crop(
 
 
 def degrade(lightness: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Fade, blur and grain (S, S) L, 0..100, as time and old lenses do."""
+    """Fade, blur, grain and compress (S, S) L, 0..100, as time, lenses and scanners do."""
     x = lightness / 100
     x = x ** np.exp(rng.uniform(-0.4, 0.4))  # exposure
     low, high = rng.uniform(0, 0.2), rng.uniform(0.75, 1)  # faded blacks and whites
@@ -181,4 +181,9 @@ def degrade(lightness: NDArray[np.float32], rng: np.random.Generator) -> NDArray
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.5))
     if rng.random() < 0.5:
         x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape)
+    if rng.random() < 0.3:  # scans and copies of copies
+        levels = (np.clip(x, 0, 1) * 255).astype(np.uint8)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
+        file = cv2.imencode(".jpg", levels, quality)[1]
+        x = np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.float32) / 255
     return np.asarray(np.clip(x, 0, 1) * 100, np.float32)

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from argparse import BooleanOptionalAction
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,24 @@ from training.config import PRESETS, BadConfig, TrainConfig, read_preset
 from training.data import Crops, Stream, Survey, survey
 from training.losses import classification_loss, rebalancing_weights, regression_loss
 
+# config's names -> Lightning's
+PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
 
 class Colorization(lightning.LightningModule):
     """The network in training: its loss, its optimizer, its stream of crops.
 
-    The encoder's weights stand still; its batch norm may measure its statistics anew.
+    The encoder's weights stand still until step `unfreeze`, for good at `encoder_rate` 0; its
+    batch norm may measure its statistics anew.
     """
 
     def __init__(self, config: TrainConfig, net: UNet, photographs: Survey, workers: int) -> None:
         super().__init__()
         self.config, self.net, self.photographs, self.workers = config, net, photographs, workers
+        # About 1.3 times as fast, on CPU and GPU; missing in torch's types.
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in net.encoder:
-            module.requires_grad_(False)
+            module.requires_grad_(config.encoder_rate > 0)
         weights = rebalancing_weights(photographs.prior, config.rebalance)
         self.register_buffer("weights", weights, persistent=False)
         self.train()
@@ -55,14 +61,16 @@ class Colorization(lightning.LightningModule):
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """(B, 1, S, S) L and (B, 2, S, S) ab -> scalar, taken at the decoder's own S/2."""
         lightness, ab = batch
-        with torch.no_grad():
-            features = self.net.encode(lightness)
+        config = self.config
+        learns = config.encoder_rate > 0 and self.global_step >= config.unfreeze
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            features = self.net.encode(lightness.contiguous(memory_format=torch.channels_last))
         output = self.net.decode(features).float()
         ab = torch.nn.functional.avg_pool2d(ab, 2)
         weights: Tensor = self.get_buffer("weights")
-        if self.config.head == "classification":
-            return classification_loss(output, ab, weights, self.config.adjustment)
-        return regression_loss(output, ab, weights, self.config.huber)
+        if config.head == "classification":
+            return classification_loss(output, ab, weights, config.adjustment)
+        return regression_loss(output, ab, weights, config.huber)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """One optimizer step."""
@@ -75,19 +83,28 @@ class Colorization(lightning.LightningModule):
         self.log("validation", self.loss(batch), prog_bar=True, batch_size=len(batch[0]))
 
     def configure_optimizers(self) -> Any:
-        """AdamW; warm-up, then a cosine to nothing."""
+        """AdamW; warm-up, then a cosine to nothing; the encoder joins in later, and lower."""
         config = self.config
+        encoder = [p for module in self.net.encoder for p in module.parameters()]
+        known = {id(p) for p in encoder}
+        groups = [[p for p in self.net.parameters() if id(p) not in known]]
+        if config.encoder_rate > 0:
+            groups.append(encoder)
         optimizer = torch.optim.AdamW(
-            [p for p in self.net.parameters() if p.requires_grad],
+            [{"params": group} for group in groups],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
 
-        def rate(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, config.warmup))
+        def rate(step: int, start: int = 0) -> float:
+            warm = min(1.0, max(0, step + 1 - start) / max(1, config.warmup))
             return warm * (1 + math.cos(math.pi * min(1.0, step / config.steps))) / 2
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        def encoder_rate(step: int) -> float:
+            return config.encoder_rate * rate(step, config.unfreeze)
+
+        rates: list[Callable[[int], float]] = [rate, encoder_rate]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates[: len(groups)])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -108,6 +125,14 @@ class Colorization(lightning.LightningModule):
         """The held-out photographs, whole, not degraded."""
         crops = Crops(self.photographs.validation, self.config, augment=False)
         return DataLoader(crops, batch_size=self.config.batch, num_workers=self.workers)
+
+
+def fastest_precision() -> str:
+    """The precision that training is fastest in on this machine."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
+    # AMX multiplies bf16 in hardware; without it bf16 is emulated, and far slower than float32.
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "32"
 
 
 def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path | None) -> UNet:
@@ -162,10 +187,11 @@ def train(
     net = initial_network(config, encoder, None if resume and last.exists() else init_from)
     model = Colorization(config, net, found, workers)
     gpu = torch.cuda.is_available()
+    precision = fastest_precision() if config.precision == "auto" else config.precision
     started = time.time()
     trainer = lightning.Trainer(
         max_steps=config.steps,
-        precision="16-mixed" if gpu else "32-true",
+        precision=PRECISIONS[precision],
         gradient_clip_val=config.clip,
         logger=TensorBoardLogger(state, name="", version=""),
         callbacks=[
@@ -190,6 +216,7 @@ def train(
         "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
         "losses": losses,
         "minutes": round((time.time() - started) / 60),
+        "precision": precision,
         "device": torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU cores",
         "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
         "licence": licence,
