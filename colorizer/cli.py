@@ -7,18 +7,14 @@ shape. What is there already is left alone, so a run that was stopped goes on wh
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from colorizer import __version__
+from colorizer import __version__, client
 
 if TYPE_CHECKING:
     from colorizer.pipeline import Options
@@ -27,7 +23,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 OPTIONS = ("format", "quality", "decoding", "temperature", "seed")
 CLIENTS = 4  # requests to a server at once: it batches those that wait together
-SECONDS = 300.0  # to wait for a server's answer, as long as it lets a batch take
 
 Result = bytes | Exception  # a picture's colours, or why there are none
 Method = Callable[[Iterable[Path]], Iterator[Result]]  # in the order of the paths
@@ -41,7 +36,7 @@ class Job(NamedTuple):
 
 
 class Refused(Exception):
-    """A command that cannot be carried out, or a picture that the server refused."""
+    """A command that cannot be carried out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,10 +153,11 @@ def choose_method(options: argparse.Namespace) -> Method:
     """
     said = {name: getattr(options, name) for name in OPTIONS}
     if options.server is not None:
-        if urllib.parse.urlsplit(options.server).scheme not in ("http", "https"):
-            raise Refused(f"--server must begin with http:// or https://, not {options.server!r}")
-        headers = {f"X-Colorize-{k}": str(v) for k, v in said.items() if v is not None}
-        return lambda paths: _ask_server(options.server, headers, paths)
+        try:
+            client.check_address(options.server)
+        except ValueError as error:
+            raise Refused(f"--server: {error}") from None
+        return lambda paths: _ask_server(options.server, said, paths)
     from colorizer.api import Colorizer, parse_options
     from colorizer.engine import BadGraph
     from colorizer.image import BadOption
@@ -185,25 +181,13 @@ def choose_method(options: argparse.Namespace) -> Method:
     return colorize
 
 
-def _ask_server(url: str, headers: dict[str, str], paths: Iterable[Path]) -> Iterator[Result]:
+def _ask_server(url: str, options: Mapping[str, object], paths: Iterable[Path]) -> Iterator[Result]:
     """Post each picture; the answers come in order."""
 
     def ask(path: Path) -> Result:
         try:
-            request = urllib.request.Request(url, path.read_bytes(), headers, method="POST")
-            request.add_header("Content-Type", "application/octet-stream")
-            with urllib.request.urlopen(request, timeout=SECONDS) as reply:
-                return bytes(reply.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                body = error.read()
-            message = body.decode("utf-8", "replace").strip() or error.reason
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                message = json.loads(body)["message"]
-            return Refused(f"{error.code}: {message}")
-        except urllib.error.URLError as error:
-            return Refused(f"{url} does not answer: {error.reason}")
-        except OSError as error:
+            return client.post(url, path.read_bytes(), options)
+        except (client.Refused, OSError) as error:
             return error
 
     with ThreadPoolExecutor(CLIENTS) as threads:
