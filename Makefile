@@ -63,7 +63,7 @@ $(PAGE_READY): pyproject.toml
 	@touch $(SERVE_READY) $@
 
 $(ALL_READY): pyproject.toml
-	$(call install,serve$(comma)page$(comma)train$(comma)benchmark$(comma)dev)
+	$(call install,serve$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)dev)
 	@touch $(SERVE_READY) $(PAGE_READY) $@
 
 comma := ,
