@@ -2,11 +2,13 @@
 
 PYTHON ?= python3
 PORT ?= 8080
+PAGE_PORT ?= 7860
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # What is left of an installation that was done: for serving alone, and for everything.
 SERVE_READY := $(VENV)/.serve-installed
+PAGE_READY := $(VENV)/.page-installed
 ALL_READY := $(VENV)/.all-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
@@ -15,14 +17,19 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check venv archives clean
+.PHONY: help serve ui test check venv archives clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PORT=8080 (serve), PYTHON=python3 (the one that makes $(VENV))"
+	@echo "Variables: PORT=8080 (serve, ui), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.serve --port $(PORT)
+
+ui: archives $(PAGE_READY) ## The same with a page for the browser, at http://127.0.0.1:PAGE_PORT
+	@$(PY) -m handlers.serve --port $(PORT) & server=$$!; \
+	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; trap 'exit 130' INT TERM; \
+	$(PY) -m page --server http://127.0.0.1:$(PORT) --port $(PAGE_PORT) --wait 300
 
 test: $(ALL_READY) ## Run all tests, on the CPU, without network
 	@$(PY) -m pytest
@@ -51,9 +58,13 @@ $(SERVE_READY): pyproject.toml
 	$(call install,serve)
 	@touch $@
 
-$(ALL_READY): pyproject.toml
-	$(call install,serve$(comma)train$(comma)benchmark$(comma)dev)
+$(PAGE_READY): pyproject.toml
+	$(call install,serve$(comma)page)
 	@touch $(SERVE_READY) $@
+
+$(ALL_READY): pyproject.toml
+	$(call install,serve$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)dev)
+	@touch $(SERVE_READY) $(PAGE_READY) $@
 
 comma := ,
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"colorizer", "training", "export", "handlers", "benchmarks", "tests"}
+ROOMS = {"colorizer", "training", "export", "handlers", "benchmarks", "page", "tests"}
 MAY_IMPORT = {
     "colorizer": {"colorizer"},
     "handlers": {"colorizer"},
     "training": {"colorizer", "training"},
     "export": {"colorizer", "export"},
     "benchmarks": {"colorizer", "benchmarks"},
+    "page": {"colorizer"},
 }
 
 

@@ -1,0 +1,56 @@
+"""Ask a server that runs elsewhere: a picture's bytes there, its colours back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+SECONDS = 300.0  # to wait for an answer, as long as the server lets a batch take
+
+
+class Refused(Exception):
+    """A picture without an answer; the message says why, to its owner."""
+
+
+def check_address(url: str) -> None:
+    """Hold an address against what `post` can reach.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"a server's address begins with http:// or https://, not {url!r}")
+
+
+def post(url: str, body: bytes, options: Mapping[str, object]) -> bytes:
+    """Post a picture.
+
+    Args:
+        url: of a network, as http://127.0.0.1:8080/predictions/colorize.
+        body: the picture file's bytes.
+        options: as those of `colorizer.pipeline.Options`; None leaves one out.
+
+    Raises:
+        Refused: if the server refuses the picture, or does not answer.
+    """
+    headers = {f"X-Colorize-{k}": str(v) for k, v in options.items() if v is not None}
+    headers["Content-Type"] = "application/octet-stream"
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as reply:
+            return bytes(reply.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            answer = error.read()
+        message = answer.decode("utf-8", "replace").strip() or error.reason
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            message = json.loads(answer)["message"]
+        raise Refused(f"{error.code}: {message}") from None
+    except urllib.error.URLError as error:
+        raise Refused(f"{url} does not answer: {error.reason}") from None
+    except OSError as error:
+        raise Refused(f"{url} broke off: {error}") from None

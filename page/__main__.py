@@ -1,0 +1,241 @@
+"""A page for people: drop photographs, see them in colour, take them home at full size.
+
+It asks a server that runs already (make serve); `make ui` starts both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is told that you use this
+
+import gradio
+from PIL import Image
+
+from colorizer import __version__, client, image
+
+NETWORKS = [
+    ("Calm: one likely colour", "colorize"),
+    ("Lively: chosen among many colours", "colorize-classes"),
+]
+CLIENTS = 4  # pictures asked for at once; the server answers those that wait together in one go
+SHOWN = 1600  # longest side of what the page shows; what is saved has the picture's own size
+TITLE = "Colour for black-and-white photographs"
+STYLE = ".gradio-container {max-width: 960px !important; margin: auto}"
+
+
+class Coloured:
+    """One photograph and its colours, as files that the page can show."""
+
+    def __init__(self, source: Path, body: bytes, folder: Path) -> None:
+        """Write what is shown and what is saved into a folder."""
+        self.name = source.name
+        self.saved = folder / f"{source.stem}-colour.jpg"
+        self.saved.write_bytes(body)
+        self.after = folder / "after.jpg"
+        after = Image.open(io.BytesIO(body))
+        after.thumbnail((SHOWN, SHOWN))
+        after.save(self.after, quality=90)
+        # As the server reads it: upright, whatever its format. A browser can't show every one.
+        self.before = folder / "before.jpg"
+        before = Image.fromarray(image.read(source.read_bytes()).pixels).convert("L")
+        before.thumbnail((SHOWN, SHOWN))
+        before.save(self.before, quality=90)
+
+
+def colorize(
+    server: str,
+    folder: Path,
+    paths: Sequence[str],
+    network: str,
+    options: Mapping[str, object],
+    progress: gradio.Progress,
+) -> tuple[list[Coloured], list[str]]:
+    """Ask the server for each photograph.
+
+    Returns:
+        Those that have colours now, and a sentence for each that has none.
+    """
+    done: list[Coloured] = []
+    failed: list[str] = []
+    sources = [Path(path) for path in paths]
+
+    def ask(source: Path) -> bytes | Exception:
+        try:
+            return client.post(f"{server}/predictions/{network}", source.read_bytes(), options)
+        except (client.Refused, OSError) as error:
+            return error
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        answers = threads.map(ask, sources)
+        for number, (source, answer) in enumerate(zip(sources, answers, strict=True), start=1):
+            progress((number, len(sources)), desc="Colouring", unit="photographs")
+            if isinstance(answer, bytes):
+                done.append(Coloured(source, answer, Path(tempfile.mkdtemp(dir=folder))))
+            else:
+                failed.append(f"**{source.name}** has no colours: {answer}")
+    return done, failed
+
+
+def build(server: str, folder: Path) -> Any:
+    """Lay out the page.
+
+    Args:
+        server: base address of the server, as http://127.0.0.1:8080.
+        folder: where the pictures lie while the page runs.
+    """
+    with gradio.Blocks(title=TITLE, delete_cache=(3600, 3600)) as page:
+        gradio.Markdown(f"# {TITLE}\nDrop one or several. They stay on this machine.")
+        files = gradio.File(label="Photographs", file_count="multiple", elem_id="photographs")
+        network = gradio.Radio(
+            NETWORKS, value="colorize", label="Network", elem_id="network", show_label=True
+        )
+        with gradio.Row(visible=False) as classes:
+            decoding = gradio.Dropdown(
+                [
+                    ("Balanced", "annealed-mean"),
+                    ("Pale: the mean", "mean"),
+                    ("Strong: the likeliest", "mode"),
+                    ("Another try each time: a draw", "sample"),
+                ],
+                value="annealed-mean",
+                label="How it chooses",
+            )
+            temperature = gradio.Slider(0.05, 1, value=0.3, step=0.05, label="Calm (right: paler)")
+            seed = gradio.Number(0, label="Number of the draw", precision=0, minimum=0)
+        button = gradio.Button("Colour", variant="primary", elem_id="colour")
+        failures = gradio.Markdown(visible=False, elem_id="failures")
+        with gradio.Column(visible=False) as results:
+            which = gradio.Dropdown(label="Photograph", visible=False)
+            slider = gradio.ImageSlider(
+                label="Before and after: move the handle",
+                type="filepath",
+                interactive=False,
+                elem_id="slider",
+            )
+            saved = gradio.File(label="In colour, at full size", file_count="multiple")
+        state = gradio.State([])
+
+        def choose(name: str) -> Any:
+            return gradio.Row(visible=name == "colorize-classes")
+
+        def colour(
+            paths: list[str] | None,
+            network: str,
+            decoding: str,
+            temperature: float,
+            seed: float,
+            progress: gradio.Progress = gradio.Progress(),  # noqa: B008 (how gradio finds it)
+        ) -> list[Any]:
+            if not paths:
+                raise gradio.Error("Choose a photograph first.", print_exception=False)
+            options: dict[str, object] = {}
+            if network == "colorize-classes":
+                options = {"decoding": decoding, "temperature": temperature, "seed": int(seed)}
+            done, failed = colorize(server, folder, paths, network, options, progress)
+            names = [(one.name, number) for number, one in enumerate(done)]
+            return [
+                gradio.Markdown("\n\n".join(failed), visible=bool(failed)),
+                gradio.Column(visible=bool(done)),
+                gradio.Dropdown(names, value=0 if done else None, visible=len(done) > 1),
+                (str(done[0].before), str(done[0].after)) if done else None,
+                [str(one.saved) for one in done],
+                done,
+            ]
+
+        def show(number: int | None, done: list[Coloured]) -> Any:
+            if number is None or number >= len(done):
+                return None
+            return str(done[number].before), str(done[number].after)
+
+        network.change(choose, network, classes, show_progress="hidden")
+        button.click(
+            colour,
+            [files, network, decoding, temperature, seed],
+            [failures, results, which, slider, saved, state],
+        )
+        which.input(show, [which, state], slider)
+    return page
+
+
+def wait_for(server: str, seconds: float) -> bool:
+    """Wait until the server answers, for so many seconds at most."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(f"{server}/ping", timeout=5):
+                return True
+        except OSError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.5)
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a port of this machine can be listened on."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and show the page; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m page", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--server", default="http://127.0.0.1:8080", help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="of the page (default: %(default)s)")
+    parser.add_argument("--wait", type=float, default=10, help="seconds for the server to answer")
+    options = parser.parse_args(arguments)
+    server = options.server.rstrip("/")
+    try:
+        client.check_address(server)
+    except ValueError as error:
+        parser.error(f"--server: {error}")
+    for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # so that all end it in order
+        signal.signal(wanted, signal.default_int_handler)
+    try:
+        if not is_free(options.port):
+            print(
+                f"page: port {options.port} is in use; choose another: --port 7870, or "
+                "make ui PAGE_PORT=7870",
+                file=sys.stderr,
+            )
+            return 1
+        if not wait_for(server, options.wait):
+            print(f"page: {server} does not answer: start it with make serve", file=sys.stderr)
+            return 1
+        with tempfile.TemporaryDirectory(prefix="page-") as folder:
+            build(server, Path(folder)).queue(default_concurrency_limit=CLIENTS).launch(
+                server_name="127.0.0.1",
+                server_port=options.port,
+                allowed_paths=[folder],
+                quiet=True,
+                prevent_thread_lock=True,
+                footer_links=[],
+                css=STYLE,
+            )
+            print(f"The page is at http://127.0.0.1:{options.port}\nCtrl-C ends it.", flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
