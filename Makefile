@@ -27,10 +27,11 @@ serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what
 test: $(ALL_READY) ## Run all tests, on the CPU, without network
 	@$(PY) -m pytest
 
-check: $(ALL_READY) ## Lint, formatting, types
+check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@MYPYPATH=export/typings/10 $(PY) -m mypy
+	@MYPYPATH=export/typings/11 $(PY) -m mypy
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 
@@ -45,14 +46,14 @@ model_store/colorize.mar: model_store/regression.safetensors
 model_store/colorize-classes.mar: model_store/classification.safetensors
 $(ARCHIVES): $(SOURCES) | $(SERVE_READY)
 	@echo "Exporting $(filter %.safetensors,$^) ..."
-	@$(PY) -m export archive $(filter %.safetensors,$^) --out $@
+	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@
 
 $(SERVE_READY): pyproject.toml
-	$(call install,serve)
+	$(call install,serve$(comma)export)
 	@touch $@
 
 $(ALL_READY): pyproject.toml
-	$(call install,serve$(comma)train$(comma)benchmark$(comma)dev)
+	$(call install,serve$(comma)export$(comma)train$(comma)benchmark$(comma)dev)
 	@touch $(SERVE_READY) $@
 
 comma := ,
