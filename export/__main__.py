@@ -73,12 +73,18 @@ def _export_all(options: argparse.Namespace, how: Build, rows: list[Row]) -> Non
     """Export each checkpoint to each engine; `rows` grows as they are measured."""
     photographs = parity.photographs(options.photos)
     print(f"comparing on {len(photographs)} photographs", flush=True)
+    refused: NotBuilt | None = None  # what can be made without a GPU is made first
     several = len(options.checkpoints) > 1
     for path in options.checkpoints:
         source = Source.read(path, photographs)
         folder = options.out / source.name if several else options.out
         for name in dict.fromkeys(options.to):
-            graphs.export(source, name, folder / name, rows, how)
+            try:
+                graphs.export(source, name, folder / name, rows, how)
+            except NotBuilt as error:
+                refused = error
+    if refused:
+        raise refused
 
 
 def _report(rows: Sequence[Row], out: Path) -> None:

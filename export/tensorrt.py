@@ -68,7 +68,7 @@ def require() -> None:
     """Raise NotBuilt, with the way to install it, where there is no TensorRT."""
     if not installed("tensorrt"):
         raise NotBuilt(
-            "TensorRT is not installed: on a machine with an NVIDIA GPU, pip install '.[tensorrt]'"
+            "TensorRT is not installed: it needs an NVIDIA GPU, and pip install -e '.[tensorrt]'"
         )
 
 
