@@ -34,10 +34,11 @@ ui: archives $(PAGE_READY) ## The same with a page for the browser, at http://12
 test: $(ALL_READY) ## Run all tests, on the CPU, without network
 	@$(PY) -m pytest
 
-check: $(ALL_READY) ## Lint, formatting, types
+check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@MYPYPATH=export/typings/10 $(PY) -m mypy
+	@MYPYPATH=export/typings/11 $(PY) -m mypy
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 
@@ -52,18 +53,18 @@ model_store/colorize.mar: model_store/regression.safetensors
 model_store/colorize-classes.mar: model_store/classification.safetensors
 $(ARCHIVES): $(SOURCES) | $(SERVE_READY)
 	@echo "Exporting $(filter %.safetensors,$^) ..."
-	@$(PY) -m export archive $(filter %.safetensors,$^) --out $@
+	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@
 
 $(SERVE_READY): pyproject.toml
-	$(call install,serve)
+	$(call install,serve$(comma)export)
 	@touch $@
 
 $(PAGE_READY): pyproject.toml
-	$(call install,serve$(comma)page)
+	$(call install,serve$(comma)export$(comma)page)
 	@touch $(SERVE_READY) $@
 
 $(ALL_READY): pyproject.toml
-	$(call install,serve$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)dev)
+	$(call install,serve$(comma)export$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)dev)
 	@touch $(SERVE_READY) $(PAGE_READY) $@
 
 comma := ,

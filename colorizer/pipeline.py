@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -182,14 +182,15 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Pipeline:
-        """Load the graph that export wrote into a folder.
+    def load(
+        cls, folder: Path, device: str = "cpu", name: engine.Name | Literal["auto"] = "auto"
+    ) -> Pipeline:
+        """Load a graph that export wrote into a folder, into the engine that suits, or is named.
 
         Raises:
-            BadGraph: if there is none, or it was altered.
+            BadGraph: if there is none, it was altered, or nothing here can run it.
         """
-        graph = engine.read_graph(folder)
-        return cls(graph, engine.TorchScript(folder / graph.file, device))
+        return cls(*engine.load(folder, device, name))
 
     def colorize(self, body: bytes, options: Options | None = None) -> Reply:
         """Colorize one picture.

@@ -87,11 +87,6 @@ class UNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(last, 2 if config.head == "regression" else config.bins, 1),
         )
-        # Buffers, so that they follow the network to its device; constants, so not saved.
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     @property
     def encoder(self) -> list[nn.Module]:
@@ -103,8 +98,9 @@ class UNet(nn.Module):
         # A grey of lightness L has the sRGB value 1.055 * Y ** (1 / 2.4) - 0.055, where
         # Y = ((L + 16) / 116) ** 3 (both exact for L > 8, and within 0.034 below).
         grey = 1.055 * ((lightness + 16) / 116) ** (3 / 2.4) - 0.055
-        x = (grey - self.mean) / self.std  # (B, 3, S, S)
-        features = [self.stem(x)]
+        x = torch.cat([(grey - m) / s for m, s in zip(_MEAN, _STD, strict=True)], dim=1)
+        # A network of float16 is one from here on: L and its curve are exact in any.
+        features = [self.stem(x.type_as(next(self.stem.parameters())))]  # of (B, 3, S, S)
         x = self.pool(features[0])
         for layer in self.layers:
             x = layer(x)
@@ -116,7 +112,7 @@ class UNet(nn.Module):
         x = features[-1]
         for block, skip in zip(self.blocks, features[-2::-1], strict=True):
             x = block(x, skip)
-        output: Tensor = self.head(x)
+        output: Tensor = self.head(x).float()
         return output * AB_SCALE if self.config.head == "regression" else output
 
     def forward(self, lightness: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Export a checkpoint: python -m export --help"""
+"""Export checkpoints to graphs, each proven equal to its network: python -m export --help"""
 
 from __future__ import annotations
 
@@ -6,41 +6,93 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import BadGraph
-from export.archive import ArchiveFailed, BadSettings, archive
-from export.torchscript import NotEqual, export
+from colorizer.engine import NAMES, Hardware
+from export import graphs, parity
+from export.graphs import NotEqual, Source
+from export.parity import NoPhotographs, Row
+from export.tensorrt import Build, NotBuilt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind, what, out in (
-        ("torchscript", "a TorchScript graph with its manifest", "folder to write"),
-        ("archive", "an archive that TorchServe serves", ".mar to write; it names the model"),
-    ):
-        one = kinds.add_parser(kind, help=what, description=f"Write {what}.")
-        one.add_argument("checkpoint", type=Path, help="weights made by training")
-        one.add_argument("--out", type=Path, required=True, help=out)
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="weights made by training")
+    add("--to", nargs="+", choices=NAMES, default=["onnx"], help="engines (default: onnx)")
+    add("--out", type=Path, required=True, help="folder to write; several checkpoints: one in each")
+    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    trt = parser.add_argument_group("TensorRT")
+    trt.add_argument(
+        "--batches",
+        nargs=3,
+        type=int,
+        metavar=("MIN", "BEST", "MAX"),
+        default=list(Build.batches),
+        help="batches that the plan runs (default: 1 8 8)",
+    )
+    trt.add_argument(
+        "--version-compatible", action="store_true", help="runs in newer releases of its major too"
+    )
+    trt.add_argument(
+        "--hardware", choices=get_args(Hardware), default="none", help="other GPUs that run it"
+    )
+    trt.add_argument("--timing-cache", type=Path, help="file of earlier builds' measurements")
     options = parser.parse_args(arguments)
-    if options.kind == "archive" and options.out.suffix != ".mar":
-        parser.error(f"--out must end in .mar, not {options.out}")
+    low, best, high = options.batches
+    if not 1 <= low <= best <= high:
+        parser.error(f"--batches must rise from 1 on, not {low} {best} {high}")
+    names = [path.stem for path in options.checkpoints]
+    if len(set(names)) < len(names):
+        parser.error("two checkpoints have the same name, and would have the same folder")
+    how = Build(
+        batches=(low, best, high),
+        version_compatible=options.version_compatible,
+        hardware=options.hardware,
+        timing_cache=options.timing_cache,
+    )
+    rows: list[Row] = []
     try:
-        {"torchscript": export, "archive": archive}[options.kind](options.checkpoint, options.out)
-    except (
-        *(NotEqual, BadCheckpoint, BadGraph, BadSettings, ArchiveFailed),
-        OSError,
-    ) as error:
+        _export_all(options, how, rows)
+    except (NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, OSError) as error:
+        _report(rows, options.out)
         print(f"export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
+        print("export: interrupted; what was unfinished is not written", file=sys.stderr)
         return 130
+    _report(rows, options.out)
     return 0
+
+
+def _export_all(options: argparse.Namespace, how: Build, rows: list[Row]) -> None:
+    """Export each checkpoint to each engine; `rows` grows as they are measured."""
+    photographs = parity.photographs(options.photos)
+    print(f"comparing on {len(photographs)} photographs", flush=True)
+    refused: NotBuilt | None = None  # what can be made without a GPU is made first
+    several = len(options.checkpoints) > 1
+    for path in options.checkpoints:
+        source = Source.read(path, photographs)
+        folder = options.out / source.name if several else options.out
+        for name in dict.fromkeys(options.to):
+            try:
+                graphs.export(source, name, folder / name, rows, how)
+            except NotBuilt as error:
+                refused = error
+    if refused:
+        raise refused
+
+
+def _report(rows: Sequence[Row], out: Path) -> None:
+    """Print the matrix, and save it beside the graphs."""
+    if rows:
+        out.mkdir(parents=True, exist_ok=True)
+        parity.save(rows, out)
+        print(f"\n{parity.table(rows)}\n\nsaved in {out}/parity.md and parity.json")
 
 
 if __name__ == "__main__":

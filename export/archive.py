@@ -1,26 +1,39 @@
-"""Checkpoint -> .mar that carries all it needs: graph, handler, settings and this library."""
+"""Checkpoint -> .mar that carries all it needs: python -m export.archive --help
+
+Graphs, handler, settings and this library, with the hash of each file in MAR-INF/MANIFEST.json.
+The same checkpoint on the same machine gives the same bytes.
+"""
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import colorizer
-from colorizer.engine import MANIFEST, read_graph
-from export import torchscript
+from colorizer.checkpoint import BadCheckpoint
+from colorizer.engine import NAMES, Name
+from export import graphs, parity, verify
+from export.graphs import NotEqual, Source
+from export.parity import NoPhotographs, Row
+from export.tensorrt import NotBuilt
+from export.verify import BadArchive
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "torchserve_handler.py"
 SETTINGS = ROOT / "handlers" / "model-config.yaml"
+ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
 
 # What TorchServe 0.12 reads. Source: org.pytorch.serve.archive.model.ModelConfig in its
 # model-server.jar; all but these are ignored silently there.
@@ -45,32 +58,42 @@ class ArchiveFailed(Exception):
     """The archiver ended without an archive."""
 
 
-def archive(weights: Path, out: Path, say: Callable[[str], None] = print) -> Path:
+def archive(
+    weights: Path,
+    out: Path,
+    say: Callable[[str], None] = print,
+    engines: Sequence[Name] = (ENGINE,),
+    photos: Path | None = None,
+) -> Path:
     """Write a .mar, whole or not at all; its name without the suffix is the model's name.
 
     Args:
         weights: a checkpoint.
         out: the .mar to write.
         say: takes lines of progress.
+        engines: to carry a graph for, each in a folder of that name.
+        photos: folder of photographs to compare on; left out: scikit-image's samples.
 
     Raises:
         BadSettings: if handlers/model-config.yaml has a key or value that would be ignored.
-        NotEqual, BadCheckpoint, FileNotFoundError: as `torchscript.export`.
+        NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         ArchiveFailed: if torch-model-archiver fails.
     """
     check_settings(yaml.safe_load(SETTINGS.read_text()))
+    source = Source.read(weights, parity.photographs(photos))
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         work = Path(temporary)
-        torchscript.export(weights, work / "graph", say)
         stage = work / "stage"  # the archiver copies what is inside, so the package keeps its name
+        matrix: list[Row] = []
+        for name in engines:
+            graphs.export(source, name, stage / name, matrix, say=say)
+        shutil.rmtree(stage / graphs.HALF_ONNX, ignore_errors=True)  # the plan was built from it
         shutil.copytree(
             ROOT / "colorizer", stage / "colorizer", ignore=shutil.ignore_patterns("__pycache__")
         )
-        shutil.copy(work / "graph" / MANIFEST, stage)
         command = [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
             *("--model-name", out.stem, "--version", colorizer.__version__),
-            *("--serialized-file", str(work / "graph" / torchscript.FILE)),
             *("--handler", str(HANDLER), "--config-file", str(SETTINGS)),
             *("--extra-files", str(stage), "--export-path", str(work), "--runtime", "python3"),
             *("--archive-format", "zip-store"),  # weights do not compress
@@ -84,16 +107,37 @@ def archive(weights: Path, out: Path, say: Callable[[str], None] = print) -> Pat
             raise ArchiveFailed(
                 f"torch-model-archiver failed: {(done.stderr or done.stdout)[-500:]}"
             )
-        check_archive(made)
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = out.with_name(f".{out.name}.{os.getpid()}")
         try:
-            shutil.copy(made, beside)  # another disk, perhaps: so copy first, then rename
+            seal(made, beside)
+            verify.verify(beside)
             os.replace(beside, out)
         finally:
             beside.unlink(missing_ok=True)
     say(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB)")
     return out
+
+
+def seal(made: Path, sealed: Path) -> None:
+    """Copy an archive with each file's hash in its manifest, and without the time of making.
+
+    Files are sorted and carry no times, so that the same contents are the same bytes.
+    """
+    with zipfile.ZipFile(made) as old, zipfile.ZipFile(sealed, "w") as new:
+        names = sorted(name for name in old.namelist() if not name.endswith("/"))
+        manifest = json.loads(old.read(verify.MANIFEST))
+        manifest.pop("createdOn", None)
+        manifest["sha256"] = {
+            name: hashlib.sha256(old.read(name)).hexdigest()
+            for name in names
+            if name != verify.MANIFEST
+        }
+        for name in names:
+            text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest that zip knows
+            entry.external_attr = 0o100644 << 16
+            new.writestr(entry, text if name == verify.MANIFEST else old.read(name))
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -117,13 +161,40 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise BadSettings(f"TorchServe has no setting {key!r} and would ignore it")
 
 
-def check_archive(path: Path) -> None:
-    """Unpack an archive and hold its graph against its manifest.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and write an archive; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.archive", description="Write an archive that TorchServe serves."
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("checkpoint", type=Path, help="weights made by training")
+    add("--out", type=Path, required=True, help=".mar to write; it names the model")
+    add(
+        "--engine",
+        nargs="+",
+        choices=NAMES,
+        default=[ENGINE],
+        help="what it carries graphs for (default: %(default)s); the server takes what it can run",
+    )
+    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    options = parser.parse_args(arguments)
+    if options.out.suffix != ".mar":
+        parser.error(f"--out must end in .mar, not {options.out}")
+    engines = list(dict.fromkeys(options.engine))
+    try:
+        archive(options.checkpoint, options.out, engines=engines, photos=options.photos)
+    except (
+        *(NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, BadSettings, ArchiveFailed),
+        *(BadArchive, OSError),
+    ) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
 
-    Raises:
-        BadGraph: if they do not fit.
-    """
-    with tempfile.TemporaryDirectory(prefix="export-") as temporary:
-        with zipfile.ZipFile(path) as file:
-            file.extractall(temporary)
-        read_graph(Path(temporary))
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,103 +1,261 @@
-"""Graphs and archives: equal to their networks, whole, and sufficient by themselves."""
+"""Graphs: equal to their networks at every batch, and not written where they are not."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import zipfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
-import yaml
 
-from colorizer import checkpoint
-from colorizer.engine import MANIFEST, BadGraph, TorchScript, read_graph
+from colorizer import checkpoint, engine
+from colorizer.engine import MANIFEST, BadGraph, Name, TorchScript, read_graph
 from colorizer.pipeline import Pipeline
 from colorizer.unet import Head, UNet
 from export import __main__ as command
-from export import archive, torchscript
-from tests.support import SIDE, encoded, opened, picture
+from export import archive, graphs, network, parity, tensorrt, torchscript
+from export import onnx as onnx_graph
+from export.graphs import Source
+from export.parity import Row
+from tests.support import SIDE, encoded, picture
 
 Weights = Callable[[Head], Path]
 HEADS: list[Head] = ["regression", "classification"]
+ON_CPU: list[Name] = ["torchscript", "onnx"]
+PICTURES = [picture(90, 120, seed) for seed in range(3)]
+
+
+def quiet(line: str) -> None:
+    pass
 
 
 @pytest.fixture(scope="module")
-def graphs(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A graph of each head."""
+def sources(weights: Weights) -> dict[str, Source]:
+    return {head: Source.read(weights(head), PICTURES) for head in HEADS}
+
+
+@pytest.fixture(scope="module")
+def folders(
+    sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A folder for each head, with graphs for both engines of the CPU."""
     folder = tmp_path_factory.mktemp("graphs")
-    for head in HEADS:
-        torchscript.export(weights(head), folder / head)
+    for head, source in sources.items():
+        for name in ON_CPU:
+            graphs.export(source, name, folder / head / name, [], say=quiet)
     return {head: folder / head for head in HEADS}
 
 
 @pytest.fixture(scope="module")
-def mar(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return archive.archive(
-        weights("classification"), tmp_path_factory.mktemp("store") / "colorize-classes.mar"
-    )
+def half(
+    sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Row]]:
+    """The float16 ONNX graph, made on the way to a plan that this machine can't build."""
+    matrix: list[Row] = []
+    folder = tmp_path_factory.mktemp("half")
+    with pytest.raises(tensorrt.NotBuilt, match=r"pip install -e '\.\[tensorrt\]'"):
+        graphs.export(sources["classification"], "tensorrt", folder / "tensorrt", matrix, say=quiet)
+    assert not (folder / "tensorrt").exists()
+    return folder / graphs.HALF_ONNX, matrix
 
 
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_a_graph_equals_its_network_at_any_batch(
-    head: Head, batch: int, weights: Weights, graphs: dict[str, Path]
+    head: Head, name: Name, batch: int, weights: Weights, folders: dict[str, Path]
 ) -> None:
     net, _ = checkpoint.load(weights(head))
     lightness = 100 * torch.rand(batch, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         expected = net(lightness)
-    found = TorchScript(graphs[head] / torchscript.FILE)(lightness)
+    graph, run = engine.load(folders[head], name=name)
+    found = run(lightness)
+    assert graph.engine == name
     assert expected.shape == (batch, 2 if head == "regression" else 261, SIDE, SIDE)
+    assert found.dtype == torch.float32
     assert float((expected - found).abs().max()) < 0.01
 
 
-def test_the_manifest_tells_what_the_graph_is(weights: Weights, graphs: dict[str, Path]) -> None:
-    graph = read_graph(graphs["classification"])
+@pytest.mark.parametrize("head", HEADS)
+def test_folding_leaves_no_batch_norm_and_the_same_function(
+    head: Head, weights: Weights, sources: dict[str, Source]
+) -> None:
+    net, _ = checkpoint.load(weights(head))
+    folded = sources[head].folded
+    assert not [one for one in folded.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    lightness = sources[head].reference.lightness
+    with torch.inference_mode():
+        assert float((net(lightness) - folded(lightness)).abs().max()) < 0.01
+
+
+def test_a_torchscript_graph_computes_in_float16_where_it_is_asked_to(
+    folders: dict[str, Path], sources: dict[str, Source]
+) -> None:
+    path = folders["regression"] / "torchscript" / torchscript.FILE
+    lightness = sources["regression"].reference.lightness
+    exact, rounded = TorchScript(path)(lightness), TorchScript(path, half=True)(lightness)
+    assert rounded.dtype == torch.float32
+    assert 0 < float((exact - rounded).abs().max()) < 1
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_the_manifest_tells_what_the_graph_is(
+    name: Name, weights: Weights, folders: dict[str, Path], sources: dict[str, Source]
+) -> None:
+    graph = read_graph(folders["classification"] / name)
     assert (graph.head, graph.side, len(graph.bins)) == ("classification", SIDE, 261)
-    assert graph.max_error <= torchscript.TOLERANCE
+    assert (graph.engine, graph.precision) == (name, "float32")
+    assert graph.measured is not None
+    assert graph.tolerance == parity.TOLERANCE["float32"]
+    assert all(graph.measured[measure] <= graph.tolerance[measure] for measure in graph.tolerance)
+    assert graph.max_error == graph.measured["max_ab"]
+    assert graph.checkpoint == sources["classification"].sha256
     assert graph.versions["torch"] == str(torch.__version__)
 
 
-def test_a_graph_over_the_tolerance_is_not_written(
-    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["another function", "no number"])
+def test_a_graph_that_is_not_equal_is_measured_and_not_written(
+    fault: str,
+    sources: dict[str, Source],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = torchscript.trace
+    right = torchscript.write
 
-    def wrong(net: UNet) -> torch.jit.ScriptModule:
-        other = UNet(net.config).eval()
-        other.load_state_dict(net.state_dict())
-        other.head[-1].bias.data += 0.001  # x AB_SCALE: 0.11 ab units
-        return right(other)
+    def wrong(folded: UNet, path: Path) -> None:
+        bias = folded.head[-1].bias
+        kept = bias.data.clone()
+        bias.data += 0.001 if fault == "another function" else float("nan")  # x AB_SCALE: 0.11
+        right(folded, path)
+        bias.data = kept
 
-    monkeypatch.setattr(torchscript, "trace", wrong)
-    with pytest.raises(torchscript.NotEqual, match=r"0\.11"):
-        torchscript.export(weights("regression"), tmp_path / "graph")
+    monkeypatch.setattr(torchscript, "write", wrong)
+    matrix: list[Row] = []
+    said = r"max_ab = 0\.11" if fault == "another function" else "no numbers"
+    with pytest.raises(graphs.NotEqual, match=said):
+        graphs.export(sources["regression"], "torchscript", tmp_path / "graph", matrix, say=quiet)
     assert list(tmp_path.iterdir()) == []
+    assert [row.batch for row in matrix] == list(parity.BATCHES)
+    assert all(row.over() for row in matrix)
 
 
-def test_a_graph_that_answers_nan_is_not_written(
-    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_measures_are_those_of_a_known_difference(sources: dict[str, Source]) -> None:
+    """A network whose a is 2 units off everywhere."""
+    reference = sources["regression"].reference
+    with torch.inference_mode():
+        output = sources["regression"].folded(reference.lightness)
+    known = dict(zip([float(one.sum()) for one in reference.lightness], output, strict=True))
+
+    def shifted(lightness: torch.Tensor) -> torch.Tensor:
+        found = torch.stack([known[float(one.sum())] for one in lightness])
+        return found + torch.tensor([2.0, 0.0]).view(1, 2, 1, 1)
+
+    row = reference.measure(shifted, "name", "onnx", "float32", 8)
+    assert row.max_ab == pytest.approx(2, abs=0.01)
+    assert row.mean_ab == pytest.approx(1, abs=0.01)  # half of all ab values are b
+    assert 0.3 < row.delta_e < 3
+    same = reference.measure(lambda x: shifted(x) - torch.tensor([2.0, 0]).view(1, 2, 1, 1), *ROW)
+    assert same.delta_e < 0.01
+    assert not same.over()
+
+
+ROW = ("name", "onnx", "float32", 1)
+
+
+def test_the_samples_are_there_without_a_network_and_a_folder_is_read(tmp_path: Path) -> None:
+    samples = parity.photographs(None)
+    assert len(samples) == 8
+    assert {one.ndim for one in samples} == {2, 3}
+    (tmp_path / "a.png").write_bytes(encoded(picture(500, 900)))
+    (tmp_path / "b.txt").write_text("no picture")
+    (one,) = parity.photographs(tmp_path)
+    assert max(one.shape) == parity.SIDE
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(parity.NoPhotographs, match="no photograph"):
+        parity.photographs(tmp_path)
+
+
+def test_float16_is_in_the_onnx_graph_itself_and_stays_equal(
+    half: tuple[Path, list[Row]], folders: dict[str, Path]
 ) -> None:
-    monkeypatch.setattr(torchscript, "largest_error", lambda *_: float("nan"))
-    with pytest.raises(torchscript.NotEqual):
-        torchscript.export(weights("regression"), tmp_path / "graph")
-    assert list(tmp_path.iterdir()) == []
+    folder, matrix = half
+    assert read_graph(folder).precision == "float16"
+    assert [(row.precision, row.over()) for row in matrix] == [("float16", "")] * 2
+    model = onnx.shape_inference.infer_shapes(onnx.load(folder / onnx_graph.FILE), strict_mode=True)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {one.name: one.data_type for one in model.graph.initializer}
+    convolutions = [one for one in model.graph.node if one.op_type.startswith("Conv")]
+    assert len(convolutions) > 60
+    assert {kinds[name] for one in convolutions for name in one.input[1:]} == {
+        onnx.TensorProto.FLOAT16
+    }
+    ends = [*model.graph.input, *model.graph.output]
+    assert {one.type.tensor_type.elem_type for one in ends} == {onnx.TensorProto.FLOAT}
+    exact = read_graph(folders["classification"] / "onnx").max_error
+    assert matrix[0].max_ab > exact  # it is rounded
+
+
+def test_every_shape_of_the_float16_graph_is_known_but_for_the_batch(
+    half: tuple[Path, list[Row]],
+) -> None:
+    model = onnx.load(half[0] / onnx_graph.FILE)
+    model.graph.ClearField("value_info")
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    values = {one.name: one.type.tensor_type for one in inferred.graph.value_info}
+    results = [name for node in inferred.graph.node for name in node.output]
+    ends = {one.name for one in inferred.graph.output}
+    assert set(results) - ends <= set(values)
+    for tensor in values.values():
+        batch, *rest = tensor.shape.dim
+        assert batch.dim_param
+        assert all(one.dim_value > 0 for one in rest)
+
+
+def test_tensorrts_parser_takes_every_operator_and_another_is_named(
+    half: tuple[Path, list[Row]], tmp_path: Path
+) -> None:
+    path = half[0] / onnx_graph.FILE
+    tensorrt.check_graph(path)
+    assert onnx_graph.operators(path) <= set(tensorrt.SUPPORTED)
+    model = onnx.load(path)
+    model.graph.node[3].op_type = "Unique"
+    (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(tensorrt.NotBuilt, match="does not take Unique"):
+        tensorrt.check_graph(tmp_path / "other.onnx")
+
+
+def test_the_documents_table_of_operators_is_the_one_that_is_checked() -> None:
+    text = (archive.ROOT / "benchmarks" / "GPU.md").read_text()
+    table = {line.split("|")[1].strip(" `") for line in text.splitlines() if "| FP32, FP16" in line}
+    assert table == set(tensorrt.SUPPORTED)
+
+
+def test_largest_activation_sees_the_largest(sources: dict[str, Source]) -> None:
+    source = sources["regression"]
+    first = source.folded.stem[0]
+    found = network.largest_activation(source.folded, source.reference.lightness)
+    kept = first.bias.data.clone()
+    first.bias.data += 1e5
+    assert network.largest_activation(source.folded, source.reference.lightness) > 9e4 > found
+    first.bias.data = kept
 
 
 def test_an_altered_graph_is_refused_with_the_command_that_rebuilds_it(
-    graphs: dict[str, Path], tmp_path: Path
+    folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    body = bytearray((graphs["regression"] / torchscript.FILE).read_bytes())
-    body[len(body) // 2] ^= 1
-    (tmp_path / torchscript.FILE).write_bytes(body)
-    (tmp_path / MANIFEST).write_bytes((graphs["regression"] / MANIFEST).read_bytes())
-    with pytest.raises(BadGraph, match="python -m export"):
-        Pipeline.load(tmp_path)
+    for name in ON_CPU:
+        shutil.copytree(folders["regression"] / name, tmp_path / name)
+        graph = read_graph(tmp_path / name)
+        path = tmp_path / name / graph.file
+        body = bytearray(path.read_bytes())
+        body[len(body) // 2] ^= 1
+        path.write_bytes(body)
+        with pytest.raises(BadGraph, match=f"altered.*python -m export CHECKPOINT --to {name}"):
+            Pipeline.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"file": "graph.pt", "surprise": 1}'])
@@ -107,96 +265,41 @@ def test_a_manifest_that_makes_no_sense_is_refused(text: str, tmp_path: Path) ->
         read_graph(tmp_path)
 
 
-def test_an_archive_holds_graph_handler_settings_and_library(mar: Path) -> None:
-    with zipfile.ZipFile(mar) as file:
-        names = set(file.namelist())
-        manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
-    expected = {"graph.pt", "graph.json", "model-config.yaml", "torchserve_handler.py"}
-    assert expected | {"colorizer/pipeline.py", "colorizer/image.py"} <= names
-    assert not [name for name in names if "__pycache__" in name or name.startswith("training")]
-    assert manifest["modelName"] == "colorize-classes"
-    assert manifest["configFile"] == "model-config.yaml"
-
-
-def test_an_archive_runs_with_no_copy_of_this_project(mar: Path, tmp_path: Path) -> None:
-    """Unpack it, and let another process run the handler there, away from the repository."""
-    with zipfile.ZipFile(mar) as file:
-        file.extractall(tmp_path / "model")
-    (tmp_path / "in.png").write_bytes(encoded(picture(70, 90)))
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    # A colorizer elsewhere on the path, as an inherited PYTHONPATH would give, must not win.
-    decoy = tmp_path / "decoy" / "colorizer"
-    decoy.mkdir(parents=True)
-    (decoy / "__init__.py").write_text("raise ImportError('the wrong colorizer was imported')")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "model"), str(tmp_path / "in.png")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(decoy.parent)},
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert opened((tmp_path / "out").read_bytes()).size == (90, 70)
-
-
-WORKER = """
-import pathlib, sys, types
-# what a plain TorchServe lacks must not be asked for
-for name in ("torchvision", "skimage", "lightning", "safetensors", "training", "export"):
-    sys.modules[name] = None
-model, picture = sys.argv[1:]
-sys.path.append(model)  # TorchServe puts it behind PYTHONPATH
-import torchserve_handler
-context = types.SimpleNamespace(
-    system_properties={"model_dir": model, "gpu_id": None},
-    model_yaml_config={"handler": {"threads": 1}},
-    get_all_request_header=lambda index: {},
-    set_response_content_type=lambda index, value: None,
-)
-handler = torchserve_handler.ColorizeHandler()
-handler.initialize(context)
-body = pathlib.Path(picture).read_bytes()
-(reply,) = handler.handle([{"body": bytearray(body)}], context)
-pathlib.Path("out").write_bytes(reply)
-import colorizer
-assert colorizer.__file__.startswith(model), colorizer.__file__
-"""
-
-
-def test_the_shipped_settings_are_ones_that_torchserve_reads() -> None:
-    settings = yaml.safe_load(archive.SETTINGS.read_text())
-    archive.check_settings(settings)
-    assert settings["batchSize"] > 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"batchsize": 8}, "batchsize"),
-        ({"batchSize": "8"}, "batchSize"),
-        ({"batchSize": True}, "batchSize"),
-        ({"useJobTicket": 1}, "useJobTicket"),
-        ({"handler": {"thread": 1}}, "thread"),
-    ],
-)
-def test_a_setting_that_would_be_ignored_is_refused(
-    settings: dict[str, object], named: str
-) -> None:
-    with pytest.raises(archive.BadSettings, match=named):
-        archive.check_settings(settings)
-
-
+@pytest.mark.parametrize("main", [command.main, archive.main])
 def test_the_command_says_in_one_line_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = str(tmp_path / "missing.safetensors")
-    assert command.main(["archive", missing, "--out", str(tmp_path / "a.mar")]) == 1
+    assert main([missing, "--out", str(tmp_path / "a.mar")]) == 1
     assert capsys.readouterr().err == f"export: no checkpoint at {missing}\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_a_graph(weights: Weights, tmp_path: Path) -> None:
-    out = tmp_path / "graph"
-    assert command.main(["torchscript", str(weights("regression")), "--out", str(out)]) == 0
-    assert read_graph(out).head == "regression"
+def test_the_command_writes_graphs_and_the_matrix_and_says_what_tensorrt_needs(
+    weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(encoded(PICTURES[0]))
+    out = tmp_path / "out"
+    arguments = [str(weights("regression")), "--to", "torchscript", "tensorrt", "--out", str(out)]
+    assert command.main([*arguments, "--photos", str(tmp_path / "photos")]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "TensorRT is not installed" in said.err
+    names = {path.name for path in out.iterdir()}
+    assert names == {"torchscript", graphs.HALF_ONNX, "parity.md", "parity.json"}
+    assert read_graph(out / "torchscript").head == "regression"
+    rows = json.loads((out / "parity.json").read_text())
+    assert [(row["engine"], row["precision"], row["batch"]) for row in rows] == [
+        ("torchscript", "float32", 1),
+        ("torchscript", "float32", 8),
+        ("onnx", "float16", 1),
+        ("onnx", "float16", 8),
+    ]
+    assert (out / "parity.md").read_text().strip() in said.out
+
+
+def test_batches_that_fall_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["x", "--out", str(tmp_path), "--batches", "1", "9", "8"])
+    assert "must rise" in capsys.readouterr().err

@@ -1,0 +1,194 @@
+"""How far a graph is from the network that it was made of, on photographs: the gate of export.
+
+The reference is the checkpoint's network as it is, eager, in float32, one picture at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from colorizer import gamut, image
+from colorizer.checkpoint import Checkpoint
+from colorizer.engine import Engine, Precision
+from colorizer.image import Picture, RequestError
+from colorizer.pipeline import finish, prepare
+from colorizer.unet import UNet
+
+UInt8 = NDArray[np.uint8]
+
+BATCHES = (1, 8)
+SIDE = 384  # photographs are made this large at most; colour differences are as visible there
+MOST = 32  # photographs taken from a folder
+# Those that come with scikit-image: people, animals, things, textures; three of them grey.
+SAMPLES = (
+    *("astronaut", "cat", "coffee", "rocket", "stereo_motorcycle"),
+    *("camera", "coins", "grass"),
+)
+
+# Largest differences allowed; one level of 8 bits is about 0.4 ab units, and a ΔE00 of 1 is just
+# visible. float32 engines differ by the order of their sums alone.
+TOLERANCE: dict[Precision, dict[str, float]] = {
+    "float32": {"max_ab": 0.01, "mean_ab": 0.001, "delta_e": 0.01},
+    "float16": {"max_ab": 1.0, "mean_ab": 0.1, "delta_e": 0.2},
+}
+
+
+class NoPhotographs(Exception):
+    """A folder without any photograph that can be read, or no package to take them from."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the matrix: a graph, at one batch size, against the eager network.
+
+    Attributes:
+        name: of the checkpoint.
+        head: its head.
+        engine: what ran the graph.
+        precision: of the graph.
+        batch: pictures at a time.
+        max_ab: largest |difference| of ab, in ab units.
+        mean_ab: mean |difference|.
+        delta_e: CIEDE2000 of the finished picture, its mean, for the worst of the photographs.
+        finite: whether every value of the head's output was a number.
+    """
+
+    name: str
+    head: str
+    engine: str
+    precision: Precision
+    batch: int
+    max_ab: float
+    mean_ab: float
+    delta_e: float
+    finite: bool
+
+    def over(self) -> str:
+        """Say what is over the tolerance; empty if nothing is."""
+        if not self.finite:
+            return f"gives values that are no numbers at batch {self.batch}"
+        for measure, limit in TOLERANCE[self.precision].items():
+            value = getattr(self, measure)
+            if not value <= limit:
+                return f"is off by {measure} = {value:.3g} at batch {self.batch}, over {limit}"
+        return ""
+
+
+class Reference:
+    """What the eager network makes of the photographs; graphs are held against it."""
+
+    def __init__(self, net: UNet, known: Checkpoint, photographs: Sequence[UInt8]) -> None:
+        self.known, self.head = known, net.config.head
+        self._prepared = [prepare(Picture(one), net.config.side) for one in photographs]
+        self.lightness = torch.stack([one.small for one in self._prepared])  # (N, 1, S, S)
+        with torch.inference_mode():
+            output = torch.cat([net(one[None]) for one in self.lightness])
+        self._ab = self._decode(output)
+        self._lab = [self._finished(i, ab) for i, ab in enumerate(self._ab)]
+
+    def _decode(self, output: Tensor) -> Tensor:
+        if self.head == "regression":
+            return output
+        centres = torch.from_numpy(gamut.bins())
+        return gamut.decode(output, centres, self.known.decoding, self.known.temperature)
+
+    def _finished(self, index: int, ab: Tensor) -> NDArray[np.float64]:
+        from skimage.color import rgb2lab
+
+        rgb = finish(self._prepared[index].lightness, ab.numpy(), self.known.chroma_gain)
+        return np.asarray(rgb2lab(rgb))
+
+    def measure(self, run: Engine, name: str, engine: str, precision: Precision, batch: int) -> Row:
+        """Run a graph on all photographs, `batch` at a time, and compare."""
+        from skimage.color import deltaE_ciede2000
+
+        count = len(self.lightness)
+        starts = range(0, count, batch)
+        order = [(start + i) % count for start in starts for i in range(batch)]
+        output = torch.cat([run(self.lightness[order[s : s + batch]]).cpu() for s in starts])
+        output = output[:count]
+        difference = (self._decode(output) - self._ab).abs()
+        delta_e = [
+            float(deltaE_ciede2000(lab, self._finished(i, ab)).mean())
+            for i, (lab, ab) in enumerate(zip(self._lab, self._decode(output), strict=True))
+        ]
+        return Row(
+            name=name,
+            head=self.head,
+            engine=engine,
+            precision=precision,
+            batch=batch,
+            max_ab=float(difference.max()),
+            mean_ab=float(difference.mean()),
+            delta_e=max(delta_e),
+            finite=bool(torch.isfinite(output).all()),
+        )
+
+
+def photographs(folder: Path | None) -> list[UInt8]:
+    """Read the photographs of a folder, or without one those that come with scikit-image.
+
+    Returns:
+        (H, W) or (H, W, 3) uint8 each, at most SIDE large, at most MOST of them.
+
+    Raises:
+        NoPhotographs: if there are none.
+    """
+    if folder is None:
+        from skimage import data
+
+        found = [getattr(data, name)() for name in SAMPLES]
+        return [_shrink(one[0] if isinstance(one, tuple) else one) for one in found]
+    pictures: list[UInt8] = []
+    for path in sorted(folder.rglob("*")):
+        if len(pictures) == MOST:
+            break
+        if path.is_file():
+            try:
+                pictures.append(_shrink(image.read(path.read_bytes()).pixels))
+            except RequestError:
+                continue
+    if not pictures:
+        raise NoPhotographs(f"{folder} holds no photograph that can be read")
+    return pictures
+
+
+def _shrink(pixels: UInt8) -> UInt8:
+    height, width = pixels.shape[:2]
+    scale = min(1.0, SIDE / max(height, width))
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Lay the matrix out as Markdown."""
+    lines = [
+        "| checkpoint | engine | precision | batch | max \\|Δab\\| | mean \\|Δab\\| | ΔE00, worst "
+        "picture | numbers | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        limits = TOLERANCE[row.precision]
+        lines.append(
+            f"| {row.name} | {row.engine} | {row.precision} | {row.batch} | "
+            f"{row.max_ab:.2g} of {limits['max_ab']} | {row.mean_ab:.2g} of {limits['mean_ab']} | "
+            f"{row.delta_e:.2g} of {limits['delta_e']} | {'all' if row.finite else 'NaN'} | "
+            f"{'over' if row.over() else 'equal'} |"
+        )
+    return "\n".join(lines)
+
+
+def save(rows: Sequence[Row], folder: Path) -> None:
+    """Write the matrix beside the graphs: parity.md to read, parity.json to compute with."""
+    (folder / "parity.md").write_text(table(rows) + "\n")
+    values = [{**asdict(row), "over": row.over()} for row in rows]
+    (folder / "parity.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")

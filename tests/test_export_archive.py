@@ -1,0 +1,176 @@
+"""Archives: whole, sufficient by themselves, and the same each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from colorizer import engine
+from colorizer.engine import Name
+from colorizer.unet import Head
+from export import archive, verify
+from tests.support import encoded, opened, picture
+
+Weights = Callable[[Head], Path]
+ON_CPU: list[Name] = ["torchscript", "onnx"]
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def mar(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive.archive(
+        weights("classification"), tmp_path_factory.mktemp("store") / "colorize-classes.mar", quiet
+    )
+
+
+def test_an_archive_holds_graph_handler_settings_and_library(mar: Path) -> None:
+    with zipfile.ZipFile(mar) as file:
+        names = set(file.namelist())
+        manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
+    expected = {"onnx/graph.onnx", "onnx/graph.json", "model-config.yaml", "torchserve_handler.py"}
+    assert expected | {"colorizer/pipeline.py", "colorizer/image.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith("training")]
+    assert manifest["modelName"] == "colorize-classes"
+    assert manifest["configFile"] == "model-config.yaml"
+
+
+def test_an_archive_runs_with_no_copy_of_this_project(mar: Path, tmp_path: Path) -> None:
+    """Unpack it, and let another process run the handler there, away from the repository."""
+    with zipfile.ZipFile(mar) as file:
+        file.extractall(tmp_path / "model")
+    (tmp_path / "in.png").write_bytes(encoded(picture(70, 90)))
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    # A colorizer elsewhere on the path, as an inherited PYTHONPATH would give, must not win.
+    decoy = tmp_path / "decoy" / "colorizer"
+    decoy.mkdir(parents=True)
+    (decoy / "__init__.py").write_text("raise ImportError('the wrong colorizer was imported')")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "model"), str(tmp_path / "in.png")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(decoy.parent)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert opened((tmp_path / "out").read_bytes()).size == (90, 70)
+
+
+WORKER = """
+import pathlib, sys, types
+# what a plain TorchServe lacks must not be asked for
+for name in ("torchvision", "skimage", "lightning", "safetensors", "onnx", "training", "export"):
+    sys.modules[name] = None
+model, picture = sys.argv[1:]
+sys.path.append(model)  # TorchServe puts it behind PYTHONPATH
+import torchserve_handler
+context = types.SimpleNamespace(
+    system_properties={"model_dir": model, "gpu_id": None},
+    model_yaml_config={"handler": {"threads": 1}},
+    get_all_request_header=lambda index: {},
+    set_response_content_type=lambda index, value: None,
+)
+handler = torchserve_handler.ColorizeHandler()
+handler.initialize(context)
+body = pathlib.Path(picture).read_bytes()
+(reply,) = handler.handle([{"body": bytearray(body)}], context)
+pathlib.Path("out").write_bytes(reply)
+import colorizer
+assert colorizer.__file__.startswith(model), colorizer.__file__
+"""
+
+
+def test_the_shipped_settings_are_ones_that_torchserve_reads() -> None:
+    settings = yaml.safe_load(archive.SETTINGS.read_text())
+    archive.check_settings(settings)
+    assert settings["batchSize"] > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"batchsize": 8}, "batchsize"),
+        ({"batchSize": "8"}, "batchSize"),
+        ({"batchSize": True}, "batchSize"),
+        ({"useJobTicket": 1}, "useJobTicket"),
+        ({"handler": {"thread": 1}}, "thread"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(
+    settings: dict[str, object], named: str
+) -> None:
+    with pytest.raises(archive.BadSettings, match=named):
+        archive.check_settings(settings)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(
+    mar: Path, weights: Weights, tmp_path: Path
+) -> None:
+    again = archive.archive(weights("classification"), tmp_path / mar.name, quiet)
+    assert again.read_bytes() == mar.read_bytes()
+
+
+def test_verify_takes_what_export_wrote(mar: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(mar)]) == 0
+    assert "all as export wrote them" in capsys.readouterr().out
+
+
+def rewritten(mar: Path, path: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
+    """Copy an archive with its files changed."""
+    with zipfile.ZipFile(mar) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    change(files)
+    with zipfile.ZipFile(path, "w") as new:
+        for name, body in files.items():
+            new.writestr(name, body)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda files: files.update({"model-config.yaml": b"minWorkers: 9"}), "was altered"),
+        (lambda files: files.update({"more.py": b""}), "did not write"),
+        (lambda files: files.pop("colorizer/lab.py"), "lacks colorizer/lab.py"),
+        (lambda files: files.pop("MAR-INF/MANIFEST.json"), "no archive of this project"),
+    ],
+)
+def test_verify_refuses_an_archive_that_was_changed(
+    change: Callable[[dict[str, bytes]], object],
+    said: str,
+    mar: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = rewritten(mar, tmp_path / "a.mar", change)
+    assert verify.main([str(path)]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_verify_refuses_what_is_no_archive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mar").write_text("hello")
+    assert verify.main([str(tmp_path / "a.mar"), str(tmp_path / "b.mar")]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_an_archive_can_carry_several_engines(weights: Weights, tmp_path: Path) -> None:
+    path = archive.archive(weights("regression"), tmp_path / "a.mar", quiet, engines=ON_CPU)
+    with zipfile.ZipFile(path) as file:
+        file.extractall(tmp_path / "a")
+    assert set(engine.find(tmp_path / "a")) == set(ON_CPU)
+    assert verify.verify(path)
