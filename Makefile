@@ -2,12 +2,14 @@
 
 PYTHON ?= python3
 PORT ?= 8080
+FUZZ ?= 10000
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # What is left of an installation that was done: for serving alone, and for everything.
 SERVE_READY := $(VENV)/.serve-installed
 ALL_READY := $(VENV)/.all-installed
+TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml) \
@@ -15,7 +17,7 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check venv archives clean
+.PHONY: help serve test fuzz check venv archives triton clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +26,11 @@ help: ## List the targets
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.serve --port $(PORT)
 
-test: $(ALL_READY) ## Run all tests, on the CPU, without network
+test: $(ALL_READY) $(TRITON_READY) ## Run all tests, on the CPU, without network
 	@$(PY) -m pytest
+
+fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for another number
+	@FUZZ=$(FUZZ) $(PY) -m pytest -q tests/test_image_fuzz.py
 
 check: $(ALL_READY) ## Lint, formatting, types
 	@$(PY) -m ruff check .
@@ -35,6 +40,10 @@ check: $(ALL_READY) ## Lint, formatting, types
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 
 archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
+
+triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, for Triton
+	@$(PY) -m export triton model_store/regression.safetensors \
+	  model_store/classification.safetensors --out model_store/triton
 
 clean: ## Remove archives, logs and caches; the environment stays
 	rm -rf model_store/*.mar model_store/triton logs build dist *.egg-info
@@ -54,6 +63,10 @@ $(SERVE_READY): pyproject.toml
 $(ALL_READY): pyproject.toml
 	$(call install,serve$(comma)train$(comma)benchmark$(comma)dev)
 	@touch $(SERVE_READY) $@
+
+$(TRITON_READY): tests/install_triton.py | $(ALL_READY)
+	@$(PY) -m tests.install_triton
+	@touch $@
 
 comma := ,
 

@@ -12,6 +12,7 @@ from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import BadGraph
 from export.archive import ArchiveFailed, BadSettings, archive
 from export.torchscript import NotEqual, export
+from export.triton import SameName, repository
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,13 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one = kinds.add_parser(kind, help=what, description=f"Write {what}.")
         one.add_argument("checkpoint", type=Path, help="weights made by training")
         one.add_argument("--out", type=Path, required=True, help=out)
+    triton = kinds.add_parser("triton", help="a model repository that Triton serves")
+    triton.add_argument("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
+    triton.add_argument("--out", type=Path, required=True, help="folder to write")
     options = parser.parse_args(arguments)
     if options.kind == "archive" and options.out.suffix != ".mar":
         parser.error(f"--out must end in .mar, not {options.out}")
     try:
-        {"torchscript": export, "archive": archive}[options.kind](options.checkpoint, options.out)
+        if options.kind == "triton":
+            repository(options.checkpoint, options.out)
+        else:
+            {"torchscript": export, "archive": archive}[options.kind](
+                options.checkpoint, options.out
+            )
     except (
-        *(NotEqual, BadCheckpoint, BadGraph, BadSettings, ArchiveFailed),
+        *(NotEqual, BadCheckpoint, BadGraph, BadSettings, ArchiveFailed, SameName),
         OSError,
     ) as error:
         print(f"export: {error}", file=sys.stderr)
