@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PORT ?= 8080
 PAGE_PORT ?= 7860
+FUZZ ?= 10000
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -10,6 +11,7 @@ PY := $(VENV)/bin/python
 SERVE_READY := $(VENV)/.serve-installed
 PAGE_READY := $(VENV)/.page-installed
 ALL_READY := $(VENV)/.all-installed
+TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml) \
@@ -17,7 +19,7 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test check venv archives clean
+.PHONY: help serve ui test fuzz check venv archives triton clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +33,11 @@ ui: archives $(PAGE_READY) ## The same with a page for the browser, at http://12
 	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; trap 'exit 130' INT TERM; \
 	$(PY) -m page --server http://127.0.0.1:$(PORT) --port $(PAGE_PORT) --wait 300
 
-test: $(ALL_READY) ## Run all tests, on the CPU, without network
+test: $(ALL_READY) $(TRITON_READY) ## Run all tests, on the CPU, without network
 	@$(PY) -m pytest
+
+fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for another number
+	@FUZZ=$(FUZZ) $(PY) -m pytest -q tests/test_image_fuzz.py
 
 check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff check .
@@ -43,6 +48,10 @@ check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 
 archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
+
+triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, for Triton
+	@$(PY) -m export triton model_store/regression.safetensors \
+	  model_store/classification.safetensors --out model_store/triton
 
 clean: ## Remove archives, logs and caches; the environment stays
 	rm -rf model_store/*.mar model_store/triton logs build dist *.egg-info
@@ -66,6 +75,10 @@ $(PAGE_READY): pyproject.toml
 $(ALL_READY): pyproject.toml
 	$(call install,serve$(comma)export$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)dev)
 	@touch $(SERVE_READY) $(PAGE_READY) $@
+
+$(TRITON_READY): tests/install_triton.py | $(ALL_READY)
+	@$(PY) -m tests.install_triton
+	@touch $@
 
 comma := ,
 

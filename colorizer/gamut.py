@@ -9,6 +9,7 @@ Words: Q, the number of bins; ab, the two-channel array, in Lab's units.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -114,6 +115,20 @@ def decode(
     scale = 1.0 if decoding == "mean" else temperature
     # The mean over Q is a matrix product: no (B, Q, 2, H, W) in between.
     return torch.einsum("bqhw,qc->bchw", torch.softmax(logits / scale, dim=1), centres)
+
+
+def uncertainty(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of a distribution over bins, as a share of the largest that Q bins can have.
+
+    Args:
+        logits: (B, Q, H, W) float.
+        temperature: above 0; 1 takes the distribution as it is.
+
+    Returns:
+        (B, H, W) float32: 0 where one bin has it all, 1 where all bins are alike.
+    """
+    logs = torch.log_softmax(logits.float() / temperature, dim=1)
+    return (-(logs.exp() * logs).sum(dim=1) / math.log(logits.shape[1])).clamp(0, 1)
 
 
 def _gumbel_field(logits: Tensor, seed: int) -> Tensor:

@@ -1,20 +1,15 @@
 """Bytes <-> RGB: everything hostile stops here.
 
 `read` turns the bytes of a stranger's picture into upright 8-bit sRGB; `write` turns a finished
-picture into a file. Metadata (EXIF, XMP, colour profile, text) is used on the way in and never
-copied to the way out.
+picture into a file. EXIF comes back where it is asked for; other metadata (XMP, colour profile,
+text) is used on the way in and never copied to the way out.
 
-What a user can cause, and the HTTP status that it becomes:
-
-    RequestError
-    |-- BadPicture   400  bad_picture    empty, broken or cut short
-    |-- TooLarge     413  too_large      more bytes or more pixels than the limits allow
-    |-- NotAPicture  415  not_a_picture  none of the formats in FORMATS
-    `-- BadOption    422  bad_option     an option whose value is not allowed
+What a user can cause is in `errors`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import threading
@@ -22,17 +17,31 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
+from colorizer.errors import BadOption as BadOption
+from colorizer.errors import BadPicture as BadPicture
+from colorizer.errors import NotAPicture as NotAPicture
+from colorizer.errors import RequestError as RequestError
+from colorizer.errors import TooLarge as TooLarge
+
 UInt8 = NDArray[np.uint8]
 Format = Literal["jpeg", "png", "webp"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # all that Pillow may try on a request
+# All that Pillow may try on a request. What phones write needs the extra "heic", whose decoder is
+# a large one: nothing installs it unasked.
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+with contextlib.suppress(ImportError):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    FORMATS += ("HEIF",)
+_LAST_FORMAT = "GIF, nor a HEIC" if "HEIF" in FORMATS else "GIF"
 CONTENT_TYPES: dict[str, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
 _MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383}
@@ -56,44 +65,17 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MAX_EXIF = 65_533  # of a JPEG's marker
+_TIFF_KEEPS = {  # who, what, when
+    *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
+    *(ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright),
+}
 _BROKEN = "The picture is broken or cut short; check that the file opens and post all of it."
-
-
-class RequestError(Exception):
-    """A request that cannot be served as it stands; the message is fit for its sender."""
-
-    status: ClassVar[int] = 400
-    phrase: ClassVar[str] = "Bad Request"
-    kind: ClassVar[str] = "bad_request"
-
-
-class BadPicture(RequestError):
-    """A picture that is empty, broken or cut short."""
-
-    kind = "bad_picture"
-
-
-class TooLarge(RequestError):
-    """A picture of more bytes or pixels than the limits allow."""
-
-    status, phrase, kind = 413, "Content Too Large", "too_large"
-
-
-class NotAPicture(RequestError):
-    """A body in none of the allowed formats."""
-
-    status, phrase, kind = 415, "Unsupported Media Type", "not_a_picture"
-
-
-class BadOption(RequestError):
-    """An option whose value is not allowed."""
-
-    status, phrase, kind = 422, "Unprocessable Content", "bad_option"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest picture that `read` decodes; both are checked before any pixel is decoded.
+    """The largest picture that `read` decodes, checked before any pixel is; the largest reply.
 
     Pillow's own guard stays on behind it, so max_pixels above twice `Image.MAX_IMAGE_PIXELS`
     (2 x 89 million, unless the process changed it) has no further effect.
@@ -101,6 +83,7 @@ class Limits:
 
     max_bytes: int = 32 * 1024**2  # a 50-megapixel JPEG of a camera is 15 to 30 MB
     max_pixels: int = 50_000_000  # 8660 x 5773; peaks at about 1 GB while it is decoded
+    max_reply_bytes: int = 120 * 1024**2  # under max_response_size of config.properties
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +93,12 @@ class Picture:
     Attributes:
         pixels: (H, W, 3) uint8, or (H, W) where the file itself is greyscale.
         alpha: (H, W) uint8, 255 opaque, not premultiplied; None where the file has none.
+        exif: the file's EXIF without its orientation, which is done; empty where it has none.
     """
 
     pixels: UInt8
     alpha: UInt8 | None = None
+    exif: bytes = b""
 
     @property
     def height(self) -> int:
@@ -180,8 +165,8 @@ def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Pic
         if _claims_to_be_a_picture(body):
             raise BadPicture(_BROKEN) from None
         raise NotAPicture(
-            "The body is not a JPEG, PNG, WebP, TIFF, BMP or GIF; convert the picture to one of "
-            "these and post the file's own bytes."
+            f"The body is not a JPEG, PNG, WebP, TIFF, BMP or {_LAST_FORMAT}; convert the "
+            "picture to one of these and post the file's own bytes."
         ) from None
     except Exception:
         # Hostile bytes make Pillow's parsers raise nearly anything: OSError, SyntaxError, KeyError,
@@ -190,8 +175,10 @@ def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Pic
         raise BadPicture(_BROKEN) from None
 
 
-def write(rgb: UInt8, options: OutputOptions, alpha: UInt8 | None = None) -> bytes:
-    """Encode a picture, without metadata.
+def write(
+    rgb: UInt8, options: OutputOptions, alpha: UInt8 | None = None, exif: bytes = b""
+) -> bytes:
+    """Encode a picture, without metadata but for the EXIF that is given.
 
     JPEG and WebP carry no colour profile, which means sRGB; PNG says so in its sRGB chunk.
 
@@ -199,6 +186,7 @@ def write(rgb: UInt8, options: OutputOptions, alpha: UInt8 | None = None) -> byt
         rgb: (H, W, 3) uint8 sRGB.
         options: format and quality.
         alpha: (H, W) uint8, kept by PNG and WebP; JPEG has none and gets white behind the picture.
+        exif: to write into the file.
 
     Raises:
         BadOption: a side is longer than the format can hold.
@@ -220,7 +208,7 @@ def write(rgb: UInt8, options: OutputOptions, alpha: UInt8 | None = None) -> byt
             im = on_white
         # Chroma is what we made: 4:4:4 keeps all of it. An optimized Huffman table would save 2%
         # of the bytes for three times the time.
-        im.save(file, "JPEG", quality=options.quality, subsampling=0, optimize=False)
+        im.save(file, "JPEG", quality=options.quality, subsampling=0, optimize=False, exif=exif)
         return file.getvalue()
     if mask is not None:
         im.putalpha(mask)
@@ -228,11 +216,11 @@ def write(rgb: UInt8, options: OutputOptions, alpha: UInt8 | None = None) -> byt
         chunks = PngImagePlugin.PngInfo()
         chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
         # Level 6, the default, takes 2.4 times the time for 14% fewer bytes.
-        im.save(file, "PNG", compress_level=1, pnginfo=chunks)
+        im.save(file, "PNG", compress_level=1, pnginfo=chunks, exif=exif)
     else:
         # Method 2 is as small as the default 4 in less than half the time. WebP always halves
         # chroma's resolution, unlike our JPEG.
-        im.save(file, "WEBP", quality=options.quality, method=2)
+        im.save(file, "WEBP", quality=options.quality, method=2, exif=exif)
     return file.getvalue()
 
 
@@ -245,7 +233,8 @@ def _decode(body: bytes, limits: Limits) -> Picture:
             colour, alpha = _narrow(upright, im)
         else:
             colour, alpha = _split_alpha(upright)
-    return Picture(np.asarray(_to_srgb(colour, im.info.get("icc_profile"))), alpha)
+        pixels = np.asarray(_to_srgb(colour, im.info.get("icc_profile")))
+        return Picture(pixels, alpha, _exif(im))
 
 
 def _check_header(im: Image.Image, body: bytes, limits: Limits) -> None:
@@ -283,6 +272,24 @@ def _turn_upright(im: Image.Image) -> Image.Image:
     except Exception:  # EXIF is a TIFF inside the picture; broken, it fails in as many ways
         how = None  # a spoilt note on the back does not spoil the photograph
     return im if how is None else im.transpose(how)
+
+
+def _exif(im: Image.Image) -> bytes:
+    """Give the EXIF of a picture that was turned upright; none where it can't be written again."""
+    try:
+        tags = im.getexif()
+        if isinstance(im, Tiff.TiffImageFile):  # the tags of the file: most describe its pixels
+            tags = Image.Exif()
+            for kept in _TIFF_KEEPS & set(im.tag_v2):
+                tags[kept] = im.tag_v2[kept]
+        tags.pop(ExifTags.Base.Orientation, None)
+        # It holds offsets into the file that it was in.
+        if ExifTags.IFD.Exif in tags:
+            tags.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
+        written = tags.tobytes() if len(tags) else b""
+    except Exception:  # as broken as can be: see _turn_upright
+        return b""
+    return written if len(written) <= _MAX_EXIF else b""
 
 
 def _narrow(im: Image.Image, source: Image.Image) -> tuple[Image.Image, UInt8 | None]:
@@ -347,7 +354,9 @@ def _transform(im: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image
 
 
 def _claims_to_be_a_picture(body: bytes) -> bool:
-    return body.startswith(_SIGNATURES) or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")
+    heic = "HEIF" in FORMATS and body[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1")
+    webp = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
+    return heic or webp or body.startswith(_SIGNATURES)
 
 
 def _too_many_pixels(limits: Limits, found: str = "too many pixels") -> TooLarge:

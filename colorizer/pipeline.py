@@ -1,14 +1,17 @@
 """The way of a photograph: bytes -> L -> network -> ab -> the same photograph in colour.
 
-The one implementation that TorchServe, the command line and evaluation share.
+The one implementation that TorchServe, Triton and evaluation share.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,75 +23,31 @@ from torch import Tensor
 
 from colorizer import engine, gamut, image, lab
 from colorizer.engine import Engine, Graph
-from colorizer.image import BadOption, Limits, OutputOptions, Picture
+from colorizer.errors import BadOption
+from colorizer.image import Limits, Picture
+from colorizer.options import Options as Options
 
 Float = NDArray[np.float32]
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Options:
-    """What a person may choose for one picture; None leaves it to the graph.
-
-    Attributes:
-        output: format and quality.
-        decoding: of a classification head, one of gamut.DECODINGS.
-        temperature: of a classification head's annealed mean and samples, 0.01..10.
-        seed: of samples, 0..2**63 - 1.
-    """
-
-    output: OutputOptions = field(default_factory=OutputOptions)
-    decoding: gamut.Decoding | None = None
-    temperature: float | None = None
-    seed: int = 0
-
-    @classmethod
-    def parse(cls, values: Mapping[str, str]) -> Options:
-        """Read options from text: format, quality, decoding, temperature, seed.
-
-        Raises:
-            BadOption: on a name that does not exist or a value that is not allowed.
-        """
-        known = ("format", "quality", "decoding", "temperature", "seed")
-        for name in values:
-            if name not in known:
-                raise BadOption(f"there is no option {name!r:.40}; known are {', '.join(known)}.")
-        output: dict[str, Any] = {}
-        if "format" in values:
-            output["format"] = {"jpg": "jpeg"}.get(values["format"].lower(), values["format"])
-        if "quality" in values:
-            output["quality"] = _number(values, "quality", int, 1, 100)
-        chosen: dict[str, Any] = {"output": OutputOptions(**output)}
-        if "decoding" in values:
-            if values["decoding"] not in gamut.DECODINGS:
-                raise BadOption(
-                    f"decoding is {values['decoding']!r:.40}; use {', '.join(gamut.DECODINGS)}."
-                )
-            chosen["decoding"] = values["decoding"]
-        if "temperature" in values:
-            chosen["temperature"] = _number(values, "temperature", float, 0.01, 10)
-        if "seed" in values:
-            chosen["seed"] = _number(values, "seed", int, 0, 2**63 - 1)
-        return cls(**chosen)
-
-
-def _number(values: Mapping[str, str], name: str, kind: type, low: float, high: float) -> Any:
-    try:
-        number = kind(values[name])
-        if low <= number <= high:  # False for NaN as well
-            return number
-    except ValueError:
-        pass
-    what = "a whole number" if kind is int else "a number"
-    raise BadOption(f"{name} is {values[name]!r:.40}; use {what} from {low} to {high}.")
+STAGES = ("decode", "network", "finish", "encode")  # of the way of a picture, as they are timed
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A finished picture, encoded."""
+    """A finished picture, encoded; of several variants, a zip file of them.
+
+    Attributes:
+        seconds: that each of STAGES took.
+        pixels: of the picture.
+        bytes_in: of the file that it came from.
+    """
 
     body: bytes
     content_type: str
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    pixels: int = 0
+    bytes_in: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,13 +57,16 @@ class Prepared:
     lightness: Float  # (H, W), the original's, full size
     small: Tensor  # (1, S, S)
     alpha: NDArray[np.uint8] | None
+    exif: bytes = b""
+    bytes_in: int = 0
+    seconds: float = 0.0  # that it took until here
 
 
 def prepare(picture: Picture, side: int) -> Prepared:
     """Take L at full size, and a small copy for the network: (1, S, S) float32, 0..100."""
     lightness = lab.rgb_to_lightness(picture.pixels)
     small = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
-    return Prepared(lightness, torch.from_numpy(small)[None], picture.alpha)
+    return Prepared(lightness, torch.from_numpy(small)[None], picture.alpha, picture.exif)
 
 
 def finish(
@@ -174,10 +136,19 @@ def _mean(values: NDArray[Any]) -> Float:
 
 
 class Pipeline:
-    """A graph, the engine that runs it, and threads for the work around it."""
+    """A graph, the engine that runs it, and threads for the work around it.
 
-    def __init__(self, graph: Graph, run: Engine, limits: Limits | None = None) -> None:
+    Attributes:
+        exact: whether the network runs picture by picture, so that each gets the very bytes that it
+            would get alone. A batch sums in another order, and a colour may end a level apart.
+            CPUs lose nothing by it (docs/serving.md); GPUs are built for batches.
+    """
+
+    def __init__(
+        self, graph: Graph, run: Engine, limits: Limits | None = None, exact: bool = True
+    ) -> None:
         self.graph, self.run, self.limits = graph, run, limits or Limits()
+        self.exact = exact
         self._centres = torch.tensor(graph.bins)  # (Q, 2)
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
@@ -190,7 +161,16 @@ class Pipeline:
         Raises:
             BadGraph: if there is none, it was altered, or nothing here can run it.
         """
-        return cls(*engine.load(folder, device, name))
+        graph, run = engine.load(folder, device, name)
+        return cls(graph, run, exact=not device.startswith("cuda"))
+
+    def warm_up(self) -> None:
+        """Colorize some black, so that the first picture is not the slowest."""
+        black = image.write(np.zeros((8, 8, 3), np.uint8), Options().output)
+        for batch in (1, 2, 1):  # TorchScript specializes during its first runs
+            for reply in self.colorize_batch([black] * batch, [Options()] * batch):
+                if isinstance(reply, Exception):
+                    raise reply
 
     def colorize(self, body: bytes, options: Options | None = None) -> Reply:
         """Colorize one picture.
@@ -206,56 +186,87 @@ class Pipeline:
     def colorize_batch(
         self, bodies: Sequence[bytes], options: Sequence[Options]
     ) -> list[Reply | Exception]:
-        """Colorize pictures of any sizes in one run of the network.
+        """Colorize pictures of any sizes together.
 
         Returns:
             For each picture its reply, or the exception that it alone ended in: a RequestError
             for what its sender can mend.
         """
-        prepared = self._each(self._prepare, bodies)
+        prepared = list(self._threads.map(_guarded(self._prepare), bodies, options))
         waiting = {i: p for i, p in enumerate(prepared) if isinstance(p, Prepared)}
-        replies: dict[int, Reply | Exception] = {
-            i: p for i, p in enumerate(prepared) if isinstance(p, Exception)
-        }
-        if waiting:
+        outputs = self._infer([p.small for p in waiting.values()])
+        # While the network has the next picture, threads finish those before.
+        finished = self._threads.map(
+            _guarded(self._finish), waiting.values(), outputs, [options[i] for i in waiting]
+        )
+        replies = dict(zip(waiting, finished, strict=True))
+        return [p if isinstance(p, Exception) else replies[i] for i, p in enumerate(prepared)]
+
+    def _infer(self, pictures: Sequence[Tensor]) -> Iterator[tuple[Tensor, float] | Exception]:
+        """(1, S, S) each -> the head's output (1, C, S, S) and seconds; or what went wrong."""
+        step = 1 if self.exact else max(1, len(pictures))
+        for first in range(0, len(pictures), step):
+            group = pictures[first : first + step]
+            start = time.perf_counter()
             try:
-                output = self.run(torch.stack([p.small for p in waiting.values()]))
+                output = self.run(torch.stack(list(group)))
             except Exception as error:  # out of memory, say: none of these pictures has an answer
-                replies.update(dict.fromkeys(waiting, error))
-            else:
-                jobs = [
-                    (p, output[k : k + 1], options[i]) for k, (i, p) in enumerate(waiting.items())
-                ]
-                replies.update(
-                    zip(waiting, self._each(lambda job: self._finish(*job), jobs), strict=True)
+                yield from [error] * len(group)
+                continue
+            seconds = time.perf_counter() - start
+            yield from ((output[k : k + 1], seconds) for k in range(len(group)))
+
+    def _prepare(self, body: bytes, options: Options) -> Prepared:
+        start = time.perf_counter()
+        self._check(options)
+        prepared = prepare(image.read(body, self.limits), self.graph.side)
+        return replace(prepared, bytes_in=len(body), seconds=time.perf_counter() - start)
+
+    def _check(self, options: Options) -> None:
+        """Refuse, before any work, what only the other head can do."""
+        if self.graph.head != "classification" and options.are_a_classifiers:
+            raise BadOption(
+                "decoding, temperature, variants and uncertainty belong to the classification "
+                "network; leave them out, or ask the model colorize-classes."
+            )
+
+    def _finish(
+        self, prepared: Prepared, output: tuple[Tensor, float] | Exception, options: Options
+    ) -> Reply:
+        if isinstance(output, Exception):
+            raise output
+        logits, seconds = output
+        times = {"decode": prepared.seconds, "network": seconds, "finish": 0.0, "encode": 0.0}
+        files = {}
+        exif = prepared.exif if options.keep_metadata else b""
+        for seed in range(options.seed, options.seed + options.variants):
+            start = time.perf_counter()
+            pixels = self._pixels(prepared, logits, replace(options, seed=seed))
+            middle = time.perf_counter()
+            files[seed] = image.write(pixels, options.output, prepared.alpha, exif)
+            times["finish"] += middle - start
+            times["encode"] += time.perf_counter() - middle
+            if sum(map(len, files.values())) > self.limits.max_reply_bytes:
+                raise BadOption(
+                    f"format is {options.output.format!r}, and the reply would have more than "
+                    f"{self.limits.max_reply_bytes:,} bytes; use jpeg, or fewer variants."
                 )
-        return [replies[i] for i in range(len(bodies))]
+        if options.variants > 1:
+            body, kind = _zipped(files, options.output.format), "application/zip"
+        else:
+            body, kind = files[options.seed], image.CONTENT_TYPES[options.output.format]
+        return Reply(body, kind, times, prepared.lightness.size, prepared.bytes_in)
 
-    def _each(self, work: Callable[[Any], T], items: Sequence[Any]) -> list[T | Exception]:
-        """Do the work on each item, in threads; an item that fails gives its exception."""
-
-        def guarded(item: Any) -> T | Exception:
-            try:
-                return work(item)
-            except Exception as error:
-                return error
-
-        return list(self._threads.map(guarded, items))
-
-    def _prepare(self, body: bytes) -> Prepared:
-        return prepare(image.read(body, self.limits), self.graph.side)
-
-    def _finish(self, prepared: Prepared, output: Tensor, options: Options) -> Reply:
-        rgb = finish(prepared.lightness, self.decode(output, options)[0], self.graph.chroma_gain)
-        body = image.write(rgb, options.output, prepared.alpha)
-        return Reply(body, image.CONTENT_TYPES[options.output.format])
+    def _pixels(self, prepared: Prepared, output: Tensor, options: Options) -> NDArray[np.uint8]:
+        if options.show == "uncertainty":
+            unsure = gamut.uncertainty(output, options.temperature or 1.0)[0].cpu().numpy()
+            large = _interpolate(prepared.lightness, unsure)
+            return np.rint(255 * large).astype(np.uint8)[..., None].repeat(3, axis=-1)
+        gain = self.graph.chroma_gain * options.chroma
+        return finish(prepared.lightness, self.decode(output, options)[0], gain)
 
     def decode(self, output: Tensor, options: Options) -> Float:
-        """The head's output (B, C, S, S) -> (B, 2, S, S) ab float32; regression's is ab already.
-
-        Raises:
-            BadOption: if the options are a classifier's and this is none.
-        """
+        """The head's output (B, C, S, S) -> (B, 2, S, S) ab float32; regression's is ab already."""
         if self.graph.head == "classification":
             output = gamut.decode(
                 output,
@@ -264,9 +275,25 @@ class Pipeline:
                 options.temperature or self.graph.temperature,
                 options.seed,
             )
-        elif options.decoding is not None or options.temperature is not None:
-            raise BadOption(
-                "decoding and temperature belong to the classification network; "
-                "leave them out, or ask /predictions/colorize-classes."
-            )
         return np.asarray(output.float().cpu())
+
+
+def _guarded(work: Callable[..., T]) -> Callable[..., T | Exception]:
+    """Give an exception back instead of raising it: it is one picture's, not its neighbours'."""
+
+    def call(*arguments: Any) -> T | Exception:
+        try:
+            return work(*arguments)
+        except Exception as error:
+            return error
+
+    return call
+
+
+def _zipped(files: Mapping[int, bytes], kind: str) -> bytes:
+    """Pack pictures by their seeds; the same pictures give the same bytes."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:  # stored: pictures do not compress
+        for seed, body in files.items():
+            archive.writestr(zipfile.ZipInfo(f"seed-{seed}.{kind}"), body)  # dated 1980-01-01
+    return packed.getvalue()

@@ -11,7 +11,7 @@ from typing import get_args
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import NAMES, Hardware
-from export import graphs, parity
+from export import graphs, parity, triton
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row
 from export.tensorrt import Build, NotBuilt
@@ -19,7 +19,15 @@ from export.tensorrt import Build, NotBuilt
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    given = sys.argv[1:] if arguments is None else arguments
+    if list(given[:1]) == ["triton"]:
+        return triton.main(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description=__doc__,
+        epilog="For Triton: python -m export triton --help. "
+        "For TorchServe: python -m export.archive --help.",
+    )
     add = parser.add_argument
     add("--version", action="version", version=colorizer.__version__)
     add("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="weights made by training")
@@ -42,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--hardware", choices=get_args(Hardware), default="none", help="other GPUs that run it"
     )
     trt.add_argument("--timing-cache", type=Path, help="file of earlier builds' measurements")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     low, best, high = options.batches
     if not 1 <= low <= best <= high:
         parser.error(f"--batches must rise from 1 on, not {low} {best} {high}")

@@ -34,6 +34,8 @@ SHOWN_LINES = 25  # of those, when it fails
 # all; it then tries again for minutes.
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
 
+METRICS = Path(__file__).resolve().with_name("metrics.yaml")
+
 # What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
 ADDRESSES = {
     "inference_address": "http://127.0.0.1:8080",
@@ -93,6 +95,9 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     # would keep a second server from starting, sockets named by worker, and unpacked archives.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = environment["TEMP"] = temporary  # for Python, for Java
+        # TorchServe would look for this file in the folder that it is started in.
+        if "metrics_config=handlers/metrics.yaml" in settings:
+            changes.append(f"metrics_config={METRICS}")
         if changes:  # in a properties file the last line for a key wins
             config = Path(temporary) / "config.properties"
             config.write_text("\n".join([settings, *changes]) + "\n")

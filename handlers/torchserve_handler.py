@@ -25,12 +25,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPTION_HEADER = "x-colorize-"  # X-Colorize-Format: png
+# What is reported: its kind, unit, and dimensions beside the model's name. TorchServe's front end
+# passes on those that handlers/metrics.yaml names too.
+METRICS: dict[str, tuple[str, str, list[str]]] = {
+    "colorize_stage_seconds": ("histogram", "s", ["Stage"]),
+    "colorize_picture_megapixels": ("histogram", "megapixels", []),
+    "colorize_upload_mebibytes": ("histogram", "MiB", []),
+    "colorize_batch_pictures": ("histogram", "count", []),
+    "colorize_replies_total": ("counter", "count", ["Kind"]),
+}
+
 PICTURE_FIELDS = ("body", "data")  # the raw body, or the form field that holds the picture
 
 
 class ColorizeHandler:
     """Answer batches: a broken picture gets its own error, its neighbours get their colours."""
+
+    model = ""
+    metrics: Mapping[str, Any] = {}
 
     def initialize(self, context: Any) -> None:
         """Load the archive's graph, and run it once, so that the first request is not the slowest.
@@ -51,9 +63,9 @@ class ColorizeHandler:
         gpu = context.system_properties.get("gpu_id")
         device = f"cuda:{gpu}" if torch.cuda.is_available() and gpu is not None else "cpu"
         self.pipeline: Pipeline = pipeline.Pipeline.load(Path(folder), device)
-        side = self.pipeline.graph.side
-        for batch in (1, 2, 1):  # TorchScript specializes during its first runs
-            self.pipeline.run(torch.zeros(batch, 1, side, side))
+        self.pipeline.warm_up()
+        self.model = str(getattr(context, "model_name", None) or "")
+        self.metrics = _declare_metrics(getattr(context, "metrics", None))
         log.info("%s network on %s", self.pipeline.graph.head, device)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -66,7 +78,7 @@ class ColorizeHandler:
         Returns:
             For each request, in order, a picture, or JSON with code, type and message.
         """
-        from colorizer.image import RequestError
+        from colorizer.errors import RequestError
 
         requests: list[tuple[bytes, Options] | RequestError] = []
         for index, row in enumerate(data):
@@ -74,6 +86,7 @@ class ColorizeHandler:
                 requests.append(self._read_request(row, context.get_all_request_header(index)))
             except RequestError as error:
                 requests.append(error)
+        self._report("colorize_batch_pictures", len(data))
         good = [request for request in requests if not isinstance(request, RequestError)]
         replies = iter(
             self.pipeline.colorize_batch([body for body, _ in good], [o for _, o in good])
@@ -89,14 +102,10 @@ class ColorizeHandler:
         self, row: Mapping[str, Any], headers: Mapping[str, str]
     ) -> tuple[bytes, Options]:
         """Take the picture and the options of one request; a form field beats a header."""
-        from colorizer.image import BadPicture, NotAPicture
-        from colorizer.pipeline import Options
+        from colorizer.errors import BadPicture, NotAPicture
+        from colorizer.options import Options, from_headers
 
-        fields = {
-            name.lower().removeprefix(OPTION_HEADER): value
-            for name, value in headers.items()
-            if name.lower().startswith(OPTION_HEADER)
-        }
+        fields = from_headers(headers.items())
         body = None
         for name, value in row.items():
             if name in PICTURE_FIELDS:
@@ -116,26 +125,50 @@ class ColorizeHandler:
 
     def _answer(self, reply: Reply | Exception, index: int, context: Any) -> bytes:
         """Set status and content type of one request, and give its bytes."""
-        from colorizer.image import RequestError
+        from colorizer.errors import Failure, RequestError
 
+        request = context.get_request_id(index)
         if not isinstance(reply, Exception):
+            self._note(reply, request)
+            times = (f"{name};dur={1000 * value:.1f}" for name, value in reply.seconds.items())
+            context.set_response_header(index, "Server-Timing", ", ".join(times))
             context.set_response_content_type(index, reply.content_type)
             return reply.body
-        if isinstance(reply, RequestError):
-            status, phrase, kind, message = (
-                reply.status,
-                reply.phrase,
-                reply.kind,
-                str(reply),
-            )
-        else:
-            request = context.get_request_id(index)
+        failure = Failure.of(reply, request)
+        log.info(json.dumps({"request": request, "reply": failure.kind}))
+        self._report("colorize_replies_total", 1, failure.kind)
+        if not isinstance(reply, RequestError):
             log.error("request %s failed", request, exc_info=reply)
-            status, phrase, kind = 500, "Internal Server Error", "internal_error"
-            message = f"The server failed on this picture; its log says why, for request {request}."
-        context.set_response_status(status, phrase, index)
+        context.set_response_status(failure.status, failure.phrase, index)
         context.set_response_content_type(index, "application/json")
-        return json.dumps({"code": status, "type": kind, "message": message}).encode() + b"\n"
+        return failure.body
+
+    def _note(self, reply: Reply, request: str) -> None:
+        """Log a picture that went well, and report its size and times."""
+        times = {name: round(value, 4) for name, value in reply.seconds.items()}
+        size = {"bytes_in": reply.bytes_in, "pixels": reply.pixels, "bytes": len(reply.body)}
+        log.info(json.dumps({"request": request, "reply": "picture", **size, "seconds": times}))
+        self._report("colorize_replies_total", 1, "picture")
+        self._report("colorize_picture_megapixels", reply.pixels / 1e6)
+        self._report("colorize_upload_mebibytes", reply.bytes_in / 2**20)
+        for stage, value in times.items():
+            self._report("colorize_stage_seconds", value, stage)
+
+    def _report(self, name: str, value: float, *dimensions: str) -> None:
+        if name in self.metrics:
+            self.metrics[name].add_or_update(value, [self.model, *dimensions])
+
+
+def _declare_metrics(cache: Any) -> dict[str, Any]:
+    """Tell TorchServe's cache what will be reported; nothing where there is no TorchServe."""
+    if cache is None:
+        return {}
+    from ts.metrics.metric_type_enum import MetricTypes
+
+    return {
+        name: cache.add_metric_to_cache(name, unit, ["ModelName", *more], MetricTypes(kind))
+        for name, (kind, unit, more) in METRICS.items()
+    }
 
 
 def _is_bytes(value: Any) -> bool:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from tests import install_triton
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120.0  # far more than anything here takes, even on a busy machine
@@ -53,6 +59,39 @@ def start_launcher(
     return subprocess.Popen(
         command, cwd=work, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
     )
+
+
+def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start the real Triton on three ports: HTTP, gRPC and metrics; its log is work/triton.log."""
+    reason = install_triton.obstacle()
+    if reason:
+        pytest.skip(reason)
+    server = install_triton.SERVER
+    if not (server / "bin" / "tritonserver").exists():
+        pytest.fail("Triton is not installed: run `make test`, or `python -m tests.install_triton`")
+    command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
+    command += [f"--backend-directory={server / 'backends'}", "--exit-timeout-secs=10"]
+    for number, service in enumerate(("http", "grpc", "metrics"), start=port):
+        command += [f"--{service}-address=127.0.0.1", f"--{service}-port={number}"]
+    for service in ("http", "grpc"):
+        command += [f"--{service}-header-forward-pattern=(?i)x-colorize-.*"]
+    # Its Python finds this environment by the first python3 on the path, not by PYTHONPATH.
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    environment = {**os.environ, "PATH": os.pathsep.join(folders), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["LD_LIBRARY_PATH"] = str(install_triton.LIBRARY.parent)
+    with (work / "triton.log").open("wb") as log:
+        return subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until Triton has loaded its models; fail with the end of its log where it can't."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), opener.open(f"{url}/v2/health/ready", timeout=5):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"Triton did not get ready: {log.read_text(errors='replace')[-3000:]}")
 
 
 def wait_for_line(process: subprocess.Popen[str], text: str) -> str:

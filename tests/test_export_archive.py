@@ -79,6 +79,8 @@ context = types.SimpleNamespace(
     system_properties={"model_dir": model, "gpu_id": None},
     model_yaml_config={"handler": {"threads": 1}},
     get_all_request_header=lambda index: {},
+    get_request_id=lambda index: "",
+    set_response_header=lambda index, name, value: None,
     set_response_content_type=lambda index, value: None,
 )
 handler = torchserve_handler.ColorizeHandler()

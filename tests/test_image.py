@@ -480,6 +480,87 @@ def test_a_lab_tiff_becomes_rgb() -> None:
     assert np.abs(pixels - ASTRONAUT).mean() < 2
 
 
+# What phones write (the extra "heic") ------------------------------------------------------------
+
+
+def heic(picture: Any, **options: Any) -> bytes:
+    pytest.importorskip("pillow_heif")
+    return file_of(picture, "HEIF", quality=90, **options)
+
+
+def test_a_heic_gives_nearly_its_own_pixels() -> None:
+    picture = image.read(heic(ASTRONAUT))
+    assert picture.pixels.shape == ASTRONAUT.shape
+    assert np.abs(picture.pixels.astype(int) - ASTRONAUT).mean() < 12  # its chroma is halved
+
+
+def test_a_heic_is_turned_upright_once() -> None:
+    """By the file's own note, "irot"; EXIF's repeats it in phones' files, and must not count."""
+    noted, only_exif = heic(ASTRONAUT, exif=exif(6).tobytes()), heic(ASTRONAUT, exif=exif(6))
+    assert b"irot" in noted
+    assert image.read(noted).pixels.shape == (96, 64, 3)
+    assert image.read(only_exif).pixels.shape == (64, 96, 3)
+
+
+def test_a_heic_over_the_limit_is_refused_and_a_broken_one_too() -> None:
+    body = heic(ASTRONAUT)
+    with pytest.raises(image.TooLarge):
+        image.read(body, image.Limits(max_pixels=96 * 64 - 1))
+    for broken in (body[: len(body) // 2], body[:40]):
+        with pytest.raises(image.BadPicture):
+            image.read(broken)
+
+
+def test_without_the_extra_a_heic_is_no_allowed_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = heic(ASTRONAUT)
+    monkeypatch.setattr(image, "FORMATS", tuple(f for f in image.FORMATS if f != "HEIF"))
+    with pytest.raises(image.NotAPicture):
+        image.read(body)
+
+
+# EXIF --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("to", image.CONTENT_TYPES)
+def test_exif_is_kept_without_its_orientation(format: str, to: Any) -> None:
+    tags = exif(6)
+    tags[ExifTags.Base.Artist] = "E. S. Curtis"
+    tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    picture = image.read(file_of(ASTRONAUT, format, exif=tags))
+    body = image.write(picture.pixels, image.OutputOptions(to), exif=picture.exif)
+    found = Image.open(io.BytesIO(body)).getexif()
+    assert ExifTags.Base.Orientation not in found
+    assert found[ExifTags.Base.Artist] == "E. S. Curtis"
+    if format == "TIFF":  # of those who, what and when are kept: the rest describes its pixels
+        assert set(found) == {ExifTags.Base.Artist}
+        return
+    assert found.get_ifd(ExifTags.IFD.GPSInfo) == {ExifTags.GPS.GPSLatitudeRef: "N"}
+
+
+@pytest.mark.parametrize("spoilt", [b"Exif\0\0spoilt", b"spoilt"])
+def test_spoilt_exif_is_left_out(spoilt: bytes) -> None:
+    assert image.read(file_of(ASTRONAUT, "JPEG", exif=spoilt)).exif == b""
+
+
+# The whole range of sizes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 16_000)])
+def test_extreme_shapes_are_read(size: tuple[int, int]) -> None:
+    assert image.read(file_of(np.zeros(size, np.uint8), "PNG")).pixels.shape == size
+
+
+def test_an_interlaced_png_gives_its_own_pixels() -> None:
+    # Adam7, which Pillow reads and doesn't write. Of 2 x 2 pixels the first comes in pass 1, the
+    # one beside it in pass 6, the second row in pass 7; each row begins with its filter, 0.
+    header = struct.pack(">IIBBBBB", 2, 2, 8, 0, 0, 0, 1)
+    rows = bytes((0, 10, 0, 20, 0, 30, 40))
+    body = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+    body += png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    assert image.read(body).pixels.tolist() == [[10, 20], [30, 40]]
+
+
 # What is refused ---------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from skimage.color import rgb2lab
 from torch import Tensor
 
 from colorizer import gamut
 from colorizer.engine import Graph
-from colorizer.image import BadOption, BadPicture, NotAPicture, Picture
-from colorizer.pipeline import Options, Pipeline, Reply, finish, prepare
+from colorizer.image import BadOption, BadPicture, Limits, NotAPicture, Picture
+from colorizer.pipeline import STAGES, Options, Pipeline, Reply, finish, prepare
 from colorizer.unet import Head
 from tests.support import SIDE, encoded, opened, picture
 from training.evaluate import eager_pipeline
@@ -128,9 +131,18 @@ def test_a_batch_of_mixed_sizes_gives_what_each_picture_gets_alone(
 ) -> None:
     pipeline: Pipeline = request.getfixturevalue(name)
     options = [Options.parse({"format": "png"})] * len(BODIES)
+    assert pipeline.exact
     together = [body_of(reply) for reply in pipeline.colorize_batch(BODIES, options)]
     for body, reply in zip(BODIES, together, strict=True):
-        alone = pipeline.colorize(body, options[0]).body
+        assert pipeline.colorize(body, options[0]).body == reply
+
+
+def test_where_the_network_runs_batches_only_rounding_may_differ(regression: Pipeline) -> None:
+    batches = Pipeline(regression.graph, regression.run, exact=False)
+    options = [Options.parse({"format": "png"})] * len(BODIES)
+    together = [body_of(reply) for reply in batches.colorize_batch(BODIES, options)]
+    for body, reply in zip(BODIES, together, strict=True):
+        alone = regression.colorize(body, options[0]).body
         difference = np.asarray(opened(reply)).astype(int) - np.asarray(opened(alone))
         assert np.abs(difference).max() <= 1  # convolutions may sum in another order
 
@@ -201,6 +213,14 @@ def test_a_classifiers_option_is_refused_by_the_regression(name: str, regression
         ("temperature", "hot"),
         ("seed", "-1"),
         ("seed", "1.5"),
+        ("seed", "1_0"),
+        ("seed", str(2**53)),
+        ("chroma", "-1"),
+        ("chroma", "3.1"),
+        ("show", "depth"),
+        ("metadata", "yes"),
+        ("variants", "0"),
+        ("variants", "9"),
         ("qualty", "90"),
     ],
 )
@@ -217,6 +237,89 @@ def test_good_options_are_taken() -> None:
     )
     assert (options.output.format, options.output.quality) == ("jpeg", 80)
     assert (options.decoding, options.temperature, options.seed) == ("mode", 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"variants": "2", "decoding": "mode"},
+        {"show": "uncertainty", "variants": "2"},
+        {"show": "uncertainty", "decoding": "mode"},
+    ],
+)
+def test_options_that_exclude_one_another_are_refused(values: dict[str, str]) -> None:
+    with pytest.raises(BadOption, match="leave"):
+        Options.parse(values)
+
+
+def test_variants_are_the_samples_of_successive_seeds(classification: Pipeline) -> None:
+    chosen = {"seed": "5", "format": "png"}
+    reply = classification.colorize(BODIES[0], Options.parse({**chosen, "variants": "3"}))
+    assert reply.content_type == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(reply.body)) as packed:
+        assert packed.namelist() == ["seed-5.png", "seed-6.png", "seed-7.png"]
+        bodies = [packed.read(name) for name in packed.namelist()]
+    assert len(set(bodies)) == 3
+    for seed, body in zip("567", bodies, strict=True):
+        alone = Options.parse({"format": "png", "decoding": "sample", "seed": seed})
+        assert classification.colorize(BODIES[0], alone).body == body
+
+
+def test_without_chroma_the_photograph_is_grey_and_more_of_it_is_more_colour(
+    regression: Pipeline,
+) -> None:
+    def chroma(value: str) -> float:
+        options = Options.parse({"format": "png", "chroma": value})
+        lab = rgb2lab(np.asarray(opened(regression.colorize(BODIES[0], options).body)))
+        return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+
+    assert chroma("0") < 0.1 < chroma("0.5") < chroma("1")
+
+
+def test_uncertainty_is_a_map_of_the_photographs_size(classification: Pipeline) -> None:
+    options = Options.parse({"format": "png", "show": "uncertainty"})
+    levels = np.asarray(opened(classification.colorize(BODIES[0], options).body))
+    assert levels.shape == (90, 130, 3)
+    assert np.ptp(levels, axis=2).max() == 0
+    assert np.ptp(levels) > 0
+
+
+def test_uncertainty_goes_from_one_bin_to_all_alike() -> None:
+    logits = torch.zeros(1, 10, 1, 2)
+    logits[0, 3, 0, 1] = 1000
+    assert gamut.uncertainty(logits)[0, 0].tolist() == pytest.approx([1, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("values", [{"variants": "2"}, {"show": "uncertainty"}])
+def test_the_regression_has_no_distribution_to_show(
+    values: dict[str, str], regression: Pipeline
+) -> None:
+    with pytest.raises(BadOption, match="classification"):
+        regression.colorize(BODIES[0], Options.parse(values))
+
+
+def test_exif_comes_back_where_it_is_asked_for(regression: Pipeline) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Make], tags[ExifTags.Base.Orientation] = "Kodak", 6
+    file = io.BytesIO()
+    Image.fromarray(picture(40, 60)).save(file, "JPEG", exif=tags)
+    for how, expected in (("keep", {ExifTags.Base.Make: "Kodak"}), ("strip", {})):
+        reply = regression.colorize(file.getvalue(), Options.parse({"metadata": how}))
+        assert opened(reply.body).size == (40, 60)
+        assert dict(opened(reply.body).getexif()) == expected
+
+
+def test_a_reply_that_the_server_could_not_send_is_refused(regression: Pipeline) -> None:
+    narrow = Pipeline(regression.graph, regression.run, Limits(max_reply_bytes=1000))
+    with pytest.raises(BadOption, match="use jpeg, or fewer"):
+        narrow.colorize(BODIES[0], Options.parse({"format": "png"}))
+
+
+def test_each_stage_is_timed(classification: Pipeline) -> None:
+    reply = classification.colorize(BODIES[0])
+    assert tuple(reply.seconds) == STAGES
+    assert all(value > 0 for value in reply.seconds.values())
+    assert (reply.pixels, reply.bytes_in) == (90 * 130, len(BODIES[0]))
 
 
 def test_nobody_downstream_knows_which_head_ran() -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis import checks
+from schemathesis.specs.openapi import checks as specs
 
-from colorizer.pipeline import Options
+from colorizer.pipeline import STAGES, Options, Pipeline
 from colorizer.unet import Head
 from export import archive
+from handlers.torchserve_handler import METRICS
 from tests.support import (
+    ROOT,
     SECONDS,
     encoded,
     free_port,
@@ -26,7 +37,6 @@ from tests.support import (
     start_launcher,
     wait_for_line,
 )
-from training.evaluate import eager_pipeline
 
 pytestmark = pytest.mark.server
 
@@ -37,24 +47,43 @@ class Reply(NamedTuple):
     status: int
     type: str
     body: bytes
+    headers: Message
 
 
 @pytest.fixture(scope="module")
-def server(
-    weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """TorchServe with both archives; its address."""
+def folder(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both archives in store/, where TorchServe runs and writes its logs."""
     folder = tmp_path_factory.mktemp("server")
     for name, head in ARCHIVES.items():
         archive.archive(weights(head), folder / "store" / f"{name}.mar")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(folder: Path) -> Iterator[int]:
+    """TorchServe with both archives; its port for predictions, the third one being for metrics."""
     port = free_port()
     process = start_launcher(folder / "store", folder, "--port", str(port))
     try:
         wait_for_line(process, "Ready in ")
-        yield f"http://127.0.0.1:{port}/predictions"
+        yield port
     finally:
         process.terminate()
         process.communicate(timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def server(port: int) -> str:
+    return f"http://127.0.0.1:{port}/predictions"
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> dict[str, Pipeline]:
+    """The archives' own graphs, without a server."""
+    for name in ARCHIVES:
+        with zipfile.ZipFile(folder / "store" / f"{name}.mar") as file:
+            file.extractall(folder / name)
+    return {name: Pipeline.load(folder / name) for name in ARCHIVES}
 
 
 def put(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
@@ -64,19 +93,10 @@ def put(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Repl
     request.add_header("Content-Type", "application/octet-stream")
     try:
         with opener.open(request, timeout=SECONDS) as reply:
-            return Reply(reply.status, reply.headers["Content-Type"], reply.read())
+            return Reply(reply.status, reply.headers["Content-Type"], reply.read(), reply.headers)
     except urllib.error.HTTPError as error:
         with error:
-            return Reply(error.code, error.headers["Content-Type"], error.read())
-
-
-def farthest(body: bytes, other: bytes) -> int:
-    """The largest difference between two pictures, in 8-bit levels.
-
-    One is rounding: a network computes in another order with another number of pictures.
-    """
-    levels = [np.asarray(opened(one), int) for one in (body, other)]
-    return int(np.abs(levels[0] - levels[1]).max())
+            return Reply(error.code, error.headers["Content-Type"], error.read(), error.headers)
 
 
 @pytest.mark.parametrize("model", ARCHIVES)
@@ -89,34 +109,101 @@ def test_a_photograph_comes_back_in_colour_at_its_own_size(server: str, model: s
 
 
 @pytest.mark.parametrize("model", ARCHIVES)
-def test_torchserve_gives_what_the_library_gives(
-    server: str, model: str, weights: Callable[[Head], Path]
+def test_torchserve_gives_the_librarys_bytes(
+    server: str, model: str, library: dict[str, Pipeline]
 ) -> None:
     body = encoded(picture(90, 120), "JPEG")
-    pipeline = eager_pipeline(weights(ARCHIVES[model]))
-    expected = pipeline.colorize(body, Options.parse({"format": "png"}))
-    found = put(f"{server}/{model}", body, {"X-Colorize-Format": "png"})
-    assert found.type == expected.content_type == "image/png"
-    assert farthest(found.body, expected.body) <= 1
+    for chosen in ({"format": "png"}, {"format": "webp", "quality": "70", "chroma": "0.5"}):
+        expected = library[model].colorize(body, Options.parse(chosen))
+        found = put(f"{server}/{model}", body, {f"X-Colorize-{k}": v for k, v in chosen.items()})
+        assert (found.status, found.type) == (200, expected.content_type)
+        assert found.body == expected.body
 
 
-def test_a_poisoned_batch_costs_the_neighbours_nothing(server: str) -> None:
+def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
+    server: str, library: dict[str, Pipeline]
+) -> None:
     url = f"{server}/colorize"
     sizes = [(60, 80), (300, 200), (64, 64), (33, 500), (1, 1)]
     good = [encoded(picture(*size), "PNG") for size in sizes]
-    png = {"X-Colorize-Format": "png"}
-    alone = [put(url, body, png).body for body in good]
     cut, text, option = good[1][:-2000], b"not a picture", {"X-Colorize-Quality": "best"}
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(put, url, body, png) for body in good]
+        waiting = [pool.submit(put, url, body) for body in good]
         broken = [pool.submit(put, url, body) for body in (cut, text)]
         broken.append(pool.submit(put, url, good[0], option))
-    for one, other in zip(waiting, alone, strict=True):
-        assert farthest(one.result().body, other) <= 1
+    assert library["colorize"].exact
+    for one, body in zip(waiting, good, strict=True):
+        assert one.result().body == library["colorize"].colorize(body).body
     for one, status in zip(broken, (400, 415, 422), strict=True):
         reply = one.result()
         assert (reply.status, reply.type) == (status, "application/json")
         assert json.loads(reply.body)["code"] == status
+
+
+def test_each_reply_tells_its_times_and_an_id_that_the_log_knows(server: str, folder: Path) -> None:
+    reply = put(f"{server}/colorize", encoded(picture(60, 80)))
+    stages = [part.split(";dur=") for part in reply.headers["Server-Timing"].split(", ")]
+    assert [name for name, _ in stages] == list(STAGES)
+    assert all(float(value) >= 0 for _, value in stages)
+    line = next_line(folder / "logs" / "model_log.log", reply.headers["x-request-id"])
+    assert json.loads(line[line.index("{") :])["pixels"] == 60 * 80
+
+
+SCHEMA = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")
+schemathesis.openapi.media_type(
+    "application/octet-stream",
+    st.sampled_from([encoded(picture(20, 30)), encoded(picture(9, 5), "JPEG"), b"", b"no picture"]),
+)
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_server_answers_as_openapi_says(case: schemathesis.Case, port: int) -> None:
+    session = requests.Session()
+    session.trust_env = False  # no proxy to this machine
+    case.call_and_validate(
+        base_url=f"http://127.0.0.1:{port}",
+        session=session,
+        checks=[
+            checks.not_a_server_error,
+            specs.content_type_conformance,
+            specs.response_headers_conformance,
+            specs.response_schema_conformance,
+            specs.status_code_conformance,
+        ],
+    )
+
+
+def next_line(log: Path, text: str) -> str:
+    """Wait until a log has a line with this text."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        lines = [line for line in log.read_text().splitlines() if text in line and "{" in line]
+        if lines:
+            return lines[0]
+        time.sleep(0.1)
+    raise AssertionError(f"{text} never came into {log}")
+
+
+def test_prometheus_reads_histograms_that_add_up(port: int, server: str) -> None:
+    put(f"{server}/colorize", encoded(picture(60, 80)))
+    put(f"{server}/colorize", b"not a picture")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    needed = {name for name, (kind, *_) in METRICS.items() if kind == "histogram"} | {"QueueTime"}
+    deadline = time.monotonic() + SECONDS
+    text = ""
+    while not all(f"{name}_bucket" in text for name in needed):
+        assert time.monotonic() < deadline, f"{needed} are not all in\n{text}"
+        time.sleep(0.2)
+        with opener.open(f"http://127.0.0.1:{port + 2}/metrics", timeout=SECONDS) as reply:
+            text = reply.read().decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+    for stage in STAGES:
+        ours = {k: float(v) for k, v in values.items() if f'Stage="{stage}"' in k}
+        count = sum(value for name, value in ours.items() if "_seconds_count" in name)
+        last = sum(value for name, value in ours.items() if 'le="+Inf"' in name)
+        assert count == last > 0
+    assert any("colorize_replies_total" in k and 'Kind="not_a_picture"' in k for k in values)
 
 
 def test_curl_gets_a_picture_with_a_form_and_with_the_readmes_line(

@@ -9,12 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
+from colorizer.errors import BadOption
+from colorizer.options import HEADER, NAMES, Options
 from colorizer.unet import Head
-from handlers.torchserve_handler import ColorizeHandler
-from tests.support import encoded, opened, picture
+from handlers.torchserve_handler import METRICS, ColorizeHandler
+from tests.support import ROOT, encoded, opened, picture
 from training.evaluate import eager_pipeline
 
+SETTINGS = ROOT / "handlers" / "metrics.yaml"
 GOOD = encoded(picture(60, 80), "JPEG")
 
 
@@ -25,6 +29,7 @@ class Context:
         self.headers = headers
         self.status = [200] * len(headers)
         self.types = [""] * len(headers)
+        self.sent: list[dict[str, str]] = [{} for _ in headers]
 
     def get_all_request_header(self, index: int) -> dict[str, str]:
         return self.headers[index]
@@ -38,6 +43,9 @@ class Context:
 
     def set_response_content_type(self, index: int, value: str) -> None:
         self.types[index] = value
+
+    def set_response_header(self, index: int, name: str, value: str) -> None:
+        self.sent[index][name] = value
 
 
 @pytest.fixture(scope="module", params=["regression", "classification"])
@@ -120,3 +128,37 @@ def test_a_fault_of_ours_is_answered_500_without_its_trace(
     assert (good.status, bad.status) == (500, 415)
     assert b"secret" not in good.body
     assert b"request-0" in good.body
+
+
+def test_a_good_reply_tells_how_long_each_stage_took(handler: ColorizeHandler) -> None:
+    context = Context([{}, {}])
+    handler.handle([{"body": bytearray(GOOD)}, {"body": bytearray(b"hello")}], context)
+    assert context.sent[0]["Server-Timing"].startswith("decode;dur=")
+    assert "Server-Timing" not in context.sent[1]
+
+
+def test_what_the_handler_reports_is_what_prometheus_is_told_to_expect() -> None:
+    declared = yaml.safe_load(SETTINGS.read_text())["model_metrics"]
+    found = {
+        one["name"]: (kind, one["unit"], one["dimensions"][1:])
+        for kind, several in declared.items()
+        for one in several
+        if one["name"].startswith("colorize_")
+    }
+    assert found == METRICS
+
+
+def test_the_openapi_file_has_every_option_with_what_is_allowed() -> None:
+    described = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    parameters = described["components"]["parameters"].values()
+    found = {one["name"].lower().removeprefix(HEADER): one["schema"] for one in parameters}
+    assert set(found) == set(NAMES)
+    for name, schema in found.items():
+        for value in schema.get("enum", ()):
+            Options.parse({name: value})
+        if "minimum" in schema:
+            step = 1 if schema["type"] == "integer" else 0.001
+            for edge, beyond in (("minimum", -step), ("maximum", step)):
+                Options.parse({name: str(schema[edge])})
+                with pytest.raises(BadOption):
+                    Options.parse({name: str(schema[edge] + beyond)})

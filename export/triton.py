@@ -1,0 +1,169 @@
+"""Checkpoints -> a model repository that Triton's Python backend serves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import colorizer
+from colorizer.checkpoint import BadCheckpoint
+from colorizer.engine import NAMES as ENGINES
+from colorizer.engine import Name
+from colorizer.unet import Head
+from export import graphs, parity
+from export.archive import ENGINE, ROOT, SETTINGS, BadSettings, check_settings
+from export.graphs import NotEqual, Source
+from export.parity import NoPhotographs, Row
+from export.tensorrt import NotBuilt
+
+MODEL = ROOT / "handlers" / "triton_model.py"
+NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
+
+
+class SameName(Exception):
+    """Two checkpoints of one head: a repository has one model of each."""
+
+
+def repository(
+    weights: Sequence[Path],
+    out: Path,
+    say: Callable[[str], None] = print,
+    engines: Sequence[Name] = (ENGINE,),
+    photos: Path | None = None,
+) -> Path:
+    """Write a model repository, whole or not at all; one that is there is replaced.
+
+    Args:
+        weights: checkpoints, at most one of each head.
+        out: the folder to write.
+        say: takes lines of progress.
+        engines: to carry a graph for, each in a folder of that name.
+        photos: folder of photographs to compare on; left out: scikit-image's samples.
+
+    Raises:
+        SameName: if two checkpoints have the same head.
+        BadSettings: if handlers/model-config.yaml has a key or value that would be ignored.
+        NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
+        FileExistsError: if out holds something that is no model repository.
+    """
+    settings = yaml.safe_load(SETTINGS.read_text())
+    check_settings(settings)
+    check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        photographs = parity.photographs(photos)
+        for path in weights:
+            source = Source.read(path, photographs)
+            name = NAMES[source.folded.config.head]
+            model = beside / name
+            if model.exists():
+                raise SameName(f"{path} would be a second {name}; give one checkpoint of each head")
+            matrix: list[Row] = []
+            for engine in engines:
+                graphs.export(source, engine, model / "1" / engine, matrix, say=say)
+            shutil.rmtree(model / "1" / graphs.HALF_ONNX, ignore_errors=True)
+            shutil.copytree(
+                *(ROOT / "colorizer", model / "1" / "colorizer"),
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+            shutil.copy(MODEL, model / "1" / "model.py")
+            (model / "config.pbtxt").write_text(config(name, settings))
+        beside.chmod(0o755)  # mkdtemp's is for its maker alone, and Triton may be another user
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    say(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    return out
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to replace what isn't a model repository.
+
+    Raises:
+        FileExistsError: naming the first thing in it that is no model of ours.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; name a folder")
+    for path in sorted(out.iterdir()) if out.exists() else ():
+        if not (path / "config.pbtxt").is_file():
+            raise FileExistsError(
+                f"{out} holds {path.name}, which is no model; name another folder"
+            )
+
+
+def config(name: str, settings: Mapping[str, Any]) -> str:
+    """Write config.pbtxt from model-config.yaml: both servers batch, wait and refuse alike.
+
+    Warming up is the model's own business: Triton's model_warmup can't send a picture to an input
+    whose length varies.
+    """
+    return f"""\
+# Made by `python -m export triton` from handlers/model-config.yaml.
+name: "{name}"
+backend: "python"
+max_batch_size: {settings["batchSize"]}
+# The bytes of picture files; their lengths may differ within a batch.
+input {{ name: "PICTURE" data_type: TYPE_UINT8 dims: [ -1 ] allow_ragged_batch: true }}
+output {{ name: "COLOUR" data_type: TYPE_UINT8 dims: [ -1 ] }}
+
+# Requests that wait together are answered together.
+dynamic_batching {{
+  max_queue_delay_microseconds: {settings["maxBatchDelay"] * 1000}
+  # Photographs that may wait, and how long; beyond it: refused at once, with 503.
+  default_queue_policy {{
+    max_queue_size: {settings["jobQueueSize"]}
+    default_timeout_microseconds: {settings["responseTimeout"] * 1_000_000}
+    timeout_action: REJECT
+  }}
+}}
+
+# On each GPU there is, else on the CPU.
+instance_group {{ count: {settings["minWorkers"]} kind: KIND_AUTO }}
+
+# Of the network; 0: as many as there are cores.
+parameters {{ key: "threads" value {{ string_value: "{settings["handler"]["threads"]}" }} }}
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and write a repository; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export triton", description="Write a model repository that Triton serves."
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
+    add("--out", type=Path, required=True, help="folder to write")
+    add(
+        "--engine",
+        nargs="+",
+        choices=ENGINES,
+        default=[ENGINE],
+        help="what it carries graphs for (default: %(default)s); the server takes what it can run",
+    )
+    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    options = parser.parse_args(arguments)
+    engines = list(dict.fromkeys(options.engine))
+    try:
+        repository(options.checkpoint, options.out, engines=engines, photos=options.photos)
+    except (
+        *(NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, BadSettings, SameName),
+        OSError,
+    ) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0

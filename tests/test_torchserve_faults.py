@@ -1,0 +1,156 @@
+"""The real TorchServe when something goes wrong: what each client sees."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from colorizer.unet import Head
+from export import archive
+from tests.support import (
+    SECONDS,
+    encoded,
+    free_port,
+    opened,
+    picture,
+    start_launcher,
+    wait_for_line,
+)
+from tests.test_torchserve import Reply, put
+
+pytestmark = pytest.mark.server
+
+SMALL = encoded(picture(60, 80))
+LARGE = encoded(picture(1200, 1600), "JPEG")
+QUEUE = 32  # jobQueueSize of model-config.yaml
+
+
+@pytest.fixture(scope="module")
+def store(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faults")
+    archive.archive(weights("regression"), folder / "colorize.mar")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def process(
+    store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[subprocess.Popen[str]]:
+    port = free_port()
+    started = start_launcher(store, tmp_path_factory.mktemp("work"), "--port", str(port))
+    try:
+        wait_for_line(started, "Ready in ")
+        yield started
+    finally:
+        started.terminate()
+        started.communicate(timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def url(process: subprocess.Popen[str]) -> str:
+    return wait_for_line(process, "curl ").split()[1]
+
+
+def worker(process: subprocess.Popen[str]) -> psutil.Process:
+    """The process that runs our handler."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    return next(one for one in family if "model_service_worker.py" in " ".join(one.cmdline()))
+
+
+def test_a_client_that_hangs_up_does_not_hold_the_others_up(url: str) -> None:
+    host, port = url.removeprefix("http://").split("/")[0].split(":")
+    head = f"PUT /predictions/colorize HTTP/1.1\r\nHost: {host}\r\n"
+    head += f"Content-Length: {len(SMALL)}\r\n\r\n"
+    for whole in (True, False) * 10:  # after all of the picture, or in the middle of it
+        with socket.create_connection((host, int(port)), timeout=SECONDS) as one:
+            one.sendall(head.encode() + SMALL[: None if whole else len(SMALL) // 2])
+    reply = put(url, SMALL)
+    assert reply.status == 200
+    assert opened(reply.body).size == (80, 60)
+
+
+def test_overload_is_refused_at_once_and_nobody_waits_for_nothing(url: str) -> None:
+    with ThreadPoolExecutor(3 * QUEUE) as pool:
+        replies = list(pool.map(lambda _: put(url, LARGE), range(3 * QUEUE)))
+    seen = Counter(reply.status for reply in replies)
+    assert set(seen) == {200, 503}
+    assert seen[200] >= QUEUE  # all who found a place were served
+    refused = json.loads(next(reply.body for reply in replies if reply.status == 503))
+    assert refused["type"] == "ServiceUnavailableException"
+    assert put(url, SMALL).status == 200
+
+
+def test_a_worker_that_is_killed_comes_back_and_no_request_is_lost_silently(
+    process: subprocess.Popen[str], url: str
+) -> None:
+    stop = threading.Event()
+
+    def load() -> list[Reply]:
+        replies = []
+        while not stop.is_set():
+            replies.append(put(url, SMALL))
+        return replies
+
+    first = worker(process)
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(load) for _ in range(4)]
+        time.sleep(1)
+        first.kill()
+        time.sleep(1)
+        stop.set()
+        replies = [reply for one in loads for reply in one.result()]
+    assert {reply.status for reply in replies} <= {200, 500, 503}
+    assert any(reply.status == 200 for reply in replies)
+    for reply in replies:
+        assert reply.body.startswith(b"\xff\xd8") == (reply.status == 200)
+    deadline = time.monotonic() + SECONDS
+    while put(url, SMALL).status != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert worker(process).pid != first.pid
+
+
+def test_an_altered_graph_is_reported_at_start_with_the_command_that_mends_it(
+    store: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(store / "colorize.mar") as file:
+        file.extractall(tmp_path / "model")
+    graph = tmp_path / "model" / "graph.pt"
+    body = bytearray(graph.read_bytes())
+    body[len(body) // 2] ^= 1
+    graph.write_bytes(body)
+    (tmp_path / "store").mkdir()
+    made = shutil.make_archive(str(tmp_path / "model"), "zip", tmp_path / "model")
+    Path(made).rename(tmp_path / "store" / "colorize.mar")
+    process = start_launcher(tmp_path / "store", tmp_path, "--port", str(free_port()))
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "was altered after its export; export it again: python -m export" in said
+
+
+def test_sigterm_ends_the_server_and_the_one_who_waits_is_not_left_hanging(
+    process: subprocess.Popen[str], url: str
+) -> None:
+    """The last of this module, since it ends the server that the others share."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(put, url, LARGE)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        try:
+            reply = waiting.result(timeout=SECONDS)
+        except OSError:  # its connection was closed
+            return
+    assert reply.status in (200, 500, 503)

@@ -1,0 +1,161 @@
+"""The model repository in the real Triton: the library's bytes, over curl, HTTP and gRPC."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from colorizer.pipeline import Options, Pipeline
+from colorizer.unet import Head
+from export import __main__ as command
+from export import triton
+from tests.support import (
+    SECONDS,
+    encoded,
+    free_port,
+    picture,
+    start_triton,
+    wait_until_ready,
+)
+
+MODELS: dict[str, Head] = {"colorize": "regression", "colorize-classes": "classification"}
+PHOTO = encoded(picture(90, 120), "JPEG")
+
+
+@pytest.fixture(scope="module")
+def repository(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return triton.repository(
+        [weights(head) for head in MODELS.values()], tmp_path_factory.mktemp("triton") / "models"
+    )
+
+
+@pytest.fixture(scope="module")
+def port(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Triton with both models; its port for HTTP, the next one being for gRPC."""
+    work, port = tmp_path_factory.mktemp("work"), free_port()
+    process = start_triton(repository, work, port)
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
+        yield port
+    finally:
+        process.terminate()
+        assert process.wait(SECONDS) == 0  # it drained, and stopped in order
+
+
+@pytest.fixture(scope="module")
+def library(repository: Path) -> dict[str, Pipeline]:
+    return {name: Pipeline.load(repository / name / "1") for name in MODELS}
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes  # the picture, or the error's text
+
+
+def curl(port: int, model: str, body: bytes, *arguments: str) -> Answer:
+    """Post a picture raw, as README says."""
+    done = subprocess.run(
+        [
+            *("curl", "-s", "--noproxy", "*", "--data-binary", "@-"),
+            *("-w", "%{stderr}%{http_code} %header{inference-header-content-length}"),
+            *("-H", "Inference-Header-Content-Length: 0", *arguments),
+            f"http://127.0.0.1:{port}/v2/models/{model}/infer",
+        ],
+        input=body,
+        capture_output=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    status, _, header = done.stderr.decode().partition(" ")
+    if int(status) != 200:
+        return Answer(int(status), json.loads(done.stdout)["error"].encode())
+    return Answer(200, done.stdout[int(header) :])
+
+
+def ask(client: Any, module: Any, model: str, body: bytes, options: dict[str, str]) -> bytes:
+    """Send a picture with tritonclient, over HTTP or gRPC."""
+    row = np.frombuffer(body, np.uint8)[None]
+    tensor = module.InferInput("PICTURE", row.shape, "UINT8")
+    tensor.set_data_from_numpy(row)
+    found = client.infer(model, [tensor], parameters=options)
+    return bytes(found.as_numpy("COLOUR")[0])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("model", MODELS)
+def test_curl_gets_the_librarys_bytes(port: int, library: dict[str, Pipeline], model: str) -> None:
+    assert curl(port, model, PHOTO) == Answer(200, library[model].colorize(PHOTO).body)
+    chosen = {"format": "webp", "quality": "70", "chroma": "0.5"}
+    headers = [part for k, v in chosen.items() for part in ("-H", f"X-Colorize-{k.title()}: {v}")]
+    expected = library[model].colorize(PHOTO, Options.parse(chosen)).body
+    assert curl(port, model, PHOTO, *headers) == Answer(200, expected)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_tritonclient_gets_the_librarys_bytes(
+    port: int, library: dict[str, Pipeline], protocol: str
+) -> None:
+    module = pytest.importorskip(f"tritonclient.{protocol}")
+    address = f"127.0.0.1:{port + (protocol == 'grpc')}"
+    with module.InferenceServerClient(address) as client:
+        for model in MODELS:
+            expected = library[model].colorize(PHOTO, Options.parse({"format": "png"})).body
+            assert ask(client, module, model, PHOTO, {"format": "png"}) == expected
+        with pytest.raises(Exception, match="422 bad_option: quality is"):
+            ask(client, module, "colorize", PHOTO, {"quality": "best"})
+        metadata = client.get_model_metadata("colorize")
+        assert "PICTURE" in str(metadata)
+
+
+@pytest.mark.server
+def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
+    port: int, library: dict[str, Pipeline]
+) -> None:
+    sizes = [(60, 80), (300, 200), (64, 64), (33, 500), (1, 1)]
+    good = [encoded(picture(*size)) for size in sizes]
+    broken = [good[1][:-2000], b"not a picture", b""]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda body: curl(port, "colorize", body), [*good, *broken]))
+    assert library["colorize"].exact
+    assert found[:5] == [Answer(200, library["colorize"].colorize(body).body) for body in good]
+    assert [answer.status for answer in found[5:]] == [400, 400, 400]
+    kinds = [answer.body.split(b":")[0] for answer in found[5:]]
+    assert kinds == [b"400 bad_picture", b"415 not_a_picture", b"400 bad_picture"]
+
+
+def test_a_repository_has_all_that_triton_needs(repository: Path) -> None:
+    for name in MODELS:
+        folder = repository / name / "1"
+        assert {"model.py", "graph.pt", "graph.json", "colorizer"} == {
+            path.name for path in folder.iterdir()
+        }
+        assert (folder / "colorizer" / "pipeline.py").is_file()
+        text = (repository / name / "config.pbtxt").read_text()
+        for part in (f'name: "{name}"', "max_batch_size: 8", "max_queue_size: 32", "REJECT"):
+            assert part in text
+
+
+def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
+    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [str(weights("regression"))] * 2
+    assert command.main(["triton", *same, "--out", str(tmp_path / "models")]) == 1
+    assert "give one checkpoint of each head" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_things_is_not_replaced(
+    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letters").mkdir()
+    assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 1
+    assert "letters, which is no model" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
