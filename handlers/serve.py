@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ SHOWN_LINES = 25  # of those, when it fails
 # all; it then tries again for minutes.
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
 
+KEY_FILE = Path("key_file.json")  # TorchServe writes its tokens into the folder that it starts in
 METRICS = Path(__file__).resolve().with_name("metrics.yaml")
 
 # What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
@@ -61,10 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--config", type=Path, default="config.properties", help="settings, ports too (%(default)s)"
     )
+    add("--certificate", type=Path, help="PEM file: speak HTTPS, with --private-key")
+    add("--private-key", type=Path, help="PEM file, PKCS 8, of the certificate")
+    add("--tokens", action="store_true", help="answer only who has a token from key_file.json")
     add("--logs", type=Path, default="logs", help="folder to write logs to (%(default)s)")
     options = parser.parse_args(arguments)
     if options.port is not None and not 1 <= options.port <= 65531:  # and four more
         parser.error(f"--port must be 1 to 65531, not {options.port}")
+    if (options.certificate is None) != (options.private_key is None):
+        parser.error("--certificate and --private-key belong together")
     asked: list[int] = []
     for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(wanted, lambda number, frame: asked.append(number))
@@ -88,8 +95,10 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     if not config.is_file():
         raise CannotServe(f"the configuration {config} is missing")
     settings = config.read_text()
-    addresses, changes = choose_addresses(settings, options.port)
+    addresses, changes = choose_addresses(settings, options.port, bool(options.certificate))
     check_free(addresses)
+    changes += secure(options)
+    client = Client(options.certificate, KEY_FILE if options.tokens else None)
     options.logs.mkdir(parents=True, exist_ok=True)
     # A folder of its own for what TorchServe puts into the temporary one: its PID file, which
     # would keep a second server from starting, sockets named by worker, and unpacked archives.
@@ -115,7 +124,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we end it in order
         )
         try:
-            _watch(server, addresses, len(archives), options.logs, asked)
+            _watch(server, addresses, len(archives), options.logs, asked, client)
         finally:
             _say("\nStopping TorchServe ...")
             stop(server, Path(temporary) / ".model_server.pid")
@@ -163,16 +172,38 @@ def server_environment(logs: Path) -> dict[str, str]:
     return environment
 
 
-def choose_addresses(settings: str, port: int | None) -> tuple[dict[str, str], list[str]]:
+def secure(options: argparse.Namespace) -> list[str]:
+    """Give the lines that must be added to settings for HTTPS and tokens."""
+    changes = ["disable_token_authorization=false"] if options.tokens else []
+    if options.certificate:
+        for path in (options.certificate, options.private_key):
+            if not path.is_file():
+                raise CannotServe(f"{path} is missing; HTTPS needs a certificate and its key")
+        changes.append(f"certificate_file={options.certificate.resolve()}")
+        changes.append(f"private_key_file={options.private_key.resolve()}")
+    if options.tokens:
+        KEY_FILE.unlink(missing_ok=True)  # of an earlier server, whose tokens are worth nothing
+    return changes
+
+
+def choose_addresses(
+    settings: str, port: int | None, https: bool = False
+) -> tuple[dict[str, str], list[str]]:
     """Fill in ADDRESSES, and give the lines that must be added to settings to get them."""
     pairs = (line.split("=", 1) for line in settings.splitlines() if not line.startswith("#"))
     said = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
     addresses = {key: said.get(key, default) for key, default in ADDRESSES.items()}
-    if port is None or port == urlsplit(addresses["inference_address"]).port:
-        return addresses, []
-    for number, (key, value) in enumerate(addresses.items(), start=port):
+    before = dict(addresses)
+    for number, (key, value) in enumerate(before.items(), start=port or 0):
         url = urlsplit(value)
-        addresses[key] = f"{url.scheme}://{url.hostname}:{number}" if url.scheme else str(number)
+        chosen = number if port else url.port
+        if url.scheme:
+            scheme = "https" if https else url.scheme
+            addresses[key] = f"{scheme}://{url.hostname}:{chosen}"
+        elif port:
+            addresses[key] = str(number)
+    if addresses == before:
+        return addresses, []
     return addresses, [f"{key}={value}" for key, value in addresses.items()]
 
 
@@ -192,13 +223,40 @@ def check_free(addresses: Mapping[str, str]) -> None:
                 ) from error
 
 
-def ready_models(addresses: Mapping[str, str], expected: int) -> list[str]:
+class Client:
+    """Asks the server how it is, as a client that trusts its certificate and has its tokens."""
+
+    def __init__(self, certificate: Path | None, key_file: Path | None) -> None:
+        self._key_file = key_file
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if certificate:
+            context = ssl.create_default_context(cafile=certificate)
+            context.check_hostname = False  # it may be for the name that others know us by
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        self._opener = urllib.request.build_opener(*handlers)  # no proxy to this machine
+
+    def get(self, url: str, token: str = "inference") -> Any:
+        """Fetch JSON; None while there is no answer."""
+        request = urllib.request.Request(url)
+        try:
+            if self._key_file:
+                key = json.loads(self._key_file.read_text())[token]["key"]
+                request.add_header("Authorization", f"Bearer {key}")
+            with self._opener.open(request, timeout=5) as reply:
+                return json.load(reply)
+        except (OSError, ValueError, KeyError, http.client.HTTPException):
+            return None
+
+
+def ready_models(addresses: Mapping[str, str], expected: int, client: Client) -> list[str]:
     """Name the models, once all that are expected have their workers ready; until then none."""
-    if _get(f"{addresses['inference_address']}/ping") is None:
+    if client.get(f"{addresses['inference_address']}/ping") is None:
         return []
     api = f"{addresses['management_address']}/models"
-    names = [model["modelName"] for model in (_get(api) or {}).get("models", [])]
-    workers = [(_get(f"{api}/{name}") or [{}])[0].get("workers") for name in names]
+    found = client.get(api, "management") or {}
+    names = [model["modelName"] for model in found.get("models", [])]
+    described = [client.get(f"{api}/{name}", "management") or [{}] for name in names]
+    workers = [one[0].get("workers") for one in described]
     ready = all(some and all(one["status"] == "READY" for one in some) for some in workers)
     return names if ready and len(names) == expected else []
 
@@ -226,6 +284,7 @@ def _watch(
     expected: int,
     logs: Path,
     asked: Sequence[int],
+    client: Client,
 ) -> None:
     """Wait until the server is ready, say so, and stay until somebody asks for the end."""
     said: deque[str] = deque(maxlen=KEPT_LINES)
@@ -248,7 +307,7 @@ def _watch(
             first = broken[0] if broken else len(said) - SHOWN_LINES
             lines = list(said)[first : first + SHOWN_LINES]
             raise CannotServe(_report("TorchServe did not get ready", lines, logs))
-        models = ready_models(addresses, expected)
+        models = ready_models(addresses, expected, client)
         ready = bool(models)
         if ready:
             _say(f"\nReady in {seconds} s. Colorize a photograph with")
@@ -268,16 +327,6 @@ def _signal_all(group: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):  # macOS: the latter for one that has ended
         return False
     return True
-
-
-def _get(url: str) -> Any:
-    """Fetch JSON; None while there is no answer."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # none to this machine
-    try:
-        with opener.open(url, timeout=5) as reply:
-            return json.load(reply)
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
 
 
 def _report(what: str, lines: Sequence[str], logs: Path) -> str:

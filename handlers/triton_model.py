@@ -92,7 +92,7 @@ def _body(request: Any) -> bytes:
     picture = triton.get_input_tensor_by_name(request, "PICTURE")
     if picture.shape()[0] != 1:
         raise BadPicture("The request has several rows; send each picture in a request of its own.")
-    return bytes(torch.from_dlpack(picture.to_dlpack()).cpu().numpy())
+    return bytes(torch.utils.dlpack.from_dlpack(picture.to_dlpack()).cpu().numpy())
 
 
 def _options(request: Any) -> Options:
@@ -123,7 +123,7 @@ def _answer(request: Any, reply: Reply | Exception) -> Any:
             triton.Logger.log_error(f"request {request.request_id()!r} failed: {reply!r}")
         return triton.InferenceResponse(error=_error(Failure.of(reply, request.request_id())))
     row = torch.frombuffer(bytearray(reply.body), dtype=torch.uint8)[None]
-    colour = triton.Tensor.from_dlpack("COLOUR", torch.utils.dlpack.to_dlpack(row))
+    colour = triton.Tensor.from_dlpack("COLOUR", row.__dlpack__())
     return triton.InferenceResponse([colour])
 
 

@@ -70,7 +70,8 @@ def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[by
     if not (server / "bin" / "tritonserver").exists():
         pytest.fail("Triton is not installed: run `make test`, or `python -m tests.install_triton`")
     command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
-    command += [f"--backend-directory={server / 'backends'}", "--exit-timeout-secs=10"]
+    command += [f"--backend-directory={server / 'backends'}", "--exit-timeout-secs=60"]
+    command += ["--disable-auto-complete-config"]  # else each model is started twice
     for number, service in enumerate(("http", "grpc", "metrics"), start=port):
         command += [f"--{service}-address=127.0.0.1", f"--{service}-port={number}"]
     for service in ("http", "grpc"):
@@ -78,6 +79,7 @@ def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[by
     # Its Python finds this environment by the first python3 on the path, not by PYTHONPATH.
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     environment = {**os.environ, "PATH": os.pathsep.join(folders), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     environment["LD_LIBRARY_PATH"] = str(install_triton.LIBRARY.parent)
     with (work / "triton.log").open("wb") as log:
         return subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)

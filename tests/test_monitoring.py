@@ -38,12 +38,16 @@ def exposed() -> dict[str, set[str]]:
 def test_a_query_names_only_metrics_and_labels_that_exist(query: str) -> None:
     plain = re.sub(r'"[^"]*"|\[[^]]*\]', "", query)  # without values and durations
     names = set(re.findall(r"[A-Za-z_]\w*", plain)) - WORDS
-    labels = set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)", plain))
-    labels |= {word for group in re.findall(r"by \(([^)]*)\)", plain) for word in group.split(", ")}
-    metrics = names - labels
+    grouped = {word for group in re.findall(r"by \(([^)]*)\)", plain) for word in group.split(", ")}
+    chosen = {
+        metric: set(re.findall(r"(\w+)\s*[=!]", braces))
+        for metric, braces in re.findall(r"(\w+)\{([^}]*)\}", plain)
+    }
+    metrics = names - grouped - set().union(*chosen.values())
     assert metrics
     assert metrics <= set(exposed())
-    assert all(labels <= exposed()[metric] for metric in metrics if labels)
+    for metric in metrics:
+        assert grouped | chosen.get(metric, set()) <= exposed()[metric]
 
 
 def test_kinds_and_stages_that_the_alerts_name_exist() -> None:

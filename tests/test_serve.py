@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -216,3 +219,39 @@ def test_a_model_that_fails_to_load_is_reported_with_its_reason(
     said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "RuntimeError: this handler never starts" in said
+
+
+@pytest.mark.server
+def test_in_production_only_https_with_a_token_is_answered(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl, which makes the certificate")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=IP:127.0.0.1 -out cert.pem -keyout key.pem"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    arguments = ("--certificate", str(tmp_path / "cert.pem"), "--private-key")
+    process = launch(
+        *("--port", str(free_port()), *arguments, str(tmp_path / "key.pem"), "--tokens")
+    )
+    wait_for_line(process, "Ready in ")
+    url = wait_for_line(process, "curl ").split()[1]
+    assert url.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    keys = json.loads((tmp_path / "work" / "key_file.json").read_text())
+    for token, status in ((None, 400), ("not this one", 400), (keys["inference"]["key"], 200)):
+        headers = {"Content-Type": "image/jpeg"}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(url, b"picture", headers, method="PUT")
+        try:
+            with opener.open(request, timeout=SECONDS) as reply:
+                assert (reply.status, reply.read()) == (status, b"picture")
+        except urllib.error.HTTPError as error:
+            with error:
+                seen = error.code
+            assert seen == status
+    with pytest.raises(OSError):  # noqa: PT011 - who speaks plain HTTP hears nothing
+        opener.open(url.replace("https:", "http:"), b"picture", timeout=SECONDS)

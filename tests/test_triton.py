@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,17 +37,27 @@ def repository(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPat
     )
 
 
+class Server(NamedTuple):
+    process: subprocess.Popen[bytes]
+    port: int  # of HTTP; the next one is gRPC's
+
+
 @pytest.fixture(scope="module")
-def port(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Triton with both models; its port for HTTP, the next one being for gRPC."""
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Triton with both models."""
     work, port = tmp_path_factory.mktemp("work"), free_port()
     process = start_triton(repository, work, port)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
-        yield port
+        yield Server(process, port)
     finally:
         process.terminate()
-        assert process.wait(SECONDS) == 0  # it drained, and stopped in order
+        process.wait(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def port(server: Server) -> int:
+    return server.port
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +75,7 @@ def curl(port: int, model: str, body: bytes, *arguments: str) -> Answer:
     done = subprocess.run(
         [
             *("curl", "-s", "--noproxy", "*", "--data-binary", "@-"),
-            *("-w", "%{stderr}%{http_code} %header{inference-header-content-length}"),
+            *("-i", "-H", "Expect:"),
             *("-H", "Inference-Header-Content-Length: 0", *arguments),
             f"http://127.0.0.1:{port}/v2/models/{model}/infer",
         ],
@@ -73,10 +84,12 @@ def curl(port: int, model: str, body: bytes, *arguments: str) -> Answer:
         timeout=SECONDS,
         check=True,
     )
-    status, _, header = done.stderr.decode().partition(" ")
-    if int(status) != 200:
-        return Answer(int(status), json.loads(done.stdout)["error"].encode())
-    return Answer(200, done.stdout[int(header) :])
+    head, _, reply = done.stdout.partition(b"\r\n\r\n")
+    status, *lines = head.decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    if " 200 " not in status:
+        return Answer(int(status.split()[1]), json.loads(reply)["error"].encode())
+    return Answer(200, reply[int(headers["inference-header-content-length"]) :])
 
 
 def ask(client: Any, module: Any, model: str, body: bytes, options: dict[str, str]) -> bytes:
@@ -86,6 +99,18 @@ def ask(client: Any, module: Any, model: str, body: bytes, options: dict[str, st
     tensor.set_data_from_numpy(row)
     found = client.infer(model, [tensor], parameters=options)
     return bytes(found.as_numpy("COLOUR")[0])
+
+
+def test_a_repository_has_all_that_triton_needs(repository: Path) -> None:
+    for name in MODELS:
+        folder = repository / name / "1"
+        assert {"model.py", "graph.pt", "graph.json", "colorizer"} == {
+            path.name for path in folder.iterdir()
+        }
+        assert (folder / "colorizer" / "pipeline.py").is_file()
+        text = (repository / name / "config.pbtxt").read_text()
+        for part in (f'name: "{name}"', "max_batch_size: 8", "max_queue_size: 32", "REJECT"):
+            assert part in text
 
 
 @pytest.mark.server
@@ -131,18 +156,6 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
     assert kinds == [b"400 bad_picture", b"415 not_a_picture", b"400 bad_picture"]
 
 
-def test_a_repository_has_all_that_triton_needs(repository: Path) -> None:
-    for name in MODELS:
-        folder = repository / name / "1"
-        assert {"model.py", "graph.pt", "graph.json", "colorizer"} == {
-            path.name for path in folder.iterdir()
-        }
-        assert (folder / "colorizer" / "pipeline.py").is_file()
-        text = (repository / name / "config.pbtxt").read_text()
-        for part in (f'name: "{name}"', "max_batch_size: 8", "max_queue_size: 32", "REJECT"):
-            assert part in text
-
-
 def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
     weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,3 +172,18 @@ def test_a_folder_of_other_things_is_not_replaced(
     assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 1
     assert "letters, which is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+@pytest.mark.server
+def test_sigterm_lets_triton_finish_what_it_has_begun(
+    server: Server, library: dict[str, Pipeline]
+) -> None:
+    """The last of this module, since it ends the server that the others share."""
+    large = encoded(picture(2400, 3200), "JPEG")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(curl, server.port, "colorize", large)
+        time.sleep(0.5)
+        server.process.terminate()
+        answer = waiting.result(timeout=SECONDS)
+    assert answer == Answer(200, library["colorize"].colorize(large).body)
+    assert server.process.wait(SECONDS) == 0
