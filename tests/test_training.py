@@ -9,26 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from skimage.color import rgb2lab
 from torch import Tensor
 
 from colorizer import checkpoint, gamut
 from colorizer.unet import AB_SCALE, Head, torchvision_models
-from tests.support import encoded
-from training import evaluate, train
+from tests.support import coloured, encoded
+from training import train
 from training.config import BadConfig, TrainConfig, read_preset
 from training.data import Crops, degrade, find_photographs, is_held_out, random_crop, survey
 from training.losses import classification_loss, rebalancing_weights, regression_loss
-from training.metrics import THRESHOLDS, Scores, colorfulness
-
-
-def coloured(seed: int, height: int = 80, width: int = 100) -> np.ndarray:
-    """(H, W, 3) uint8: soft patches of colour."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")
@@ -249,45 +240,6 @@ def test_grey_photographs_teach_nothing(head: Head) -> None:
     assert loss(output[1:], ab[1:]).item() == 0
 
 
-# --- measures
-
-
-def test_colorfulness_is_hasslers() -> None:
-    rgb = np.zeros((1, 2, 3), np.uint8)
-    rgb[0, 0] = (200, 100, 50)  # rg 100, yb 100
-    rgb[0, 1] = (100, 200, 250)  # rg -100, yb -100
-    assert colorfulness(rgb) == pytest.approx(np.hypot(100, 100))
-    rgb[0, 1] = rgb[0, 0]
-    assert colorfulness(rgb) == pytest.approx(0.3 * np.hypot(100, 100))
-    assert colorfulness(np.full((4, 4, 3), 90, np.uint8)) == 0
-
-
-def test_the_truth_scores_best() -> None:
-    scores = Scores()
-    scores.add(coloured(1), coloured(1))
-    row = scores.row()
-    assert row["ΔE00"] == row["ΔCF"] == 0
-    assert row["AuC"] == row["balanced AuC"] == 1
-    assert row["PSNR"] == 100
-
-
-def test_auc_of_one_known_error_is_its_closed_form() -> None:
-    scores = Scores()
-    scores.errors[5, 30] = 100  # all pixels are 29 to 30 units off
-    assert scores.auc() == pytest.approx((THRESHOLDS - 30) / THRESHOLDS)
-
-
-def test_balanced_auc_counts_rare_colours_as_much_as_common_ones() -> None:
-    scores = Scores()
-    far = [int(gamut.encode(torch.tensor([a, 0.0]).view(1, 2, 1, 1))) for a in (-60, 60)]
-    scores.errors[far[0], 0] = 9000  # common and right
-    scores.errors[far[1], 150] = 1000  # rare and wrong
-    right, wrong = 1.0, 1 / THRESHOLDS
-    assert scores.auc() == pytest.approx(0.9 * right + 0.1 * wrong, abs=0.001)
-    # Not exactly half: bins at the gamut's edge have fewer neighbours to smooth over.
-    assert scores.auc(balanced=True) == pytest.approx(0.5 * right + 0.5 * wrong, abs=0.1)
-
-
 # --- runs
 
 QUICK = ["--side", "32", "--batch", "2", "--chunk", "1", "--warmup", "1", "--workers", "0"]
@@ -387,27 +339,3 @@ def test_a_run_that_cannot_start_says_why_in_one_line(
     lines = [line for line in capsys.readouterr().err.splitlines() if "training:" in line]
     assert len(lines) == 3
     assert missing in lines[0]
-
-
-def test_evaluation_prints_grey_each_network_and_the_truth(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    files = [str(weights("regression")), str(weights("classification"))]
-    few = tmp_path / "few"
-    few.mkdir()
-    shutil.copy(photos / "0.png", few)
-    shutil.copy(photos / "cut.jpg", few)
-    variants = ["--temperature", "0.3", "1", "--interpolated"]
-    assert evaluate.main([*files, "--photos", str(few), *variants]) == 0
-    printed = capsys.readouterr()
-    rows = [line.split("|")[1].strip() for line in printed.out.splitlines() if "|" in line]
-    networks = ["regression", "classification, T = 0.3", "classification, T = 1.0"]
-    interpolated = [f"{name}, interpolated" for name in networks]
-    assert rows[2:] == ["grey", *networks, *interpolated, "truth"]
-    for measure in ("PSNR", "ΔE00", "CF", "ΔCF", "AuC", "balanced AuC"):
-        assert f" {measure} |" in printed.out
-    assert "cut.jpg" in printed.err
-    assert evaluate.main(["nothing", "--photos", str(few)]) == 2
