@@ -18,7 +18,6 @@ import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Graph
 from training import figures
-from training.data import find_photographs, is_held_out
 from training.methods import (
     GREY,
     Method,
@@ -29,6 +28,8 @@ from training.methods import (
     evaluate,
     pictures,
 )
+from training.photographs import find_photographs
+from training.survey import is_held_out
 
 SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
 DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4}  # of the table; 2 of the others
