@@ -112,6 +112,7 @@ class Colours:
         self.picture, self.pipelines = Picture(rgb), pipelines
         self._prepared: dict[int, Prepared] = {}
         self._outputs: dict[tuple[str, bool], Tensor] = {}
+        self._ab: dict[tuple[object, ...], NDArray[np.float32]] = {}
 
     def prepared(self, side: int) -> Prepared:
         """The photograph's L, and a small copy of this side."""
@@ -140,13 +141,17 @@ class Colours:
             return finish(lightness, ab)
         pipeline = self.pipelines[method.network]
         graph = pipeline.graph
-        own = graph.decoding, graph.temperature
         options = Options()
         if graph.head == "classification":
             options = Options(
-                decoding=method.decoding or own[0], temperature=method.temperature or own[1]
+                decoding=method.decoding or graph.decoding,
+                temperature=method.temperature or graph.temperature,
             )
-        ab = pipeline.decode(self.output(method.network, method.flipped), options)[0]
+        key = method.network, method.flipped, options.decoding, options.temperature
+        if key not in self._ab:
+            output = self.output(method.network, method.flipped)
+            self._ab[key] = pipeline.decode(output, options)[0]
+        ab = self._ab[key]
         gain = graph.chroma_gain if method.chroma_gain is None else method.chroma_gain
         return finish(self.prepared(graph.side).lightness, ab, gain, method.guided)
 
