@@ -11,7 +11,7 @@ import torch
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import Head, UNet, UNetConfig
-from tests.support import SIDE
+from tests.support import SIDE, coloured, encoded
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight colour photographs, and four files that teach nothing."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(8):
+        (folder / f"{seed}.png").write_bytes(encoded(coloured(seed)))
+    (folder / "grey.png").write_bytes(encoded(coloured(9)[..., 0]))
+    (folder / "cut.jpg").write_bytes(encoded(coloured(10), "JPEG")[:500])
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "notes.txt").write_text("not even called one")
+    return folder

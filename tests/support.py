@@ -34,6 +34,13 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
+def coloured(seed: int, height: int = 80, width: int = 100, detail: int = 4) -> np.ndarray:
+    """(H, W, 3) uint8: soft patches of colour."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (detail, detail, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     """A file of these pixels."""
     file = io.BytesIO()

@@ -1,48 +1,18 @@
-"""From a folder of photographs to a checkpoint, and the measures of one."""
+"""Settings of a training run, and its losses."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
-from skimage.color import rgb2lab
 from torch import Tensor
 
-from colorizer import checkpoint, gamut
-from colorizer.unet import AB_SCALE, Head, torchvision_models
-from tests.support import encoded
-from training import evaluate, train
+from colorizer import gamut
+from colorizer.unet import AB_SCALE, Head
 from training.config import BadConfig, TrainConfig, read_preset
-from training.data import Crops, degrade, find_photographs, is_held_out, random_crop, survey
 from training.losses import classification_loss, rebalancing_weights, regression_loss
-from training.metrics import THRESHOLDS, Scores, colorfulness
-
-
-def coloured(seed: int, height: int = 80, width: int = 100) -> np.ndarray:
-    """(H, W, 3) uint8: soft patches of colour."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight colour photographs, and four files that teach nothing."""
-    folder = tmp_path_factory.mktemp("photos")
-    for seed in range(8):
-        (folder / f"{seed}.png").write_bytes(encoded(coloured(seed)))
-    (folder / "grey.png").write_bytes(encoded(coloured(9)[..., 0]))
-    (folder / "cut.jpg").write_bytes(encoded(coloured(10), "JPEG")[:500])
-    (folder / "text.jpg").write_text("not a picture")
-    (folder / "notes.txt").write_text("not even called one")
-    return folder
-
 
 # --- settings
 
@@ -58,7 +28,7 @@ def test_each_head_has_a_preset(head: Head) -> None:
         ({"batchsize": 8}, "did you mean 'batch'"),
         ({"batch": "8"}, "batch must be int"),
         ({"ema": "high"}, "ema must be float"),
-        ({"head": "both"}, "head must be"),
+        ({"head": "both"}, "head must be 'regression' or 'classification' or 'same'"),
         ({"precision": "64"}, "precision must be 'auto' or '32'"),
         ({"side": 100}, "multiple of 32"),
     ],
@@ -77,94 +47,8 @@ def test_a_preset_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path.write_text("steps = ")
     with pytest.raises(BadConfig, match=r"mine\.toml"):
         read_preset(str(path))
-    with pytest.raises(BadConfig, match="classification, regression"):
+    with pytest.raises(BadConfig, match="classification, finetune, regression"):
         read_preset("nothing")
-
-
-# --- data
-
-
-def test_broken_and_grey_photographs_are_left_out_with_their_reasons(photos: Path) -> None:
-    found = survey(photos, validation=0)
-    assert [path.name for path in found.train] == [f"{i}.png" for i in range(8)]
-    assert {path.name for path in found.skipped} == {"grey.png", "cut.jpg", "text.jpg"}
-    assert found.skipped[photos / "grey.png"] == "grey"
-
-
-def test_the_split_follows_content_not_names(photos: Path, tmp_path: Path) -> None:
-    for i, path in enumerate(sorted(photos.glob("?.png"))):
-        shutil.copy(path, tmp_path / f"copy-{7 - i}.png")
-    before, after = survey(photos, 0.5), survey(tmp_path, 0.5)
-    assert before.train
-    assert before.validation
-    bodies = [{path.read_bytes() for path in split.validation} for split in (before, after)]
-    assert bodies[0] == bodies[1]
-    assert all(is_held_out(body, 0.5) for body in bodies[0])
-
-
-def test_a_folder_without_photographs_is_said_to_be_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no photographs"):
-        find_photographs(tmp_path)
-    (tmp_path / "grey.png").write_bytes(encoded(coloured(0)[..., 0]))
-    with pytest.raises(FileNotFoundError, match="no colour photograph"):
-        survey(tmp_path, 0)
-
-
-def test_the_prior_counts_the_colours_of_the_photographs(tmp_path: Path) -> None:
-    (tmp_path / "red.png").write_bytes(encoded(np.full((9, 9, 3), (200, 30, 30), np.uint8)))
-    prior = survey(tmp_path, 0).prior
-    assert prior.sum() == prior.max() == pytest.approx(1)
-    _, a, b = rgb2lab(np.array([[[200, 30, 30]]], np.uint8))[0, 0]
-    assert tuple(gamut.bins()[prior.argmax()]) == (round(a, -1), round(b, -1))
-
-
-def test_a_crop_follows_from_its_number_alone(photos: Path) -> None:
-    paths = survey(photos, 0).train
-    first, again = (Crops(paths, TrainConfig(side=32)) for _ in range(2))
-    for number in (0, 5, 13, 100):
-        assert all(map(torch.equal, first[number], again[number]))
-    assert not torch.equal(first[0][0], first[8][0])  # the next time round, another crop
-    other = Crops(paths, TrainConfig(side=32, seed=1))
-    assert not torch.equal(first[0][0], other[0][0])
-
-
-def test_each_photograph_comes_once_each_time_round(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = survey(photos, 0).train
-    crops = Crops(paths, TrainConfig(side=32))
-    read: list[str] = []
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
-    for number in range(16):
-        crops[number]
-    names = sorted(path.name for path in paths)
-    assert sorted(read[:8]) == sorted(read[8:]) == names
-    assert read[:8] != read[8:]
-
-
-def test_crops_are_parts_of_the_photograph_mirrored_or_not() -> None:
-    ramp = np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 100, axis=0).repeat(3, axis=2)
-    rng = np.random.default_rng(0)
-    slopes, widths = set(), []
-    for _ in range(40):
-        crop = random_crop(ramp, 32, 0.3, rng)
-        assert crop.shape == (32, 32, 3)
-        row = crop[16, :, 0].astype(int)
-        slopes.add(int(np.sign(row[-1] - row[0])))
-        widths.append(abs(row[-1] - row[0]))
-    assert slopes == {-1, 1}
-    assert min(widths) < 130 < max(widths)
-
-
-def test_degradation_changes_lightness_and_keeps_its_range() -> None:
-    lightness = np.tile(np.linspace(0, 100, 32, dtype=np.float32), (32, 1))
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        worse = degrade(lightness, rng)
-        assert worse.dtype == np.float32
-        assert 0 <= worse.min() < worse.max() <= 100
-        assert np.abs(worse - lightness).mean() > 0.5
 
 
 # --- losses
@@ -247,167 +131,3 @@ def test_grey_photographs_teach_nothing(head: Head) -> None:
     assert output.grad[1].abs().max() == 0
     assert torch.allclose(loss(output, ab), loss(output[:1], ab[:1]))
     assert loss(output[1:], ab[1:]).item() == 0
-
-
-# --- measures
-
-
-def test_colorfulness_is_hasslers() -> None:
-    rgb = np.zeros((1, 2, 3), np.uint8)
-    rgb[0, 0] = (200, 100, 50)  # rg 100, yb 100
-    rgb[0, 1] = (100, 200, 250)  # rg -100, yb -100
-    assert colorfulness(rgb) == pytest.approx(np.hypot(100, 100))
-    rgb[0, 1] = rgb[0, 0]
-    assert colorfulness(rgb) == pytest.approx(0.3 * np.hypot(100, 100))
-    assert colorfulness(np.full((4, 4, 3), 90, np.uint8)) == 0
-
-
-def test_the_truth_scores_best() -> None:
-    scores = Scores()
-    scores.add(coloured(1), coloured(1))
-    row = scores.row()
-    assert row["ΔE00"] == row["ΔCF"] == 0
-    assert row["AuC"] == row["balanced AuC"] == 1
-    assert row["PSNR"] == 100
-
-
-def test_auc_of_one_known_error_is_its_closed_form() -> None:
-    scores = Scores()
-    scores.errors[5, 30] = 100  # all pixels are 29 to 30 units off
-    assert scores.auc() == pytest.approx((THRESHOLDS - 30) / THRESHOLDS)
-
-
-def test_balanced_auc_counts_rare_colours_as_much_as_common_ones() -> None:
-    scores = Scores()
-    far = [int(gamut.encode(torch.tensor([a, 0.0]).view(1, 2, 1, 1))) for a in (-60, 60)]
-    scores.errors[far[0], 0] = 9000  # common and right
-    scores.errors[far[1], 150] = 1000  # rare and wrong
-    right, wrong = 1.0, 1 / THRESHOLDS
-    assert scores.auc() == pytest.approx(0.9 * right + 0.1 * wrong, abs=0.001)
-    # Not exactly half: bins at the gamut's edge have fewer neighbours to smooth over.
-    assert scores.auc(balanced=True) == pytest.approx(0.5 * right + 0.5 * wrong, abs=0.1)
-
-
-# --- runs
-
-QUICK = ["--side", "32", "--batch", "2", "--chunk", "1", "--warmup", "1", "--workers", "0"]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    state = torchvision_models().resnet50(weights=None).state_dict()
-    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
-    save_file({k: v for k, v in state.items() if not k.startswith("fc.")}, path)
-    return path
-
-
-def run(photos: Path, out: Path, *arguments: str, head: str = "regression") -> int:
-    where = ["--photos", str(photos), "--out", str(out)]
-    return train.main(["--preset", head, *where, *QUICK, *arguments])
-
-
-@pytest.mark.filterwarnings("ignore")  # lightning's advice on this machine
-def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
-    photos: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    common = ["--encoder", str(encoder), "--steps", "3", "--validation", "0.3"]
-    assert run(photos, tmp_path / "whole.safetensors", *common) == 0
-
-    step = train.Colorization.training_step
-    done: list[int] = []
-
-    def interrupted(self: train.Colorization, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(index)
-        return step(self, batch, index)
-
-    out = tmp_path / "parts.safetensors"
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Colorization, "training_step", interrupted)
-        # lightning turns the interruption into the end of the process
-        with pytest.raises((SystemExit, KeyboardInterrupt)):
-            raise SystemExit(run(photos, out, *common))
-    assert not out.exists()
-    assert run(photos, out, *common, "--resume") == 0
-
-    whole, _ = checkpoint.load(tmp_path / "whole.safetensors")
-    parts, known = checkpoint.load(out)
-    assert known.provenance["config"]["steps"] == 3
-    moved = 0.0
-    start = train.initial_network(read_preset("regression"), encoder, None).state_dict()
-    for (name, one), other in zip(
-        whole.state_dict().items(), parts.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other), name
-        moved = max(moved, float((one - start[name]).abs().max()))
-    assert moved > 1e-4  # and something was learnt at all
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("rate", "unfreeze", "learns"), [(0.1, 1, True), (0.1, 2, False), (0, 0, False)]
-)
-def test_the_encoder_stands_still_until_it_is_told_to_learn(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    rate: float,
-    unfreeze: int,
-    learns: bool,
-) -> None:
-    out = tmp_path / "out.safetensors"
-    before = weights("classification")
-    arguments = ["--encoder-rate", str(rate), "--unfreeze", str(unfreeze), "--ema", "0"]
-    arguments += ["--init-from", str(before), "--steps", "2", "--validation", "0"]
-    assert run(photos, out, *arguments) == 0
-    (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
-    assert known.network.head == "regression"  # the trunk of a classifier
-    assert known.network.widths == old.config.widths
-    after = new.state_dict()
-    still = {
-        name: torch.equal(value, after[name])
-        for name, value in old.state_dict().items()
-        if name.endswith("weight") and not name.startswith("head.3")
-    }
-    assert not any(still[name] for name in still if name.startswith("blocks"))
-    encoder = [same for name, same in still.items() if name.startswith(("stem", "layers"))]
-    assert not any(encoder) if learns else all(encoder)
-
-
-def test_a_run_that_cannot_start_says_why_in_one_line(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out.safetensors"
-    missing = str(tmp_path / "missing.safetensors")
-    assert run(photos, out, "--init-from", missing) == 2
-    assert run(tmp_path, out) == 2
-    assert run(photos, out, "--side", "33") == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "training:" in line]
-    assert len(lines) == 3
-    assert missing in lines[0]
-
-
-def test_evaluation_prints_grey_each_network_and_the_truth(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    files = [str(weights("regression")), str(weights("classification"))]
-    few = tmp_path / "few"
-    few.mkdir()
-    shutil.copy(photos / "0.png", few)
-    shutil.copy(photos / "cut.jpg", few)
-    variants = ["--temperature", "0.3", "1", "--interpolated"]
-    assert evaluate.main([*files, "--photos", str(few), *variants]) == 0
-    printed = capsys.readouterr()
-    rows = [line.split("|")[1].strip() for line in printed.out.splitlines() if "|" in line]
-    networks = ["regression", "classification, T = 0.3", "classification, T = 1.0"]
-    interpolated = [f"{name}, interpolated" for name in networks]
-    assert rows[2:] == ["grey", *networks, *interpolated, "truth"]
-    for measure in ("PSNR", "ΔE00", "CF", "ΔCF", "AuC", "balanced AuC"):
-        assert f" {measure} |" in printed.out
-    assert "cut.jpg" in printed.err
-    assert evaluate.main(["nothing", "--photos", str(few)]) == 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from colorizer.unet import Head
 
@@ -28,9 +28,10 @@ class TrainConfig:
     """One run.
 
     Attributes:
-        head: "regression" or "classification".
+        head: "regression" or "classification"; or "same", that of the checkpoint to start from,
+            with all that belongs to it: its rebalancing, adjustment, huber, temperature and gain.
         side: side of the training crops, in pixels, a multiple of 32.
-        batch: photographs a step.
+        batch: photographs a step, in each process.
         steps: optimizer steps in all.
         chunk: steps between checkpoints, and between measurements on the held-out photographs.
         learning_rate: its peak; a linear warm-up leads there and a cosine back to nothing.
@@ -53,10 +54,14 @@ class TrainConfig:
         temperature: of the annealed mean that the checkpoint is served with (classification).
         chroma_gain: factor on ab that it is served with.
         validation: share of the photographs held out, by the hash of their content.
+        palest: colorfulness (M3) below which a photograph is not trained on, as it teaches pale
+            colours; held out it may be.
+        patience: chunks without a better loss on the held-out photographs until training stops
+            and takes the best weights; 0 for never.
         seed: of crops, order and initial weights.
     """
 
-    head: Head = "regression"
+    head: Head | Literal["same"] = "regression"
     side: int = 128
     batch: int = 16
     steps: int = 2000
@@ -78,6 +83,8 @@ class TrainConfig:
     temperature: float = 0.3
     chroma_gain: float = 1.0
     validation: float = 0.03
+    palest: float = 15.0
+    patience: int = 0
     seed: int = 0
 
     def override(self, values: Mapping[str, Any]) -> TrainConfig:
@@ -95,13 +102,20 @@ class TrainConfig:
             wanted = type(known[key])
             if not (isinstance(value, wanted) or (wanted is float and isinstance(value, int))):
                 raise BadConfig(f"{key} must be {wanted.__name__}, not {value!r}")
-            choices = get_args(get_type_hints(type(self))[key])
+            choices = _choices(get_type_hints(type(self))[key])
             if choices and value not in choices:
                 words = " or ".join(map(repr, choices))
                 raise BadConfig(f"{key} must be {words}, not {value!r}")
             if key == "side" and (value <= 0 or value % 32):
                 raise BadConfig(f"side must be a multiple of 32, not {value}")
         return replace(self, **values)
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words of a Literal, or of a union of them; none of another type."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(word for part in get_args(kind) for word in _choices(part))
 
 
 def read_preset(name: str) -> TrainConfig:

@@ -1,12 +1,9 @@
-"""Photographs in a folder -> what went in, a split, a prior, and crops of L and ab."""
+"""Photographs -> crops of L and ab, some of them degraded as old photographs are."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,83 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
-from colorizer import gamut, image, lab
+from colorizer import image, lab
 from training.config import TrainConfig
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+from training.photographs import Part, Photograph
 
 # A photograph without any |a| or |b| above this teaches nothing about colour (Zhang 2016).
 GREY_AB = 5.0
-
-
-@dataclass
-class Survey:
-    """What a folder holds: training and validation photographs, and those left out, with why."""
-
-    train: list[Path] = field(default_factory=list)
-    validation: list[Path] = field(default_factory=list)
-    skipped: dict[Path, str] = field(default_factory=dict)
-    prior: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(gamut.bins())))
-
-    def summary(self) -> str:
-        """One line for people."""
-        return (
-            f"{len(self.train)} photographs to train on, {len(self.validation)} held out, "
-            f"{len(self.skipped)} left out (broken or grey)"
-        )
-
-
-def find_photographs(folder: Path) -> list[Path]:
-    """List the photographs below a folder, sorted.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
-        raise FileNotFoundError(f"no photographs ({', '.join(sorted(SUFFIXES))}) below {folder}")
-    return found
-
-
-def survey(folder: Path, validation: float) -> Survey:
-    """Look at every photograph once: leave out the broken and the grey, split, count colours.
-
-    The split is by the hash of the content, so it survives renaming, and copies of a file fall on
-    the same side.
-
-    Raises:
-        FileNotFoundError: if no photograph of the folder can be trained on.
-    """
-    result = Survey()
-    paths = find_photographs(folder)
-    for path in tqdm(paths, desc="looking at photographs", file=sys.stderr, mininterval=2):
-        data = path.read_bytes()
-        try:
-            rgb = read_rgb(data)
-        except image.RequestError as error:
-            result.skipped[path] = str(error)
-            continue
-        ab = lab.rgb_to_lab(shrink(rgb, 64))[..., 1:]
-        if np.abs(ab).max() <= GREY_AB:
-            result.skipped[path] = "grey"
-            continue
-        if is_held_out(data, validation):
-            result.validation.append(path)
-        else:
-            result.train.append(path)
-            index = gamut.encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
-            result.prior += np.bincount(index, minlength=len(result.prior))
-    if not result.train:
-        raise FileNotFoundError(f"no colour photograph that can be read below {folder}")
-    result.prior /= result.prior.sum()
-    return result
-
-
-def is_held_out(data: bytes, share: float) -> bool:
-    """Tell from a file's content whether it belongs to the held-out share."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big") / 2**32 < share
 
 
 def read_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -108,23 +35,34 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
     The stream goes through all photographs in a new order each time round; order, crop and
     degradation follow from the seed and n alone, so a resumed run sees what it would have seen.
+    Each of several processes has a stream of its own, through its own part of the photographs.
     """
 
-    def __init__(self, paths: Sequence[Path], config: TrainConfig, augment: bool = True) -> None:
-        self.paths, self.config, self.augment = list(paths), config, augment
+    def __init__(
+        self,
+        photographs: Sequence[Photograph],
+        config: TrainConfig,
+        augment: bool = True,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.part = Part(photographs, rank, ranks)
+        self.photographs = list(self.part)
+        self.config, self.augment, self.rank, self.ranks = config, augment, rank, ranks
+        self._order: tuple[int, NDArray[np.intp]] = (-1, np.arange(0))
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.photographs)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        time_round, place = divmod(number, len(self.paths))
-        order = np.random.default_rng([self.config.seed, time_round]).permutation(len(self.paths))
-        path = self.paths[order[place] if self.augment else place]
-        rgb = read_rgb(path.read_bytes())
         side = self.config.side
         if not self.augment:
-            return to_tensors(shrink(rgb, side))
-        rng = np.random.default_rng([self.config.seed, number, 1])
+            return to_tensors(shrink(read_rgb(self.photographs[number].read_bytes()), side))
+        time_round, place = divmod(number, len(self.photographs))
+        if self._order[0] != time_round:
+            self._order = time_round, self.part.order(self.config.seed, time_round)
+        rgb = read_rgb(self.photographs[self._order[1][place]].read_bytes())
+        rng = np.random.default_rng([self.config.seed, number * self.ranks + self.rank, 1])
         lightness, ab = to_tensors(random_crop(rgb, side, self.config.crop, rng))
         if rng.random() < self.config.degrade:
             lightness = torch.from_numpy(degrade(lightness[0].numpy(), rng))[None]
@@ -172,9 +110,14 @@ def random_crop(
 
 
 def degrade(lightness: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Fade, blur, grain and compress (S, S) L, 0..100, as time, lenses and scanners do."""
-    x = lightness / 100
+    """Tone, fade, blur, grain and compress (S, S) L, 0..100, as time, lenses and scanners do."""
+    x: NDArray[Any] = lightness / 100
     x = x ** np.exp(rng.uniform(-0.4, 0.4))  # exposure
+    if rng.random() < 0.3:
+        x = tone(x, rng)
+    if rng.random() < 0.2:  # a flat negative, or a print in a dim light
+        middle = rng.uniform(0.35, 0.65)
+        x = middle + rng.uniform(0.3, 0.7) * (x - middle)
     low, high = rng.uniform(0, 0.2), rng.uniform(0.75, 1)  # faded blacks and whites
     x = low + (high - low) * x
     if rng.random() < 0.5:
@@ -187,3 +130,16 @@ def degrade(lightness: NDArray[np.float32], rng: np.random.Generator) -> NDArray
         file = cv2.imencode(".jpg", levels, quality)[1]
         x = np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.float32) / 255
     return np.asarray(np.clip(x, 0, 1) * 100, np.float32)
+
+
+def tone(x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """What sepia leaves of (S, S) L, 0..1: a print in brown on yellowed paper, taken as L again.
+
+    A toned print is coloured, but the network gets lightness alone; in it, toning is a curve:
+    paper that is no longer white, and silver that turned from black to brown.
+    """
+    ink = np.array([rng.uniform(20, 70), rng.uniform(10, 45), rng.uniform(0, 25)])
+    paper = np.array([rng.uniform(220, 255), rng.uniform(200, 240), rng.uniform(150, 215)])
+    steps = np.linspace(0, 1, 256)[:, None]
+    curve = lab.rgb_to_lightness(np.rint(ink + steps * (paper - ink)).astype(np.uint8)[None])[0]
+    return np.asarray(np.interp(x, steps[:, 0], curve / 100))

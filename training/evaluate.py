@@ -4,92 +4,176 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+import numpy as np
 from tqdm import tqdm
 
 import colorizer
-from colorizer import checkpoint, gamut
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Graph
-from colorizer.image import Picture, RequestError
-from colorizer.pipeline import Options, Pipeline, finish, prepare
-from training.data import find_photographs, is_held_out, read_rgb
-from training.metrics import Scores, UInt8
+from training import figures
+from training.methods import (
+    GREY,
+    Method,
+    Processes,
+    Result,
+    cores,
+    eager_pipeline,
+    evaluate,
+    pictures,
+)
+from training.photographs import find_photographs
+from training.survey import is_held_out
+
+SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
+DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4}  # of the table; 2 of the others
+
+ABSENT = (
+    "ΔCF is the difference of the mean CF of all pictures and of all truths, ΔCF each the mean of "
+    "each picture's own. In brackets: 95% bootstrap interval over photographs. The constant "
+    "colour is the mean ab of these photographs' own truth. FID and LPIPS are absent: they are "
+    "defined by other networks' weights, which are not at hand."
+)
 
 
-def eager_pipeline(weights: Path) -> Pipeline:
-    """Serve a checkpoint without exporting it: same pipeline, eager network.
+def methods_of(
+    graphs: Mapping[str, Graph],
+    sweep: Sequence[float] = SWEEP,
+    quick: bool = False,
+    interpolated: bool = False,
+) -> list[Method]:
+    """List the rows of a table: each network as it is served, then what else it can do.
 
-    Raises:
-        BadCheckpoint, FileNotFoundError: if it cannot be read.
+    Args:
+        graphs: by the checkpoint's name.
+        sweep: temperatures of the annealed mean to measure classifiers at.
+        quick: the networks as they are served, nothing else.
+        interpolated: also each network with its ab interpolated, without the guided filter.
     """
-    net, known = checkpoint.load(weights)
-    classes = net.config.head == "classification"
-    graph = Graph(
-        file="",
-        sha256="",
-        head=net.config.head,
-        side=net.config.side,
-        bins=tuple(map(tuple, gamut.bins().tolist())) if classes else (),
-        decoding=known.decoding,
-        temperature=known.temperature,
-        chroma_gain=known.chroma_gain,
-        max_error=0.0,
-        versions={},
-        provenance={},
-    )
-    return Pipeline(graph, torch.inference_mode()(net))
+    methods = [Method(name, name) for name in graphs]
+    for name, graph in graphs.items():
+        if interpolated:
+            methods.append(Method(f"{name}, interpolated", name, guided=False))
+        if graph.head == "classification" and not quick:
+            for decoding in ("mode", "mean", "sample"):
+                methods.append(Method(f"{name}, {decoding}", name, decoding=decoding))
+            for t in sweep:
+                at = Method(f"{name}, T = {t:g}", name, decoding="annealed-mean", temperature=t)
+                methods.append(at)
+    return methods
 
 
-INTERPOLATED = ", interpolated"  # ends the name of a pipeline that is measured without guidance
-
-
-def evaluate(pipelines: Mapping[str, Pipeline], paths: Sequence[Path]) -> dict[str, Scores]:
-    """Colorize each photograph's lightness and compare; "grey" is the photograph without colour.
-
-    Photographs that cannot be read are left out, and said so on stderr.
-    """
-    scores = {name: Scores() for name in ("grey", *pipelines)}
-    for path in tqdm(paths, desc="evaluating", file=sys.stderr, mininterval=2):
-        try:
-            truth = read_rgb(path.read_bytes())
-        except RequestError as error:
-            print(f"left out: {path}: {error}", file=sys.stderr)
-            continue
-        for name, score in scores.items():
-            guided = not name.endswith(INTERPOLATED)
-            score.add(colour_again(truth, pipelines.get(name), guided), truth)
-    return scores
-
-
-def colour_again(truth: UInt8, pipeline: Pipeline | None, guided: bool = True) -> UInt8:
-    """(H, W, 3) uint8 -> its lightness, coloured by a pipeline, or grey without one."""
-    side = pipeline.graph.side if pipeline else 32
-    prepared = prepare(Picture(truth), side)
-    if pipeline is None:
-        return finish(prepared.lightness, torch.zeros(2, side, side).numpy())
-    output = pipeline.run(prepared.small[None])
-    ab = pipeline.decode(output, Options())[0]
-    return finish(prepared.lightness, ab, pipeline.graph.chroma_gain, guided)
-
-
-def table(scores: Mapping[str, Scores]) -> str:
+def table(result: Result) -> str:
     """Format the measures as Markdown, with the truth's colorfulness in the last row."""
-    rows = {name: score.row() for name, score in scores.items()}
-    names = list(next(iter(rows.values())))
+    rows = {name: (score.row(), score.intervals()) for name, score in result.scores.items()}
+    names = list(next(iter(rows.values()))[0])
     lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for name, row in rows.items():
-        cells = [f"{row[n]:.4f}" if "AuC" in n else f"{row[n]:.2f}" for n in names]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    truth = next(iter(scores.values())).truth
-    cells = [f"{sum(truth) / len(truth):.2f}" if n == "CF" else "" for n in names]
+    for title, (values, limits) in rows.items():
+        cells = []
+        for name in names:
+            low, high = limits[name]
+            n = DIGITS.get(name, 2)
+            cells.append(f"{values[name]:.{n}f} ({low:.{n}f}–{high:.{n}f})")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    truth = {"CF": true_colorfulness(result), "CF (DDColor)": true_colorfulness(result, True)}
+    cells = [f"{truth[n]:.2f}" if n in truth else "" for n in names]
     lines.append(f"| truth | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def true_colorfulness(result: Result, ddcolor: bool = False) -> float:
+    """Mean colorfulness of the true pictures: M3, or DDColor's variant."""
+    seen = result.scores[GREY.name].pictures
+    return float(np.mean([p.ddcolor[1] if ddcolor else p.colorfulness[1] for p in seen]))
+
+
+def to_json(result: Result) -> str:
+    """All measures, their intervals, and each photograph's own, as JSON."""
+    methods = {
+        name: {
+            "measures": score.row(),
+            "intervals": score.intervals(),
+            "pictures": {k: np.round(v, 5).tolist() for k, v in score.per_picture().items()},
+        }
+        for name, score in result.scores.items()
+    }
+    truth = [p.colorfulness[1] for p in result.scores[GREY.name].pictures]
+    calibration = {n: figures.calibration_error(c) for n, c in result.calibration.items()}
+    document = {
+        "photographs": [str(path) for path in result.paths],
+        "left out": {str(path): why for path, why in result.left_out.items()},
+        "truth's CF": np.round(truth, 5).tolist(),
+        "calibration error": calibration,
+        "methods": methods,
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def report(folder: Path, result: Result, methods: Sequence[Method], processes: Processes) -> None:
+    """Write table.md, scores.json, the figures and the contact sheets into a folder."""
+    head = f"{len(result.paths)} photographs, {len(result.left_out)} left out"
+    (folder / "table.md").write_text(f"{head}\n\n{table(result)}\n\n{ABSENT}\n")
+    (folder / "scores.json").write_text(to_json(result) + "\n")
+    served = [m for m in methods if m.name == m.network]
+    histograms = {m.name: result.scores[m.name].chroma() for m in served}
+    figures.chroma(folder / "chroma.png", {**histograms, "truth": result.truth_chroma})
+    if result.calibration:
+        figures.calibration(folder / "calibration.png", result.calibration)
+    curves: dict[str, list[tuple[float, Mapping[str, float]]]] = {}
+    for m in methods:
+        t = 1.0 if m.decoding == "mean" else m.temperature
+        if m.network and t is not None:
+            curves.setdefault(m.network, []).append((t, result.scores[m.name].row()))
+    if curves:
+        figures.temperature(folder / "temperature.png", curves, true_colorfulness(result))
+    columns = [GREY, *served]
+    chosen = sheets(result, [m.name for m in served])
+    numbers = sorted({number for some in chosen.values() for number in some})
+    jobs = [(result.paths[number], columns) for number in numbers]
+    bar = tqdm(processes.each(pictures, jobs), "sheets", len(jobs), file=sys.stderr, mininterval=2)
+    made = dict(zip(numbers, bar, strict=True))
+    titles = [*(m.name for m in columns), "truth"]
+    for name, some in chosen.items():
+        texts = [f"{result.paths[i].name}   {differences(result, i, columns)}" for i in some]
+        rows = [(text, made[i]) for text, i in zip(texts, some, strict=True)]
+        figures.contact_sheet(folder / name, titles, rows)
+
+
+def differences(result: Result, number: int, methods: Sequence[Method]) -> str:
+    """One photograph's colour difference by each method, as text."""
+    values = [result.scores[m.name].pictures[number].delta_e for m in methods]
+    return "dE00: " + ", ".join(f"{value:.1f}" for value in values)
+
+
+def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str, list[int]]:
+    """Choose photographs by number: evenly spread ones, and each network's worst by ΔE00."""
+    count = len(result.paths)
+    spread = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
+    chosen = {"contact.jpg": spread.tolist()}
+    for name in networks:
+        errors = [picture.delta_e for picture in result.scores[name].pictures]
+        chosen[f"worst-{name.replace('/', '-')}.jpg"] = np.argsort(errors)[::-1][:rows].tolist()
+    return chosen
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside one, and move what is in it there at the end, if that comes."""
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        folder.mkdir(exist_ok=True)
+        for path in beside.iterdir():
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the table, every photograph's measures, figures and contact sheets",
+    )
     parser.add_argument(
         "--held-out",
         type=float,
@@ -108,7 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--temperature",
         type=float,
         nargs="+",
-        help="measure classification checkpoints at each of these instead of their own",
+        default=SWEEP,
+        help="temperatures to measure classifiers at, beside their own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="the networks as they are served, nothing else"
     )
     parser.add_argument(
         "--interpolated",
@@ -116,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="measure each without the guided filter too, which lets colour follow L's edges",
     )
     parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:
@@ -124,27 +218,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             paths = [p for p in paths if is_held_out(p.read_bytes(), options.held_out)]
         if options.limit:
             paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
-        pipelines = {path.stem: eager_pipeline(path) for path in options.checkpoint}
-        for name, pipeline in list(pipelines.items()):
-            if options.temperature and pipeline.graph.head == "classification":
-                del pipelines[name]
-                for t in options.temperature:
-                    graph = replace(pipeline.graph, temperature=t)
-                    pipelines[f"{name}, T = {t}"] = Pipeline(graph, pipeline.run)
-        if options.interpolated:
-            pipelines |= {name + INTERPOLATED: one for name, one in pipelines.items()}
-        scores = evaluate(pipelines, paths)
-    except (BadCheckpoint, FileNotFoundError) as error:
+        checkpoints = named(options.checkpoint)
+        graphs = {name: eager_pipeline(path).graph for name, path in checkpoints.items()}
+        methods = methods_of(graphs, options.temperature, options.quick, options.interpolated)
+        with Processes(checkpoints, min(options.workers, len(paths))) as processes:
+            result = evaluate(processes, methods, paths)
+            if options.out:
+                with written_whole(options.out) as folder:
+                    report(folder, result, methods, processes)
+    except (BadCheckpoint, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("evaluate: interrupted", file=sys.stderr)
         return 130
     if options.json:
-        print(json.dumps({name: score.row() for name, score in scores.items()}, indent=1))
+        print(to_json(result))
     else:
-        print(f"{len(scores['grey'].psnr)} photographs\n\n{table(scores)}")
+        print(f"{len(result.paths)} photographs\n\n{table(result)}\n\n{ABSENT}")
+    if options.out:
+        print(f"\nwrote {options.out}/: table, scores, figures, contact sheets")
     return 0
+
+
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name checkpoints by their files; files of one name by their folders too."""
+    stems = [path.stem for path in paths]
+    return {
+        path.stem if stems.count(path.stem) == 1 else str(path.with_suffix("")): path
+        for path in paths
+    }
 
 
 if __name__ == "__main__":

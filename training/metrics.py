@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000, rgb2lab
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.color import deltaE_ciede2000
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from colorizer import gamut
+from colorizer import gamut, lab
 from training.losses import rebalancing_weights
 
 UInt8 = NDArray[np.uint8]
+Float = NDArray[np.float64]
 
 THRESHOLDS = 151  # AuC's: ab errors of 0, 1 ... 150 (Zhang 2016, section 3.1)
+CHROMA_STEP = 2  # width of the chroma histogram's columns, in ab units
+CHROMA_COLUMNS = 67  # up to 134, which is more than sRGB holds
+DRAWS = 1000  # of the bootstrap
 
 
 def colorfulness(rgb: UInt8) -> float:
@@ -24,69 +29,191 @@ def colorfulness(rgb: UInt8) -> float:
     Source: Hasler, Suesstrunk 2003, "Measuring colourfulness in natural images", metric M3, on
     signed opponent channels.
     """
+    return _colorfulness(*_opponents(rgb))
+
+
+def ddcolor_colorfulness(rgb: UInt8) -> float:
+    """Measure colourfulness as DDColor's published figures do.
+
+    They take the opponent channels' absolute values first, so the number is another: a picture
+    half red, half cyan is as colourful here as one that is all red.
+
+    Source: Kang et al. 2023, "DDColor", the code published with it.
+    """
+    rg, yb = _opponents(rgb)
+    return _colorfulness(np.abs(rg), np.abs(yb))
+
+
+def _opponents(rgb: UInt8) -> tuple[Float, Float]:
     red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
-    rg, yb = red - green, (red + green) / 2 - blue
-    spread = np.hypot(rg.std(), yb.std())
-    return float(spread + 0.3 * np.hypot(rg.mean(), yb.mean()))
+    return red - green, (red + green) / 2 - blue
+
+
+def _colorfulness(rg: Float, yb: Float) -> float:
+    return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+
+
+class Truth:
+    """A photograph with known colours, and what every comparison with it needs."""
+
+    def __init__(self, rgb: UInt8) -> None:
+        self.rgb = rgb  # (H, W, 3)
+        self.lab = lab.rgb_to_lab(rgb)
+        ab = torch.from_numpy(np.ascontiguousarray(self.lab[..., 1:])).movedim(-1, 0)[None]
+        self.bins = gamut.encode(ab).numpy().ravel()  # (H * W,)
+        self.pixels = np.bincount(self.bins, minlength=len(gamut.bins()))  # (Q,)
+        self.colorfulness = colorfulness(rgb)
+        self.ddcolor = ddcolor_colorfulness(rgb)
+        self.chroma = chroma_histogram(self.lab)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One picture by one method, beside its truth.
+
+    Attributes:
+        psnr: over sRGB, in dB, at most 100.
+        ssim: over sRGB, in windows of 7 x 7, mean of the channels.
+        delta_e: mean CIEDE2000 difference.
+        colorfulness: M3 of the picture and of the truth.
+        ddcolor: DDColor's variant, of both.
+        credit: (Q,) by the bin of the true colour: its pixels' shares of the thresholds
+            0, 1 ... 150 that their ab error is within, summed.
+        pixels: (Q,) true pixels of each bin.
+        chroma: (CHROMA_COLUMNS,) pixels of the picture by chroma.
+    """
+
+    psnr: float
+    ssim: float
+    delta_e: float
+    colorfulness: tuple[float, float]
+    ddcolor: tuple[float, float]
+    credit: Float
+    pixels: NDArray[np.int64]
+    chroma: NDArray[np.int64]
+
+
+def measure(found: UInt8, truth: Truth) -> Measured:
+    """Compare a picture, (H, W, 3) uint8, with its truth."""
+    found_lab = lab.rgb_to_lab(found)
+    with np.errstate(divide="ignore"):
+        psnr = min(100.0, float(peak_signal_noise_ratio(truth.rgb, found)))
+    error = found_lab[..., 1:] - truth.lab[..., 1:]
+    level = np.minimum(np.ceil(np.hypot(error[..., 0], error[..., 1])), THRESHOLDS - 1).ravel()
+    return Measured(
+        psnr=psnr,
+        ssim=ssim(truth.rgb, found),
+        delta_e=float(deltaE_ciede2000(truth.lab, found_lab).mean(dtype=np.float64)),
+        colorfulness=(colorfulness(found), truth.colorfulness),
+        ddcolor=(ddcolor_colorfulness(found), truth.ddcolor),
+        credit=np.bincount(
+            truth.bins, weights=(THRESHOLDS - level) / THRESHOLDS, minlength=len(truth.pixels)
+        ).astype(np.float64),
+        pixels=truth.pixels,
+        chroma=chroma_histogram(found_lab),
+    )
+
+
+def ssim(truth: UInt8, found: UInt8) -> float:
+    """Measure structural similarity, 1 for the same picture.
+
+    Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
+    similarity", as scikit-image has it by default; float32 gives it to 6 digits in half the time.
+    """
+    pictures = truth.astype(np.float32), found.astype(np.float32)
+    window = min(7, *(side - (side + 1) % 2 for side in truth.shape[:2]))  # odd, and inside
+    return float(structural_similarity(*pictures, channel_axis=-1, data_range=255, win_size=window))
+
+
+def chroma_histogram(planes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Count the pixels of (H, W, 3) Lab by chroma, CHROMA_STEP units a column."""
+    column = (np.hypot(planes[..., 1], planes[..., 2]) / CHROMA_STEP).astype(np.int64)
+    return np.bincount(np.minimum(column, CHROMA_COLUMNS - 1).ravel(), minlength=CHROMA_COLUMNS)
 
 
 @dataclass
 class Scores:
-    """Measures of one method, gathered picture by picture.
+    """Measures of one method over photographs, with intervals.
 
-    Attributes:
-        psnr: of each picture, over sRGB, in dB.
-        delta_e: of each picture, the mean CIEDE2000 difference.
-        colourfulness: of each picture.
-        truth: colorfulness of each true picture.
-        errors: (Q, THRESHOLDS) pixels by their true colour's bin and their ab error, rounded up.
+    What belongs to a picture is averaged over the pictures; AuC is over all pixels. A bootstrap
+    over pictures gives each measure's interval: pixels of one picture are far from independent.
     """
 
-    psnr: list[float] = field(default_factory=list)
-    delta_e: list[float] = field(default_factory=list)
-    colourfulness: list[float] = field(default_factory=list)
-    truth: list[float] = field(default_factory=list)
-    errors: NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros((len(gamut.bins()), THRESHOLDS), np.int64)
-    )
+    pictures: list[Measured] = field(default_factory=list)
 
-    def add(self, found: UInt8, truth: UInt8) -> None:
-        """Take in one picture and its truth, both (H, W, 3) uint8."""
-        found_lab, true_lab = rgb2lab(found), rgb2lab(truth)
-        with np.errstate(divide="ignore"):
-            self.psnr.append(min(100.0, float(peak_signal_noise_ratio(truth, found))))
-        self.delta_e.append(float(deltaE_ciede2000(true_lab, found_lab).mean()))
-        self.colourfulness.append(colorfulness(found))
-        self.truth.append(colorfulness(truth))
-        ab = torch.from_numpy(true_lab[..., 1:].astype(np.float32)).movedim(-1, 0)[None]
-        index = gamut.encode(ab).numpy().ravel()
-        error = np.hypot(*np.moveaxis(found_lab[..., 1:] - true_lab[..., 1:], -1, 0)).ravel()
-        level = np.minimum(np.ceil(error).astype(np.int64), THRESHOLDS - 1)
-        counts = np.bincount(index * THRESHOLDS + level, minlength=self.errors.size)
-        self.errors += counts.reshape(self.errors.shape)
+    def per_picture(self) -> dict[str, Float]:
+        """The measures that a picture has by itself, each (N,)."""
+        found, true = np.array([p.colorfulness for p in self.pictures]).reshape(-1, 2).T
+        return {
+            "PSNR": np.array([p.psnr for p in self.pictures]),
+            "SSIM": np.array([p.ssim for p in self.pictures]),
+            "ΔE00": np.array([p.delta_e for p in self.pictures]),
+            "CF": found,
+            "ΔCF each": np.abs(found - true),
+            "CF (DDColor)": np.array([p.ddcolor[0] for p in self.pictures]),
+        }
 
-    def auc(self, balanced: bool = False) -> float:
-        """Share of pixels within an ab error of t, averaged over t = 0...150.
+    def statistics(self) -> dict[str, Callable[[Float], Float]]:
+        """Every measure, as a function of how often each picture counts: (R, N) -> (R,).
 
-        Args:
-            balanced: weigh pixels by the inverse of their colour's share of all true pixels,
-                smoothed (Zhang 2016, section 3.1: equation 4 with lambda = 0).
+        ΔCF is the difference of the mean colorfulness of all pictures and of all truths, as
+        published tables have it: pictures too pale and too loud cancel. "ΔCF each" is the mean of
+        each picture's own absolute difference: there they do not.
         """
-        errors = self.errors.astype(np.float64)
-        if balanced:
-            prior = errors.sum(axis=1) / errors.sum()
-            errors *= rebalancing_weights(prior, mix=0).numpy()[:, None]
-        within = errors.sum(axis=0).cumsum()
-        return float((within / within[-1]).mean())
+        values = self.per_picture()
+        off = np.subtract(*np.array([p.colorfulness for p in self.pictures]).T)
+        credit = np.array([p.credit for p in self.pictures])  # (N, Q)
+        pixels = np.array([p.pixels for p in self.pictures], np.float64)
+
+        def mean_of(measured: Float) -> Callable[[Float], Float]:
+            return lambda counts: np.asarray(counts @ measured / counts.sum(axis=1))
+
+        def auc(counts: Float) -> Float:
+            return np.asarray((counts @ credit).sum(axis=1) / (counts @ pixels).sum(axis=1))
+
+        def balanced(counts: Float) -> Float:
+            return np.array(
+                [balanced_auc(c, p) for c, p in zip(counts @ credit, counts @ pixels, strict=True)]
+            )
+
+        found = {name: mean_of(measured) for name, measured in values.items()}
+        found["ΔCF"] = lambda counts: np.abs(mean_of(off)(counts))
+        names = ("PSNR", "SSIM", "ΔE00", "CF", "ΔCF", "ΔCF each", "CF (DDColor)")
+        return {name: found[name] for name in names} | {"AuC": auc, "balanced AuC": balanced}
 
     def row(self) -> dict[str, float]:
-        """All measures: means over the pictures; AuC over all pixels."""
-        cf, truth = np.array(self.colourfulness), np.array(self.truth)
-        return {
-            "PSNR": float(np.mean(self.psnr)),
-            "ΔE00": float(np.mean(self.delta_e)),
-            "CF": float(cf.mean()),
-            "ΔCF": float(abs(cf.mean() - truth.mean())),
-            "AuC": self.auc(),
-            "balanced AuC": self.auc(balanced=True),
+        """All measures."""
+        once = np.ones((1, len(self.pictures)))
+        return {name: float(of(once)[0]) for name, of in self.statistics().items()}
+
+    def intervals(self, draws: int = DRAWS) -> dict[str, tuple[float, float]]:
+        """95% interval of each measure: percentiles over resampled pictures.
+
+        The draws are the same for every method measured on as many pictures, so that intervals
+        of two methods move together.
+
+        Source: Efron, Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+        """
+        n = len(self.pictures)
+        counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws).astype(float)
+        low_high = {
+            name: np.percentile(of(counts), (2.5, 97.5)) for name, of in self.statistics().items()
         }
+        return {name: (float(low), float(high)) for name, (low, high) in low_high.items()}
+
+    def chroma(self) -> NDArray[np.int64]:
+        """(CHROMA_COLUMNS,) pixels of all pictures by chroma."""
+        return np.asarray(np.sum([p.chroma for p in self.pictures], axis=0), np.int64)
+
+
+def balanced_auc(credit: Float, pixels: Float) -> float:
+    """Weigh pixels by the inverse of their colour's share of all true pixels, smoothed.
+
+    Args:
+        credit: (Q,) of `Measured`, summed over pictures.
+        pixels: (Q,) likewise.
+
+    Source: Zhang 2016, section 3.1: the weights of equation 4 with lambda = 0.
+    """
+    weights = rebalancing_weights(pixels / pixels.sum(), mix=0).numpy().astype(np.float64)
+    return float(weights @ credit / (weights @ pixels))

@@ -3,128 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import sys
 import time
 import warnings
 from argparse import BooleanOptionalAction
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 import colorizer
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import BadCheckpoint, Checkpoint
 from colorizer.unet import UNet, UNetConfig, torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
-from training.data import Crops, Stream, Survey, survey
-from training.losses import classification_loss, rebalancing_weights, regression_loss
+from training.module import Colorization
+from training.survey import survey, write_report
 
 # config's names -> Lightning's
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-
-
-class Colorization(lightning.LightningModule):
-    """The network in training: its loss, its optimizer, its stream of crops.
-
-    The encoder's weights stand still until step `unfreeze`, for good at `encoder_rate` 0; its
-    batch norm may measure its statistics anew.
-    """
-
-    def __init__(self, config: TrainConfig, net: UNet, photographs: Survey, workers: int) -> None:
-        super().__init__()
-        self.config, self.net, self.photographs, self.workers = config, net, photographs, workers
-        # About 1.3 times as fast, on CPU and GPU; missing in torch's types.
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for module in net.encoder:
-            module.requires_grad_(config.encoder_rate > 0)
-        weights = rebalancing_weights(photographs.prior, config.rebalance)
-        self.register_buffer("weights", weights, persistent=False)
-        self.train()
-
-    def train(self, mode: bool = True) -> Colorization:
-        """Switch modes; an encoder that does not adapt stays in evaluation mode."""
-        super().train(mode)
-        for module in self.net.encoder:
-            module.train(mode and self.config.adapt_norm)
-        return self
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, 1, S, S) L and (B, 2, S, S) ab -> scalar, taken at the decoder's own S/2."""
-        lightness, ab = batch
-        config = self.config
-        learns = config.encoder_rate > 0 and self.global_step >= config.unfreeze
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            features = self.net.encode(lightness.contiguous(memory_format=torch.channels_last))
-        output = self.net.decode(features).float()
-        ab = torch.nn.functional.avg_pool2d(ab, 2)
-        weights: Tensor = self.get_buffer("weights")
-        if config.head == "classification":
-            return classification_loss(output, ab, weights, config.adjustment)
-        return regression_loss(output, ab, weights, config.huber)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """One optimizer step."""
-        loss = self.loss(batch)
-        self.log("loss", loss, prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Measure the held-out photographs."""
-        self.log("validation", self.loss(batch), prog_bar=True, batch_size=len(batch[0]))
-
-    def configure_optimizers(self) -> Any:
-        """AdamW; warm-up, then a cosine to nothing; the encoder joins in later, and lower."""
-        config = self.config
-        encoder = [p for module in self.net.encoder for p in module.parameters()]
-        known = {id(p) for p in encoder}
-        groups = [[p for p in self.net.parameters() if id(p) not in known]]
-        if config.encoder_rate > 0:
-            groups.append(encoder)
-        optimizer = torch.optim.AdamW(
-            [{"params": group} for group in groups],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
-
-        def rate(step: int, start: int = 0) -> float:
-            warm = min(1.0, max(0, step + 1 - start) / max(1, config.warmup))
-            return warm * (1 + math.cos(math.pi * min(1.0, step / config.steps))) / 2
-
-        def encoder_rate(step: int) -> float:
-            return config.encoder_rate * rate(step, config.unfreeze)
-
-        rates: list[Callable[[int], float]] = [rate, encoder_rate]
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates[: len(groups)])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The next chunk of the stream; asked for anew at each chunk."""
-        done = self.trainer.global_step
-        steps = min(self.config.chunk, self.config.steps - done)
-        return DataLoader(
-            Crops(self.photographs.train, self.config),
-            batch_size=self.config.batch,
-            sampler=Stream(done * self.config.batch, steps * self.config.batch),
-            num_workers=self.workers,
-        )
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The held-out photographs, whole, not degraded."""
-        crops = Crops(self.photographs.validation, self.config, augment=False)
-        return DataLoader(crops, batch_size=self.config.batch, num_workers=self.workers)
 
 
 def fastest_precision() -> str:
@@ -147,6 +59,8 @@ def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path |
         BadCheckpoint, FileNotFoundError, ValueError: if a file does not fit.
     """
     torch.manual_seed(config.seed)
+    if config.head == "same":
+        raise BadConfig("head = same is the head of a checkpoint: name one with --init-from")
     network = UNetConfig(head=config.head, bins=len(gamut.bins()))
     if init_from is not None:
         other, before = checkpoint.load(init_from)
@@ -164,6 +78,87 @@ def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path |
     return net
 
 
+# What a fine-tuned network keeps of the run that it comes from.
+INHERITED = ("rebalance", "adjustment", "huber")
+
+
+def inherit(config: TrainConfig, init_from: Path | None) -> tuple[TrainConfig, Checkpoint | None]:
+    """Replace head = "same" by the head, knobs and losses of a checkpoint; give its header too.
+
+    Raises:
+        BadConfig: if there is no checkpoint to take them from.
+        BadCheckpoint, FileNotFoundError: if it cannot be read.
+    """
+    if config.head != "same":
+        return config, None
+    if init_from is None:
+        raise BadConfig(
+            "head = same is the head of a checkpoint: name one, "
+            "as --init-from model_store/regression.safetensors"
+        )
+    _, before = checkpoint.load(init_from)
+    run = before.provenance.get("config", {})
+    config = replace(
+        config,
+        head=before.network.head,
+        temperature=before.temperature,
+        chroma_gain=before.chroma_gain,
+        **{key: run[key] for key in INHERITED if key in run},
+    )
+    return config, before
+
+
+def launched() -> tuple[int, int, int]:
+    """What torchrun said: rank of this process, processes in all, processes on this machine."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    rank, ranks, here = (
+        int(os.environ.get(name, default)) for name, default in zip(names, "011", strict=True)
+    )
+    return rank, ranks, here
+
+
+def make_trainer(config: TrainConfig, state: Path, held_out: bool) -> lightning.Trainer:
+    """Configure Lightning: one process, or those that torchrun started, on any machines."""
+    _, ranks, here = launched()
+    precision = fastest_precision() if config.precision == "auto" else config.precision
+    callbacks: list[Callback] = [
+        EMAWeightAveraging(decay=config.ema),
+        ModelCheckpoint(dirpath=state, filename="last", enable_version_counter=False),
+        TQDMProgressBar(refresh_rate=10),
+    ]
+    if config.patience:
+        if not held_out:
+            raise BadConfig("patience needs held-out photographs: raise validation above 0")
+        callbacks += [
+            EarlyStopping("validation", patience=config.patience),
+            ModelCheckpoint(
+                dirpath=state,
+                filename="best",
+                monitor="validation",
+                enable_version_counter=False,
+            ),
+        ]
+    options: dict[str, Any] = {}
+    if ranks > 1:
+        # The encoder gets no gradient until it joins in: others must not wait for it.
+        options["strategy"] = DDPStrategy(find_unused_parameters=True)
+        options["devices"], options["num_nodes"] = here, ranks // here
+    return lightning.Trainer(
+        max_steps=config.steps,
+        precision=PRECISIONS[precision],
+        gradient_clip_val=config.clip,
+        logger=TensorBoardLogger(state, name="", version=""),
+        callbacks=callbacks,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,  # each process has its own part already
+        limit_val_batches=None if held_out else 0,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        **options,
+    )
+
+
 def train(
     config: TrainConfig,
     photos: Path,
@@ -176,63 +171,76 @@ def train(
 ) -> Path:
     """Train and write `out`, a checkpoint; a run's state lies beside it in `out`.run/.
 
-    With `resume`, continue from the state that an interrupted run left.
+    With `resume`, continue from the state that an interrupted run left. Under torchrun, each
+    process trains on its own part, and the first one writes.
     """
     state = out.with_suffix(".run")
     last = state / "last.ckpt"
-    found = survey(photos, config.validation)
-    print(found.summary(), flush=True)
-    for path, why in list(found.skipped.items())[:20]:
-        print(f"  left out: {path}: {why}")
-    net = initial_network(config, encoder, None if resume and last.exists() else init_from)
+    rank, ranks, _ = launched()
+    config, before = inherit(config, init_from)
+    found = survey(photos, config.validation, config.palest)
+    if rank == 0:
+        print(found.summary(), flush=True)
+        write_report(state, found)
+        print(f"  figures and the list of those left out: {state}/", flush=True)
+    if before is not None and "prior" in before.provenance:
+        # The colours of the many photographs behind it, not of the few at hand.
+        found.prior = np.array(before.provenance["prior"], np.float64)
+    continued = resume and last.exists()
+    net = initial_network(config, encoder, init_from)
     model = Colorization(config, net, found, workers)
-    gpu = torch.cuda.is_available()
-    precision = fastest_precision() if config.precision == "auto" else config.precision
+    trainer = make_trainer(config, state, bool(found.validation))
     started = time.time()
-    trainer = lightning.Trainer(
-        max_steps=config.steps,
-        precision=PRECISIONS[precision],
-        gradient_clip_val=config.clip,
-        logger=TensorBoardLogger(state, name="", version=""),
-        callbacks=[
-            EMAWeightAveraging(decay=config.ema),
-            ModelCheckpoint(dirpath=state, filename="last", enable_version_counter=False),
-            TQDMProgressBar(refresh_rate=10),
-        ],
-        reload_dataloaders_every_n_epochs=1,
-        limit_val_batches=None if found.validation else 0,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        log_every_n_steps=10,
-    )
-    trainer.fit(model, ckpt_path=last if resume and last.exists() else None)
-    if trainer.global_step < config.steps:
+    trainer.fit(model, ckpt_path=last if continued else None)
+    stopped = trainer.early_stopping_callback
+    early = stopped is not None and stopped.stopped_epoch > 0
+    if trainer.global_step < config.steps and not early:
         raise KeyboardInterrupt
-    losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
-    provenance = {
-        "photographs": len(found.train),
-        "config": asdict(config),
-        "init_from": init_from.name if init_from else None,
-        "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
-        "losses": losses,
-        "minutes": round((time.time() - started) / 60),
-        "precision": precision,
-        "device": torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU cores",
-        "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
-        "licence": licence,
-    }
-    checkpoint.save(
-        out,
-        model.net,
-        Checkpoint(
+    if config.patience:
+        best = torch.load(state / "best.ckpt", map_location="cpu", weights_only=False)
+        model.load_state_dict(best["state_dict"])
+    if rank == 0:
+        minutes = round((time.time() - started) / 60)
+        losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
+        origin = {
+            "init_from": init_from.name if init_from else None,
+            "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
+            "licence": licence,
+        }
+        if before is not None:
+            origin["encoder"] = str(before.provenance.get("encoder", ""))
+            origin["licence"] = licence or str(before.provenance.get("licence", ""))
+        provenance = {
+            "photographs": len(found.train),
+            "config": asdict(config),
+            **origin,
+            "losses": losses,
+            "minutes": minutes,
+            "steps": trainer.global_step,
+            "processes": ranks,
+            "precision": str(trainer.precision),
+            "device": device(),
+            "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
+            "prior": [float(f"{share:.4g}") for share in found.prior],
+        }
+        decoding = {"decoding": before.decoding} if before else {}
+        header = Checkpoint(
             network=net.config,
             temperature=config.temperature,
             chroma_gain=config.chroma_gain,
             provenance=provenance,
-        ),
-    )
-    print(f"wrote {out}: {config.steps} steps, {losses}")
+            **decoding,
+        )
+        checkpoint.save(out, model.net, header)
+        print(f"wrote {out}: {trainer.global_step} steps, {losses}")
     return out
+
+
+def device() -> str:
+    """What this run computes on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} CPU cores"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -241,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     presets = sorted(p.stem for p in PRESETS.glob("*.toml"))
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("--preset", required=True, help=f"{', '.join(presets)}, or a .toml file")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
+    )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument(
         "--encoder",
@@ -269,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {key: value for key, value in overrides.items() if value is not None}
         )
         train(config, **options)
-    except (BadConfig, BadCheckpoint, FileNotFoundError, ValueError) as error:
+    except (BadConfig, BadCheckpoint, OSError, ValueError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

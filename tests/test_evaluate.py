@@ -1,0 +1,292 @@
+"""The measures, and the command that measures checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.metrics import structural_similarity
+
+from colorizer import gamut, lab
+from colorizer.unet import Head
+from tests.support import coloured, encoded, opened
+from training import evaluate, figures
+from training.methods import Colours, Method, Processes, eager_pipeline
+from training.metrics import (
+    THRESHOLDS,
+    Measured,
+    Scores,
+    Truth,
+    chroma_histogram,
+    colorfulness,
+    ddcolor_colorfulness,
+    measure,
+    ssim,
+)
+
+QUIET = ["--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photographs and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(3):
+        (folder / f"{seed}.png").write_bytes(encoded(coloured(seed, 60 + seed, 70)))
+    (folder / "cut.jpg").write_bytes(encoded(coloured(3), "JPEG")[:500])
+    return folder
+
+
+# --- measures
+
+
+def test_colorfulness_is_hasslers() -> None:
+    rgb = np.zeros((1, 2, 3), np.uint8)
+    rgb[0, 0] = (200, 100, 50)  # rg 100, yb 100
+    rgb[0, 1] = (100, 200, 250)  # rg -100, yb -100
+    assert colorfulness(rgb) == pytest.approx(np.hypot(100, 100))
+    assert ddcolor_colorfulness(rgb) == pytest.approx(0.3 * np.hypot(100, 100))
+    rgb[0, 1] = rgb[0, 0]
+    assert colorfulness(rgb) == pytest.approx(0.3 * np.hypot(100, 100))
+    assert ddcolor_colorfulness(rgb) == colorfulness(rgb)
+    assert colorfulness(np.full((4, 4, 3), 90, np.uint8)) == 0
+
+
+def test_measures_are_scikit_images_to_the_printed_digits() -> None:
+    truth, found = coloured(1, 90, 120), coloured(2, 90, 120)
+    rng = np.random.default_rng(0)
+    near = np.clip(truth + rng.normal(0, 8, truth.shape), 0, 255).astype(np.uint8)
+    for other in (found, near):
+        measured = measure(other, Truth(truth))
+        expected = deltaE_ciede2000(rgb2lab(truth), rgb2lab(other)).mean()
+        assert measured.delta_e == pytest.approx(expected, abs=0.0005)
+        expected = structural_similarity(truth, other, channel_axis=-1)
+        assert measured.ssim == pytest.approx(expected, abs=0.00005)
+
+
+def test_a_picture_smaller_than_a_window_has_a_similarity() -> None:
+    small = coloured(0, 4, 9)
+    assert ssim(small, small) == pytest.approx(1)
+
+
+def test_the_truth_scores_best() -> None:
+    row = Scores([measure(coloured(seed), Truth(coloured(seed))) for seed in (1, 2)]).row()
+    assert row["ΔE00"] == row["ΔCF"] == row["ΔCF each"] == 0
+    assert row["AuC"] == row["balanced AuC"] == pytest.approx(1)
+    assert row["SSIM"] == pytest.approx(1)
+    assert row["PSNR"] == 100
+
+
+def measured(
+    cf: tuple[float, float] = (0, 0), delta_e: float = 0, **counts: list[tuple[int, float, int]]
+) -> Measured:
+    """A picture of known measures; counts: errors=[(bin, ab error, pixels), ...]."""
+    credit, pixels = np.zeros(261), np.zeros(261, np.int64)
+    for index, error, number in counts.get("errors", [(0, 0, 1)]):
+        credit[index] += number * (THRESHOLDS - np.ceil(error)) / THRESHOLDS
+        pixels[index] += number
+    return Measured(0, 0, delta_e, cf, (0, 0), credit, pixels, np.zeros(67, np.int64))
+
+
+def test_pale_and_loud_pictures_cancel_in_one_difference_of_colourfulness_only() -> None:
+    row = Scores([measured((10, 30)), measured((50, 30))]).row()
+    assert row["CF"] == 30
+    assert row["ΔCF"] == 0
+    assert row["ΔCF each"] == 20
+
+
+def test_auc_of_one_known_error_is_its_closed_form() -> None:
+    # A grey truth of one pixel, and one that is 30 ab units off.
+    light = np.full((8, 8), 50, np.float32)
+    true = lab.lab_to_rgb(light, np.zeros((8, 8, 2), np.float32))
+    found = lab.lab_to_rgb(light, np.broadcast_to(np.float32([18, 24]), (8, 8, 2)))
+    error = np.hypot(*(rgb2lab(found) - rgb2lab(true))[0, 0, 1:])
+    assert error == pytest.approx(30, abs=0.5)
+    row = Scores([measure(found, Truth(true))]).row()
+    assert row["AuC"] == pytest.approx((THRESHOLDS - np.ceil(error)) / THRESHOLDS)
+    assert row["balanced AuC"] == pytest.approx(row["AuC"])
+
+
+def test_balanced_auc_counts_rare_colours_as_much_as_common_ones() -> None:
+    far = [int(gamut.encode(torch.tensor([a, 0.0]).view(1, 2, 1, 1))) for a in (-60, 60)]
+    common_right, rare_wrong = (far[0], 0.0, 9000), (far[1], 150.0, 1000)
+    row = Scores([measured(errors=[common_right, rare_wrong])]).row()
+    right, wrong = 1.0, 1 / THRESHOLDS
+    assert row["AuC"] == pytest.approx(0.9 * right + 0.1 * wrong, abs=0.001)
+    # Not exactly half: bins at the gamut's edge have fewer neighbours to smooth over.
+    assert row["balanced AuC"] == pytest.approx(0.5 * right + 0.5 * wrong, abs=0.1)
+
+
+def test_intervals_are_those_of_the_normal_distribution_where_it_holds() -> None:
+    values = np.random.default_rng(3).normal(10, 2, 400)
+    scores = Scores([measured(delta_e=float(value)) for value in values])
+    low, high = scores.intervals()["ΔE00"]
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+
+
+def test_each_measure_has_an_interval_around_it() -> None:
+    pairs = [(coloured(seed), coloured(seed + 20)) for seed in range(6)]
+    scores = Scores([measure(found, Truth(true)) for found, true in pairs])
+    row, intervals = scores.row(), scores.intervals(200)
+    assert list(row) == list(intervals)
+    for name in row.keys() - {"ΔCF"}:  # which the absolute value folds at 0
+        assert intervals[name][0] < row[name] < intervals[name][1], name
+
+
+def test_the_chroma_histogram_counts_every_pixel_in_its_column() -> None:
+    planes = np.zeros((2, 2, 3), np.float32)
+    planes[0, 0, 1:] = (3, 4)  # chroma 5
+    planes[0, 1, 1:] = (300, 400)
+    counts = chroma_histogram(planes)
+    assert (counts[0], counts[2], counts[-1], counts.sum()) == (2, 1, 1, 4)
+
+
+def test_the_calibration_error_is_the_mean_gap() -> None:
+    counts = np.array([[0, 0, 0], [10, 2, 5], [30, 27, 21]], float)  # gaps of 0.3 and 0.2
+    assert figures.calibration_error(counts) == pytest.approx(0.25 * 0.3 + 0.75 * 0.2)
+
+
+# --- methods
+
+
+def test_a_flipped_method_is_the_mean_with_the_mirrored_photograph(
+    weights: Callable[[Head], Path],
+) -> None:
+    pipeline = eager_pipeline(weights("regression"))
+    rgb = coloured(0)
+    one, other = (Colours(p, {"net": pipeline}) for p in (rgb, rgb[:, ::-1].copy()))
+    assert not torch.equal(one.output("net"), other.output("net").flip(-1))
+    both = one.output("net", flipped=True)
+    assert torch.allclose(both, other.output("net", flipped=True).flip(-1), atol=1e-3)
+
+
+def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None:
+    colours = Colours(coloured(0), {"net": eager_pipeline(weights("classification"))})
+    served = colours.colour(Method("", "net"))
+    others = [
+        Method("", "net", decoding="mode"),
+        Method("", "net", temperature=2.0),
+        Method("", "net", chroma_gain=2.0),
+        Method("", "net", guided=False),
+        Method("", "net", flipped=True),
+        Method("grey"),
+    ]
+    assert all((colours.colour(method) != served).any() for method in others)
+    red = lab.rgb_to_lab(colours.colour(Method("", ab=(20.0, 10.0))))
+    assert np.median(red[..., 1:], axis=(0, 1)) == pytest.approx([20, 10], abs=0.5)
+
+
+# --- the command
+
+
+def rows_of(text: str) -> list[str]:
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+
+
+def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = [str(weights("regression")), str(weights("classification"))]
+    variants = ["--temperature", "0.2", "1", "--interpolated", *QUIET]
+    out = tmp_path / "report"
+    assert evaluate.main([*files, "--photos", str(photos), *variants, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    rows = rows_of(printed.out)
+    constant = rows.pop(1)
+    assert constant.startswith("constant colour (")
+    classes = ["mode", "mean", "sample", "T = 0.2", "T = 1"]
+    assert rows == [
+        "grey",
+        "regression",
+        "classification",
+        "regression, interpolated",
+        "classification, interpolated",
+        *(f"classification, {name}" for name in classes),
+        "truth",
+    ]
+    for name in ("PSNR", "SSIM", "ΔE00", "CF", "ΔCF", "ΔCF each", "CF (DDColor)", "AuC"):
+        assert f" {name} |" in printed.out
+    assert "FID and LPIPS are absent" in printed.out
+    assert "cut.jpg" in printed.err
+
+    assert rows_of((out / "table.md").read_text()) == rows_of(printed.out)
+    document = json.loads((out / "scores.json").read_text())
+    assert len(document["photographs"]) == 3
+    grey = document["methods"]["grey"]
+    assert np.mean(grey["pictures"]["ΔE00"]) == pytest.approx(grey["measures"]["ΔE00"], abs=1e-4)
+    low, high = grey["intervals"]["ΔE00"]
+    assert low <= grey["measures"]["ΔE00"] <= high
+    pictures = {path.name: opened(path.read_bytes()) for path in out.glob("*.[jp][pn]g")}
+    assert set(pictures) == {
+        "calibration.png",
+        "chroma.png",
+        "temperature.png",
+        "contact.jpg",
+        "worst-regression.jpg",
+        "worst-classification.jpg",
+    }
+    sheet = pictures["contact.jpg"]
+    assert sheet.width == 4 * figures.CELL  # grey, two networks, truth
+    assert not list(tmp_path.glob(".report*"))
+
+
+def test_the_constant_colour_is_the_mean_of_the_truths(tmp_path: Path) -> None:
+    shades = [(200, 60, 60), (60, 200, 60), (90, 90, 90)]
+    for i, shade in enumerate(shades):
+        (tmp_path / f"{i}.png").write_bytes(encoded(np.full((40, 40, 3), shade, np.uint8)))
+    with Processes({}) as processes:
+        result = evaluate.evaluate(processes, [], sorted(tmp_path.iterdir()))
+    a, b = rgb2lab(np.array([shades], np.uint8))[0, :, 1:].mean(axis=0)
+    assert list(result.scores) == ["grey", f"constant colour ({a:.1f}, {b:.1f})"]
+
+
+def test_two_processes_measure_what_one_does(photos: Path, weights: Callable[[Head], Path]) -> None:
+    checkpoints = {"net": weights("regression")}
+    paths = sorted(photos.iterdir())
+    found = []
+    for workers in (1, 2):
+        with Processes(checkpoints, workers) as processes:
+            found.append(evaluate.evaluate(processes, [Method("net", "net")], paths))
+    one, two = (result.scores["net"].row() for result in found)
+    assert one == pytest.approx(two, abs=1e-4)
+    assert found[0].left_out == found[1].left_out
+
+
+def test_worst_cases_come_worst_first(photos: Path) -> None:
+    with Processes({}) as processes:
+        result = evaluate.evaluate(processes, [], sorted(photos.glob("*.png")))
+    worst = evaluate.sheets(result, ["grey"])["worst-grey.jpg"]
+    errors = [result.scores["grey"].pictures[i].delta_e for i in worst]
+    assert errors == sorted(errors, reverse=True)
+    assert len(errors) == 3
+
+
+def test_evaluation_that_cannot_start_says_why_in_one_line(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate.main(["nothing", "--photos", str(photos), *QUIET]) == 2
+    assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2
+    shutil.copy(photos / "cut.jpg", tmp_path)
+    assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "evaluate:" in line]
+    assert "no checkpoint at nothing" in lines[0]
+    assert "no photographs" in lines[1]
+    assert "none of the photographs can be read" in lines[2]
+
+
+def test_checkpoints_of_one_name_are_told_apart_by_their_folders() -> None:
+    paths = [Path("a/net.safetensors"), Path("b/net.safetensors"), Path("b/other.safetensors")]
+    assert list(evaluate.named(paths)) == ["a/net", "b/net", "other"]

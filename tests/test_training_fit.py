@@ -1,0 +1,124 @@
+"""Knobs fitted on photographs that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import soft_encode
+from colorizer import checkpoint
+from colorizer.unet import Head
+from training import fit
+from training.methods import Method
+from training.metrics import Measured, Scores
+
+
+def scored(delta_e: float, cf: float, pictures: int = 3) -> Scores:
+    """Pictures of one ΔE00 and one colorfulness, against truths of 40."""
+    some = np.ones(261)
+    one = Measured(0, 0, delta_e, (cf, 40), (0, 0), some, some.astype(int), some.astype(int))
+    return Scores([one] * pictures)
+
+
+def test_the_best_temperature_and_gain_are_found_where_they_are() -> None:
+    def measure(methods: Sequence[Method]) -> list[Scores]:
+        return [
+            scored(10 + 9 * abs((m.temperature or 0) - 0.25) + abs((m.chroma_gain or 0) - 1.2), 40)
+            for m in methods
+        ]
+
+    start = Method("", "net", decoding="annealed-mean", temperature=0.38, chroma_gain=1.0)
+    found = fit.fit(start, classifier=True, measure=measure)
+    assert (found.method.temperature, found.method.chroma_gain) == (0.25, 1.2)
+    assert found.method.guided
+    assert not found.method.flipped
+    text = fit.on_and_off(found, classifier=True)
+    for name in ("temperature", "chroma gain", "edges of colour", "flip averaging"):
+        assert f"| {name}" in text
+    assert "| chroma gain | -0.200 (-0.200 … -0.200) |" in text
+
+
+def test_a_gain_that_does_not_help_is_left_off() -> None:
+    def measure(methods: Sequence[Method]) -> list[Scores]:
+        return [scored(10 + abs((m.chroma_gain or 0) - 1), 40) for m in methods]
+
+    found = fit.fit(Method("", "net", chroma_gain=1.35), classifier=False, measure=measure)
+    assert found.method.chroma_gain == 1.0
+    assert "chroma gain: off is best" in fit.on_and_off(found, classifier=False)
+    assert "temperature" not in fit.on_and_off(found, classifier=False)
+
+
+def test_colour_counts_beside_its_error() -> None:
+    pale, lively = scored(10, 20), scored(11, 38)
+    assert fit.cost(pale, 0) < fit.cost(lively, 0)
+    assert fit.cost(lively, 0.1) < fit.cost(pale, 0.1)
+
+
+def test_a_difference_is_taken_picture_by_picture() -> None:
+    # Pictures differ far more than the two methods do: only pairing shows it.
+    values = np.random.default_rng(0).normal(10, 5, 50)
+    one, other = (
+        Scores([scored(float(v) + shift, 40).pictures[0] for v in values]) for shift in (0.0, 0.1)
+    )
+    assert fit.difference(one, other, "ΔE00") == pytest.approx((-0.1, -0.1, -0.1))
+
+
+def test_a_fitted_checkpoint_has_new_knobs_and_the_same_weights(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(fit, "GAINS", (0.1, 1.0))
+    monkeypatch.setattr(fit, "TEMPERATURES", (0.2, 3.0))
+    before = weights("classification")
+    out = tmp_path / "fitted.safetensors"
+    command = [str(before), "--photos", str(photos), "--out", str(out), "--limit", "2"]
+    assert fit.main([*command, "--weight", "0", "--workers", "1"]) == 0
+    (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
+    assert known.chroma_gain == 0.1  # random weights give wrong colours: the fewer, the better
+    assert known.temperature in (0.2, 3.0)
+    assert known.provenance["knobs"]["photographs"] == 2
+    assert all(map(torch.equal, old.state_dict().values(), new.state_dict().values()))
+    printed = capsys.readouterr().out
+    assert "| flip averaging |" in printed
+    assert "chroma gain 0.1 (before: temperature 0.38, chroma gain 1)" in printed
+
+
+def test_fitting_that_cannot_start_says_why_in_one_line(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "fitted.safetensors"
+    missing = ["nothing.safetensors", "--photos", str(photos), "--out", str(out)]
+    assert fit.main(missing) == 2
+    assert "fit: no checkpoint at nothing" in capsys.readouterr().err
+    empty = [str(weights("regression")), "--photos", str(tmp_path), "--out", str(out)]
+    assert fit.main(empty) == 2
+    assert not out.exists()
+
+
+def test_the_benchmark_of_soft_encoding_prints_shares_of_the_forward_pass(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert soft_encode.main(["--batch", "1", "--side", "32", "--repeat", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:] == [
+        "forward pass",
+        "soft-encoding, 32 x 32",
+        "soft-encoding, 16 x 16, as training does",
+    ]
+
+
+def test_methods_are_told_apart_by_what_they_do() -> None:
+    method = Method("", "net", chroma_gain=1.0)
+    assert replace(method, chroma_gain=1.1) != method
+    assert len({method, replace(method), fit.flipped(method)}) == 2

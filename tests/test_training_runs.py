@@ -1,0 +1,220 @@
+"""Runs: from photographs to a checkpoint, whole, interrupted, resumed, in several processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from colorizer import checkpoint
+from colorizer.unet import Head, torchvision_models
+from tests.support import ROOT, SECONDS, free_port
+from training import train
+from training.config import read_preset
+from training.shards import make_shards
+
+QUICK = ["--side", "32", "--batch", "2", "--chunk", "1", "--warmup", "1", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    state = torchvision_models().resnet50(weights=None).state_dict()
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    save_file({k: v for k, v in state.items() if not k.startswith("fc.")}, path)
+    return path
+
+
+def run(photos: Path, out: Path, *arguments: str, head: str = "regression") -> int:
+    where = ["--photos", str(photos), "--out", str(out)]
+    return train.main(["--preset", head, *where, *QUICK, *arguments])
+
+
+@pytest.mark.filterwarnings("ignore")  # lightning's advice on this machine
+@pytest.mark.parametrize("kind", ["files", "shards"])
+def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
+    photos: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "shards":
+        make_shards(photos, tmp_path / "shards", validation=0.3, palest=15, most=2)
+        photos = tmp_path / "shards"
+    common = ["--encoder", str(encoder), "--steps", "3", "--validation", "0.3"]
+    assert run(photos, tmp_path / "whole.safetensors", *common) == 0
+
+    step = train.Colorization.training_step
+    done: list[int] = []
+
+    def interrupted(self: train.Colorization, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(index)
+        return step(self, batch, index)
+
+    out = tmp_path / "parts.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Colorization, "training_step", interrupted)
+        # lightning turns the interruption into the end of the process
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            raise SystemExit(run(photos, out, *common))
+    assert not out.exists()
+    assert run(photos, out, *common, "--resume") == 0
+
+    whole, _ = checkpoint.load(tmp_path / "whole.safetensors")
+    parts, known = checkpoint.load(out)
+    assert known.provenance["config"]["steps"] == 3
+    moved = 0.0
+    start = train.initial_network(read_preset("regression"), encoder, None).state_dict()
+    for (name, one), other in zip(
+        whole.state_dict().items(), parts.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+        moved = max(moved, float((one - start[name]).abs().max()))
+    assert moved > 1e-4  # and something was learnt at all
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("rate", "unfreeze", "learns"), [(0.1, 1, True), (0.1, 2, False), (0, 0, False)]
+)
+def test_the_encoder_stands_still_until_it_is_told_to_learn(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    rate: float,
+    unfreeze: int,
+    learns: bool,
+) -> None:
+    out = tmp_path / "out.safetensors"
+    before = weights("classification")
+    arguments = ["--encoder-rate", str(rate), "--unfreeze", str(unfreeze), "--ema", "0"]
+    arguments += ["--init-from", str(before), "--steps", "2", "--validation", "0"]
+    assert run(photos, out, *arguments) == 0
+    (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
+    assert known.network.head == "regression"  # the trunk of a classifier
+    assert known.network.widths == old.config.widths
+    after = new.state_dict()
+    still = {
+        name: torch.equal(value, after[name])
+        for name, value in old.state_dict().items()
+        if name.endswith("weight") and not name.startswith("head.3")
+    }
+    assert not any(still[name] for name in still if name.startswith("blocks"))
+    encoder = [same for name, same in still.items() if name.startswith(("stem", "layers"))]
+    assert not any(encoder) if learns else all(encoder)
+
+
+def test_a_run_that_cannot_start_says_why_in_one_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.safetensors"
+    missing = str(tmp_path / "missing.safetensors")
+    assert run(photos, out, "--init-from", missing) == 2
+    assert run(tmp_path, out) == 2
+    assert run(photos, out, "--side", "33") == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "training:" in line]
+    assert len(lines) == 3
+    assert missing in lines[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_stops_when_it_no_longer_helps_and_takes_the_best_weights(
+    photos: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def worse_and_worse(self: train.Colorization, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.log("validation", float(self.global_step))
+
+    monkeypatch.setattr(train.Colorization, "validation_step", worse_and_worse)
+    out = tmp_path / "out.safetensors"
+    arguments = ["--init-from", str(weights("regression")), "--validation", "0.3"]
+    arguments += ["--steps", "6", "--ema", "0"]
+    assert run(photos, out, *arguments, "--patience", "2") == 0
+    net, known = checkpoint.load(out)
+    assert known.provenance["steps"] == 3  # the first was the best, and two more were given
+    states = {
+        name: torch.load(tmp_path / "out.run" / f"{name}.ckpt", weights_only=False)
+        for name in ("best", "last")
+    }
+    assert [states[name]["global_step"] for name in ("best", "last")] == [1, 3]
+    key = "blocks.0.up.0.weight"
+    best, last = (states[name]["state_dict"][f"net.{key}"].half() for name in ("best", "last"))
+    assert torch.equal(net.state_dict()[key].half(), best)
+    assert not torch.equal(best, last)
+    assert run(photos, out, *arguments, "--patience", "2", "--validation", "0") == 2
+    assert "patience needs held-out photographs" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("head", ["regression", "classification"])
+def test_a_handful_of_photographs_fine_tunes_a_network_of_either_head(
+    photos: Path, weights: Callable[[Head], Path], tmp_path: Path, head: Head
+) -> None:
+    net, known = checkpoint.load(weights(head))
+    prior = [0.0] * 261
+    prior[100] = 1.0
+    run_before = {"config": {"rebalance": 0.7, "huber": 3.0, "steps": 9}, "prior": prior}
+    base, out = tmp_path / "base.safetensors", tmp_path / "mine.safetensors"
+    provenance = {**run_before, "licence": "theirs", "encoder": "some"}
+    own = replace(known, temperature=0.21, chroma_gain=1.3, provenance=provenance)
+    checkpoint.save(base, net, own)
+    arguments = ["--init-from", str(base), "--steps", "2", "--warmup", "1"]
+    assert run(photos, out, *arguments, head="finetune") == 0
+    tuned, after = checkpoint.load(out)
+    assert tuned.config == net.config
+    assert (after.temperature, after.chroma_gain) == (0.21, 1.3)
+    config = after.provenance["config"]
+    assert (config["head"], config["rebalance"], config["huber"]) == (head, 0.7, 3.0)
+    assert (config["steps"], after.provenance["photographs"]) == (2, 8)
+    assert after.provenance["prior"] == prior
+    assert (after.provenance["licence"], after.provenance["encoder"]) == ("theirs", "some")
+    moved = [
+        name
+        for name, value in net.state_dict().items()
+        if value.ndim == 4 and not torch.equal(value.half(), tuned.state_dict()[name].half())
+    ]
+    assert any(name.startswith("layers") for name in moved)
+    assert any(name.startswith("head") for name in moved)
+
+
+def test_fine_tuning_asks_for_what_to_start_from(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(photos, tmp_path / "mine.safetensors", head="finetune") == 2
+    assert "--init-from model_store/regression.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["files", "shards"])
+def test_two_processes_train_one_network(
+    photos: Path, weights: Callable[[Head], Path], tmp_path: Path, kind: str
+) -> None:
+    if kind == "shards":
+        make_shards(photos, tmp_path / "shards", validation=0.3, palest=15, most=2)
+        photos = tmp_path / "shards"
+    out = tmp_path / "out.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += [f"--master-port={free_port()}", "-m", "training.train", "--preset", "regression"]
+    command += ["--photos", str(photos), "--out", str(out), *QUICK, "--validation", "0.3"]
+    command += ["--init-from", str(weights("classification")), "--steps", "2", "--unfreeze", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("photographs to train on") == 1  # the first process speaks
+    _, known = checkpoint.load(out)
+    assert known.provenance["processes"] == 2
+    assert known.provenance["steps"] == 2
+    state = torch.load(tmp_path / "out.run" / "last.ckpt", weights_only=False)
+    assert state["global_step"] == 2
+    assert known.provenance["losses"]["validation"] > 0

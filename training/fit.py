@@ -1,0 +1,223 @@
+"""Fit a checkpoint's knobs on held-out photographs: python -m training.fit --help
+
+Temperature and chroma gain are chosen, each over a grid, in turns; then every knob is measured on
+and off. What is decided here stands in the checkpoint; the weights are not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+import colorizer
+from colorizer import checkpoint
+from colorizer.checkpoint import BadCheckpoint
+from training.methods import Method, Processes, Result, cores, evaluate
+from training.metrics import DRAWS, Scores
+from training.photographs import find_photographs
+from training.survey import is_held_out
+
+TEMPERATURES = (0.15, 0.2, 0.25, 0.3, 0.38, 0.45, 0.55)
+GAINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)  # bounded: beyond them a network is wrong, not pale
+WEIGHT = 0.1  # of ΔCF beside ΔE00 in what is made small
+
+NAME = "network"
+
+
+def cost(scores: Scores, weight: float = WEIGHT) -> float:
+    """What the knobs make small: ΔE00 + weight * ΔCF.
+
+    ΔE00 alone chooses pale colours, since where a colour is uncertain grey errs least; ΔCF alone
+    would choose any colours, if there are enough of them.
+    """
+    row = scores.row()
+    return row["ΔE00"] + weight * row["ΔCF"]
+
+
+@dataclass
+class Fit:
+    """The knobs as far as they are known, and all that was measured on the way."""
+
+    method: Method
+    scores: dict[Method, Scores] = field(default_factory=dict)
+
+    def measured(self, methods: Sequence[Method], measure: Measure) -> None:
+        """Measure those of the methods that were not yet."""
+        new = [method for method in methods if method not in self.scores]
+        if new:
+            self.scores |= dict(zip(new, measure(new), strict=True))
+
+
+Measure = Callable[[Sequence[Method]], list[Scores]]
+
+
+def fit(start: Method, classifier: bool, measure: Measure, weight: float = WEIGHT) -> Fit:
+    """Choose temperature and gain in turns, then measure the guided filter and flipping.
+
+    Args:
+        start: the checkpoint's own knobs.
+        classifier: whether there is a temperature.
+        measure: gives scores for methods.
+        weight: of ΔCF.
+    """
+    found = Fit(start)
+
+    def choose(variants: Sequence[Method]) -> None:
+        found.measured(variants, measure)
+        found.method = min(variants, key=lambda method: cost(found.scores[method], weight))
+
+    for _ in range(2):
+        before = found.method
+        if classifier:
+            choose([replace(found.method, temperature=t) for t in TEMPERATURES])
+        choose([replace(found.method, chroma_gain=gain) for gain in GAINS])
+        if found.method == before:
+            break
+    found.measured([start, *off(found.method, classifier).values(), flipped(found.method)], measure)
+    return found
+
+
+def off(method: Method, classifier: bool) -> dict[str, Method]:
+    """The same method with one knob off: by the knob's name."""
+    without = {
+        "chroma gain": replace(method, chroma_gain=1.0),
+        "edges of colour that follow L's": replace(method, guided=False),
+    }
+    if classifier:
+        without = {"temperature": replace(method, temperature=1.0), **without}
+    return without
+
+
+def flipped(method: Method) -> Method:
+    """The same method, averaged with the mirrored photograph's."""
+    return replace(method, flipped=True)
+
+
+def difference(one: Scores, other: Scores, name: str) -> tuple[float, float, float]:
+    """A measure of one minus that of the other, with its 95% interval over the same pictures."""
+    n = len(one.pictures)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS).astype(np.float64)
+    counts = np.concatenate([np.ones((1, n)), drawn])
+    values = one.statistics()[name](counts) - other.statistics()[name](counts)
+    low, high = np.percentile(values[1:], (2.5, 97.5))
+    return float(values[0]), float(low), float(high)
+
+
+def on_and_off(found: Fit, classifier: bool) -> str:
+    """Format each knob's effect as Markdown: on minus off, so below 0 is better."""
+    pairs = {
+        name: (found.method, without) for name, without in off(found.method, classifier).items()
+    }
+    pairs["flip averaging"] = (flipped(found.method), found.method)
+    lines = ["| knob, on minus off | ΔE00 | ΔCF | AuC |", "|---|---|---|---|"]
+    for name, (on, without) in pairs.items():
+        if on == without:
+            lines.append(f"| {name}: off is best | | | |")
+            continue
+        cells = []
+        for measure, digits in (("ΔE00", 3), ("ΔCF", 2), ("AuC", 4)):
+            value, low, high = difference(found.scores[on], found.scores[without], measure)
+            cells.append(f"{value:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def tried(found: Fit, weight: float) -> str:
+    """Format all that was measured as Markdown, the best first."""
+    lines = [
+        "| T | gain | other | ΔE00 | CF | ΔCF | AuC | cost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    order = sorted(found.scores, key=lambda method: cost(found.scores[method], weight))
+    for method in order:
+        row = found.scores[method].row()
+        other = "flipped" * method.flipped + "interpolated" * (not method.guided)
+        t = "" if method.temperature is None else f"{method.temperature:g}"
+        numbers = f"{row['ΔE00']:.3f} | {row['CF']:.2f} | {row['ΔCF']:.2f} | {row['AuC']:.4f}"
+        total = cost(found.scores[method], weight)
+        lines.append(f"| {t} | {method.chroma_gain:g} | {other} | {numbers} | {total:.3f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, fit and write; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.fit", description=(__doc__ or "").partition("\n\n")[2]
+    )
+    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        metavar="SHARE",
+        help="only those that a training run with this --validation held out",
+    )
+    parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
+    parser.add_argument(
+        "--weight", type=float, default=WEIGHT, help="of ΔCF beside ΔE00 (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        net, known = checkpoint.load(options.checkpoint)
+        paths = find_photographs(options.photos)
+        if options.held_out is not None:
+            paths = [path for path in paths if is_held_out(path.read_bytes(), options.held_out)]
+        if options.limit:
+            paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
+        classifier = known.network.head == "classification"
+        start = Method(
+            "",
+            NAME,
+            decoding="annealed-mean" if classifier else None,
+            temperature=known.temperature if classifier else None,
+            chroma_gain=known.chroma_gain,
+        )
+        with Processes({NAME: options.checkpoint}, min(options.workers, len(paths))) as processes:
+
+            def measure(methods: Sequence[Method]) -> list[Scores]:
+                named = [replace(method, name=str(i)) for i, method in enumerate(methods)]
+                result: Result = evaluate(processes, named, paths)
+                return [result.scores[method.name] for method in named]
+
+            found = fit(start, classifier, measure, options.weight)
+        best = found.method
+        measured = found.scores[best].row()
+        knobs = {
+            "photographs": len(found.scores[best].pictures),
+            "cost": f"ΔE00 + {options.weight:g} ΔCF",
+            "ΔE00": round(measured["ΔE00"], 3),
+            "ΔCF": round(measured["ΔCF"], 2),
+        }
+        fitted = replace(
+            known,
+            chroma_gain=best.chroma_gain or known.chroma_gain,
+            temperature=best.temperature or known.temperature,
+            decoding="annealed-mean" if classifier else known.decoding,
+            provenance={**known.provenance, "knobs": knobs},
+        )
+        checkpoint.save(options.out, net, fitted)
+    except (BadCheckpoint, OSError) as error:
+        print(f"fit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fit: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(f"{knobs['photographs']} photographs\n\n{tried(found, options.weight)}\n")
+    print(on_and_off(found, classifier))
+    print("\nFlip averaging doubles the network's work; it is measured here, and not served.")
+    was = f"temperature {known.temperature:g}, chroma gain {known.chroma_gain:g}"
+    now = f"temperature {fitted.temperature:g}, chroma gain {fitted.chroma_gain:g}"
+    print(f"wrote {options.out}: {now} (before: {was})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""Ways to colour a photograph again, and their measurement over many, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from colorizer import checkpoint, gamut, lab
+from colorizer.engine import Graph
+from colorizer.image import Picture, RequestError
+from colorizer.pipeline import Options, Pipeline, Prepared, finish, prepare
+from training.data import read_rgb, shrink
+from training.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
+
+T = TypeVar("T")
+
+CONFIDENCES = 20  # columns of the calibration figure
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        name: what the row is called.
+        network: name of the checkpoint; None for one colour all over.
+        ab: that colour.
+        decoding: of a classifier; None for the checkpoint's own.
+        temperature: likewise.
+        chroma_gain: None for the checkpoint's own.
+        guided: whether colour's edges follow those of L.
+        flipped: whether the network sees the mirrored photograph too, and the mean is taken.
+    """
+
+    name: str
+    network: str | None = None
+    ab: tuple[float, float] = (0.0, 0.0)
+    decoding: gamut.Decoding | None = None
+    temperature: float | None = None
+    chroma_gain: float | None = None
+    guided: bool = True
+    flipped: bool = False
+
+
+GREY = Method("grey")
+
+
+@dataclass
+class Result:
+    """What came of evaluating methods over photographs.
+
+    Attributes:
+        scores: by the method's name.
+        paths: the photographs, in the scores' order.
+        left_out: those that could not be read, with why.
+        truth_chroma: pixels of all truths by chroma, as `Scores.chroma`.
+        calibration: by the classifier's name: (CONFIDENCES, 3), by the likeliest bin's
+            probability: pixels, their summed probability, and how many were right.
+    """
+
+    scores: dict[str, Scores]
+    paths: list[Path] = field(default_factory=list)
+    left_out: dict[Path, str] = field(default_factory=dict)
+    truth_chroma: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(CHROMA_COLUMNS, np.int64)
+    )
+    calibration: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def eager_pipeline(weights: Path) -> Pipeline:
+    """Serve a checkpoint without exporting it: same pipeline, eager network.
+
+    Raises:
+        BadCheckpoint, FileNotFoundError: if it cannot be read.
+    """
+    net, known = checkpoint.load(weights)
+    classes = net.config.head == "classification"
+    graph = Graph(
+        file="",
+        sha256="",
+        head=net.config.head,
+        side=net.config.side,
+        bins=tuple(map(tuple, gamut.bins().tolist())) if classes else (),
+        decoding=known.decoding,
+        temperature=known.temperature,
+        chroma_gain=known.chroma_gain,
+        max_error=0.0,
+        versions={},
+        provenance={},
+    )
+    return Pipeline(graph, torch.inference_mode()(net))
+
+
+class Colours:
+    """One photograph, and the networks' answers to it, each asked for once."""
+
+    def __init__(self, rgb: UInt8, pipelines: Mapping[str, Pipeline]) -> None:
+        self.picture, self.pipelines = Picture(rgb), pipelines
+        self._prepared: dict[int, Prepared] = {}
+        self._outputs: dict[tuple[str, bool], Tensor] = {}
+        self._ab: dict[tuple[object, ...], NDArray[np.float32]] = {}
+
+    def prepared(self, side: int) -> Prepared:
+        """The photograph's L, and a small copy of this side."""
+        if side not in self._prepared:
+            self._prepared[side] = prepare(self.picture, side)
+        return self._prepared[side]
+
+    def output(self, name: str, flipped: bool = False) -> Tensor:
+        """A network's output, (1, C, S, S); `flipped`: the mean with the mirrored picture's."""
+        if (name, flipped) not in self._outputs:
+            pipeline = self.pipelines[name]
+            small = self.prepared(pipeline.graph.side).small[None]
+            if flipped:
+                mirrored = pipeline.run(small.flip(-1)).flip(-1)
+                self._outputs[name, True] = (self.output(name) + mirrored) / 2
+            else:
+                self._outputs[name, False] = pipeline.run(small)
+        return self._outputs[name, flipped]
+
+    def colour(self, method: Method) -> UInt8:
+        """(H, W, 3) uint8: the photograph's lightness, coloured by a method."""
+        if method.network is None:
+            lightness = self.prepared(32).lightness
+            ab = np.empty((2, 32, 32), np.float32)
+            ab[:] = np.reshape(method.ab, (2, 1, 1))
+            return finish(lightness, ab)
+        pipeline = self.pipelines[method.network]
+        graph = pipeline.graph
+        options = Options()
+        if graph.head == "classification":
+            options = Options(
+                decoding=method.decoding or graph.decoding,
+                temperature=method.temperature or graph.temperature,
+            )
+        key = method.network, method.flipped, options.decoding, options.temperature
+        if key not in self._ab:
+            output = self.output(method.network, method.flipped)
+            self._ab[key] = pipeline.decode(output, options)[0]
+        ab = self._ab[key]
+        gain = graph.chroma_gain if method.chroma_gain is None else method.chroma_gain
+        return finish(self.prepared(graph.side).lightness, ab, gain, method.guided)
+
+    def calibration(self, name: str, truth: Truth) -> NDArray[np.float64]:
+        """A classifier's `Result.calibration` over every fourth pixel of every fourth row."""
+        logits = self.output(name)[..., ::4, ::4]
+        side = self.pipelines[name].graph.side
+        small = cv2.resize(truth.lab[..., 1:], (side, side), interpolation=cv2.INTER_AREA)
+        ab = torch.from_numpy(small[::4, ::4].copy()).movedim(-1, 0)[None]
+        likeliest, index = logits.softmax(dim=1).max(dim=1)
+        right = (index == gamut.encode(ab)).numpy().ravel()
+        probability = likeliest.numpy().ravel().astype(np.float64)
+        column = np.minimum((probability * CONFIDENCES).astype(int), CONFIDENCES - 1)
+        return np.stack(
+            [np.bincount(column, w, CONFIDENCES) for w in (None, probability, right)], axis=1
+        ).astype(np.float64)
+
+
+# The networks of a process that measures: sent once, not with every photograph.
+_pipelines: dict[str, Pipeline] = {}
+
+
+def _start(checkpoints: Mapping[str, Path], alone: bool) -> None:
+    _pipelines.clear()
+    _pipelines.update({name: eager_pipeline(path) for name, path in checkpoints.items()})
+    if not alone:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+        torch.set_num_threads(1)  # the processes themselves fill the cores
+        cv2.setNumThreads(1)
+
+
+class Processes:
+    """Processes that hold the networks, and do one thing after another with them.
+
+    With one worker the work is done in this process.
+
+    Raises:
+        BadCheckpoint, FileNotFoundError: if a checkpoint cannot be read.
+    """
+
+    def __init__(self, checkpoints: Mapping[str, Path], workers: int = 1) -> None:
+        self.pool: ProcessPoolExecutor | None = None
+        if workers <= 1:
+            _start(checkpoints, alone=True)
+            return
+        for path in checkpoints.values():
+            checkpoint.load(path)  # said here, in one line, not by a process that dies of it
+        self.pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start, (checkpoints, False)
+        )
+
+    def each(self, work: Callable[..., T], items: Iterable[tuple[object, ...]]) -> Iterator[T]:
+        """Do the work on each tuple of arguments, and give the results in order."""
+        if self.pool is None:
+            return (work(*item) for item in items)
+        return self.pool.map(work, *zip(*items, strict=True))
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _measure_one(
+    path: Path, methods: Sequence[Method]
+) -> tuple[list[Measured], NDArray[np.int64], dict[str, NDArray[np.float64]]] | str:
+    """One photograph's measures by each method, its own chroma, the classifiers' calibration."""
+    try:
+        truth = Truth(read_rgb(path.read_bytes()))
+    except (RequestError, OSError) as error:
+        return str(error)
+    colours = Colours(truth.rgb, _pipelines)
+    measured = [measure(colours.colour(method), truth) for method in methods]
+    classifiers = [n for n, p in _pipelines.items() if p.graph.head == "classification"]
+    return measured, truth.chroma, {n: colours.calibration(n, truth) for n in classifiers}
+
+
+def _mean_ab(path: Path) -> tuple[float, float] | None:
+    try:
+        planes = lab.rgb_to_lab(shrink(read_rgb(path.read_bytes()), 64))
+    except (RequestError, OSError):
+        return None
+    a, b = planes[..., 1:].mean(axis=(0, 1)).tolist()
+    return a, b
+
+
+def evaluate(processes: Processes, methods: Sequence[Method], paths: Sequence[Path]) -> Result:
+    """Colour each photograph's lightness by each method, and compare with its own colours.
+
+    Before the methods stand two that need no network: grey, and one colour all over, the mean ab
+    of these very photographs' truth; no other constant comes nearer to them in ab, so a network
+    has to beat it to know anything.
+
+    Raises:
+        FileNotFoundError: if no photograph can be read.
+    """
+    means = [ab for ab in processes.each(_mean_ab, [(path,) for path in paths]) if ab]
+    if not means:
+        raise FileNotFoundError("none of the photographs can be read")
+    a, b = np.mean(means, axis=0).tolist()
+    rows = [GREY, Method(f"constant colour ({a:.1f}, {b:.1f})", ab=(a, b)), *methods]
+    result = Result({method.name: Scores() for method in rows})
+    found = processes.each(_measure_one, [(path, rows) for path in paths])
+    bar = tqdm(found, "evaluating", len(paths), file=sys.stderr, mininterval=2)
+    for path, one in zip(paths, bar, strict=True):
+        if isinstance(one, str):
+            result.left_out[path] = one
+            print(f"left out: {path}: {one}", file=sys.stderr)
+            continue
+        result.paths.append(path)
+        measured, chroma, calibration = one
+        for score, value in zip(result.scores.values(), measured, strict=True):
+            score.pictures.append(value)
+        result.truth_chroma += chroma
+        for name, counts in calibration.items():
+            result.calibration[name] = result.calibration.get(name, 0) + counts
+    return result
+
+
+def pictures(path: Path, methods: Sequence[Method]) -> list[UInt8]:
+    """Colour one photograph again by each method; the truth comes last."""
+    rgb = read_rgb(path.read_bytes())
+    colours = Colours(rgb, _pipelines)
+    return [*(colours.colour(method) for method in methods), rgb]

@@ -1,0 +1,131 @@
+"""Where photographs lie: files of a folder, or members of WebDataset shards (plain tar files)."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A photograph inside a shard: read by its place, without going through what is before it."""
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        """Read the photograph's file."""
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def __str__(self) -> str:
+        return f"{self.shard}:{self.name}"
+
+
+Photograph = Path | Member
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """List the photographs below a folder, sorted.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise FileNotFoundError(f"no photographs ({', '.join(sorted(SUFFIXES))}) below {folder}")
+    return found
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """List the shards in a folder, sorted; none for a folder of photographs."""
+    return sorted(folder.glob("*.tar"))
+
+
+def list_shard(shard: Path) -> list[Member]:
+    """List the photographs of a shard, in its order; only headers are read.
+
+    Raises:
+        ValueError: if it is not a whole tar file.
+    """
+    members = []
+    try:
+        with tarfile.open(shard, "r:") as archive:  # not compressed: members are read in place
+            for entry in archive:
+                if entry.isfile() and Path(entry.name).suffix.lower() in SUFFIXES:
+                    members.append(Member(shard, entry.name, entry.offset_data, entry.size))
+    except tarfile.TarError as error:
+        raise ValueError(f"{shard} is not a whole, uncompressed tar file: {error}") from None
+    return members
+
+
+def find(folder: Path) -> list[Photograph]:
+    """List a folder's photographs, or those of the shards in it, where it has some.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if a shard cannot be read.
+    """
+    shards = find_shards(folder)
+    if not shards:
+        return list(find_photographs(folder))
+    found: list[Photograph] = [member for shard in shards for member in list_shard(shard)]
+    if not found:
+        raise FileNotFoundError(f"the shards in {folder} hold no photographs")
+    return found
+
+
+class Part:
+    """What one process of several trains on, in an order of its own each time round.
+
+    Of a folder a process gets every n-th photograph. Of shards it gets every n-th shard, and goes
+    through one after the other, photographs shuffled inside each, so that it reads one file at a
+    time, and no other process reads that file.
+
+    Raises:
+        ValueError: if there is nothing for a process.
+    """
+
+    def __init__(self, photographs: Sequence[Photograph], rank: int = 0, ranks: int = 1) -> None:
+        shards: dict[Path, list[Photograph]] = {}
+        for photograph in photographs:
+            if isinstance(photograph, Member):
+                shards.setdefault(photograph.shard, []).append(photograph)
+        whole = list(shards.values()) if shards else [list(photographs)]
+        if shards and len(shards) < ranks:
+            raise ValueError(
+                f"{len(shards)} shards are too few for {ranks} processes: make smaller ones "
+                "(python -m training.shards --most)"
+            )
+        self.groups = whole[rank::ranks] if shards else [whole[0][rank::ranks]]
+        if not self.groups[0]:
+            raise ValueError(f"{len(whole[0])} photographs are too few for {ranks} processes")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+    def __iter__(self) -> Iterator[Photograph]:
+        return (photograph for group in self.groups for photograph in group)
+
+    def order(self, seed: int, time_round: int) -> NDArray[np.intp]:
+        """The order of one time round, as places in `iter(self)`."""
+        rng = np.random.default_rng([seed, time_round])
+        if len(self.groups) == 1:
+            return rng.permutation(len(self))
+        starts = np.cumsum([0, *map(len, self.groups)])
+        return np.concatenate(
+            [
+                starts[g] + rng.permutation(len(self.groups[g]))
+                for g in rng.permutation(len(starts) - 1)
+            ]
+        )

@@ -1,0 +1,111 @@
+"""Make WebDataset shards from a folder of photographs: python -m training.shards --help
+
+A shard is a plain tar file of some hundred photographs, as they are. Reading one after the other
+suits disks and networks that would choke on millions of small files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from tqdm import tqdm
+
+import colorizer
+from training.config import TrainConfig
+from training.photographs import Photograph, find_photographs, find_shards
+from training.survey import SURVEY, Survey, each_side, survey, to_json, write_report
+
+
+def make_shards(
+    photos: Path, out: Path, validation: float, palest: float, most: int = 1000
+) -> Survey:
+    """Write the photographs that can be trained on into shards, the held-out ones into their own.
+
+    The folder also gets the survey, which spares training a look at every photograph, and its
+    report. It appears whole or not at all.
+
+    Args:
+        photos: folder of photographs.
+        out: folder to make; it must not exist.
+        validation: share to hold out.
+        palest: colorfulness below which a photograph is not trained on.
+        most: photographs in a shard.
+
+    Raises:
+        FileExistsError: if there is such a folder.
+        FileNotFoundError: if no photograph of the folder can be trained on.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; name a new folder")
+    find_photographs(photos)
+    if find_shards(photos):
+        raise FileExistsError(f"{photos} holds shards already")
+    found = survey(photos, validation, palest)
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    try:
+        number = 0
+        total = len(found.train) + len(found.validation)
+        with tqdm(total=total, desc="writing shards", file=sys.stderr, mininterval=2) as bar:
+            for side, photographs in each_side(found):
+                if not photographs:
+                    continue
+                # A folder's neighbours are often alike; a shard's must not be.
+                order = np.random.default_rng(0).permutation(len(photographs))
+                pattern = str(beside / f"{side}-%06d.tar")
+                renamed: list[Photograph] = []
+                with webdataset.ShardWriter(pattern, maxcount=most, verbose=0) as writer:
+                    for photograph in (photographs[i] for i in order):
+                        key, suffix = f"{number:09d}", Path(photograph.name).suffix[1:].lower()
+                        writer.write({"__key__": key, suffix: photograph.read_bytes()})
+                        renamed.append(beside / f"{key}.{suffix}")
+                        number += 1
+                        bar.update()
+                setattr(found, side, renamed)
+        (beside / SURVEY).write_text(to_json(found, validation, palest))
+        write_report(beside, found)
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and make shards; returns the exit code."""
+    usual = TrainConfig()
+    parser = argparse.ArgumentParser(
+        prog="python -m training.shards", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--most", type=int, default=1000, help="photographs in a shard (default: %(default)s)"
+    )
+    for name in ("validation", "palest"):
+        text = f"as in training (default: {getattr(usual, name)})"
+        parser.add_argument(f"--{name}", type=float, default=getattr(usual, name), help=text)
+    options = parser.parse_args(arguments)
+    if options.most < 1:
+        parser.error(f"--most must be 1 or more, not {options.most}")
+    try:
+        found = make_shards(**vars(options))
+    except (OSError, ValueError) as error:
+        print(f"shards: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("shards: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(f"{found.summary()}\nwrote {len(find_shards(options.out))} shards into {options.out}/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
