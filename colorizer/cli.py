@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-OPTIONS = ("format", "quality", "decoding", "temperature", "seed")
+OPTIONS = ("format", "quality", "chroma", "metadata", "decoding", "temperature", "seed")
 CLIENTS = 4  # requests to a server at once: it batches those that wait together
 
 Result = bytes | Exception  # a picture's colours, or why there are none
@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     how.add_argument("--format", choices=list(ENDINGS), default="jpeg", help="(default: jpeg)")
     how.add_argument("--quality", type=int, help="1 to 100, for JPEG and WebP (default: 92)")
+    how.add_argument("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
+    how.add_argument("--metadata", help="keep or strip EXIF (default: strip)")
     how.add_argument("--decoding", help="annealed-mean, mean, mode or sample (classification)")
     how.add_argument("--temperature", type=float, help="lower is more colourful (classification)")
     how.add_argument("--seed", type=int, help="another draw for --decoding sample")

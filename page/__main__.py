@@ -102,6 +102,9 @@ def build(server: str, folder: Path) -> Any:
         network = gradio.Radio(
             NETWORKS, value="colorize", label="Network", elem_id="network", show_label=True
         )
+        chroma = gradio.Slider(
+            0, 2, value=1, step=0.1, label="Strength (0: grey, 1: as the network has it)"
+        )
         with gradio.Row(visible=False) as classes:
             decoding = gradio.Dropdown(
                 [
@@ -115,6 +118,7 @@ def build(server: str, folder: Path) -> Any:
             )
             temperature = gradio.Slider(0.05, 1, value=0.3, step=0.05, label="Calm (right: paler)")
             seed = gradio.Number(0, label="Number of the draw", precision=0, minimum=0)
+            unsure = gradio.Checkbox(label="Show where it is unsure (white)")
         button = gradio.Button("Colour", variant="primary", elem_id="colour")
         failures = gradio.Markdown(visible=False, elem_id="failures")
         with gradio.Column(visible=False) as results:
@@ -137,13 +141,16 @@ def build(server: str, folder: Path) -> Any:
             decoding: str,
             temperature: float,
             seed: float,
+            chroma: float,
+            unsure: bool,
             progress: gradio.Progress = gradio.Progress(),  # noqa: B008 (how gradio finds it)
         ) -> list[Any]:
             if not paths:
                 raise gradio.Error("Choose a photograph first.", print_exception=False)
-            options: dict[str, object] = {}
+            options: dict[str, object] = {"chroma": chroma}
             if network == "colorize-classes":
-                options = {"decoding": decoding, "temperature": temperature, "seed": int(seed)}
+                options |= {"decoding": decoding, "temperature": temperature, "seed": int(seed)}
+                options["show"] = "uncertainty" if unsure else "colour"
             done, failed = colorize(server, folder, paths, network, options, progress)
             names = [(one.name, number) for number, one in enumerate(done)]
             return [
@@ -163,7 +170,7 @@ def build(server: str, folder: Path) -> Any:
         network.change(choose, network, classes, show_progress="hidden")
         button.click(
             colour,
-            [files, network, decoding, temperature, seed],
+            [files, network, decoding, temperature, seed, chroma, unsure],
             [failures, results, which, slider, saved, state],
         )
         which.input(show, [which, state], slider)

@@ -66,7 +66,7 @@ def test_photographs_come_back_at_full_size_and_a_broken_one_is_told(
     client = Client(page, verbose=False, download_files=str(tmp_path / "down"))
     files = [handle_file(str(path)) for path in photographs]
     failures, which, slider, saved = client.predict(
-        files, "colorize", "mean", 0.3, 0, api_name="/colour"
+        files, "colorize", "mean", 0.3, 0, 1, False, api_name="/colour"
     )
     assert failures["value"] == "**broken.jpg** has no colours: 415: Not a picture."
     assert [name for name, _ in which["choices"]] == ["one.jpg", "two.jpg"]
