@@ -1,4 +1,4 @@
-"""What several tests need: small networks with random weights."""
+"""What several tests need: small networks with random weights, and their archives."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import Head, UNet, UNetConfig
+from export import archive
 from tests.support import SIDE, coloured, encoded
 
 
@@ -44,3 +45,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.jpg").write_text("not a picture")
     (folder / "notes.txt").write_text("not even called one")
     return folder
+
+
+@pytest.fixture(scope="session")
+def archives(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store: an archive of each head, under the names that the shipped ones have."""
+    store = tmp_path_factory.mktemp("archives")
+    archive.archive(weights("regression"), store / "colorize.mar")
+    archive.archive(weights("classification"), store / "colorize-classes.mar")
+    return store

@@ -11,15 +11,13 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from colorizer.unet import Head
-from export import archive
 from tests.support import (
     SECONDS,
     encoded,
@@ -39,18 +37,12 @@ QUEUE = 32  # jobQueueSize of model-config.yaml
 
 
 @pytest.fixture(scope="module")
-def store(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faults")
-    archive.archive(weights("regression"), folder / "colorize.mar")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def process(
-    store: Path, tmp_path_factory: pytest.TempPathFactory
+    archives: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[subprocess.Popen[str]]:
     port = free_port()
-    started = start_launcher(store, tmp_path_factory.mktemp("work"), "--port", str(port))
+    work = tmp_path_factory.mktemp("work")
+    started = start_launcher(archives, work, "--models", "colorize.mar", "--port", str(port))
     try:
         wait_for_line(started, "Ready in ")
         yield started
@@ -124,9 +116,9 @@ def test_a_worker_that_is_killed_comes_back_and_no_request_is_lost_silently(
 
 
 def test_an_altered_graph_is_reported_at_start_with_the_command_that_mends_it(
-    store: Path, tmp_path: Path
+    archives: Path, tmp_path: Path
 ) -> None:
-    with zipfile.ZipFile(store / "colorize.mar") as file:
+    with zipfile.ZipFile(archives / "colorize.mar") as file:
         file.extractall(tmp_path / "model")
     graph = tmp_path / "model" / "graph.pt"
     body = bytearray(graph.read_bytes())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -172,6 +175,27 @@ def test_a_folder_of_other_things_is_not_replaced(
     assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 1
     assert "letters, which is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+@pytest.mark.server
+def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> None:
+    url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    large = encoded(picture(1200, 1600), "JPEG")
+
+    def post(_: int) -> int:
+        request = urllib.request.Request(url, large, {"Inference-Header-Content-Length": "0"})
+        try:
+            with opener.open(request, timeout=SECONDS) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code if b"queue" in error.read() else 0
+
+    with ThreadPoolExecutor(96) as pool:
+        seen = Counter(pool.map(post, range(96)))
+    assert set(seen) == {200, 503}
+    assert seen[200] >= 32  # all who found a place in the queue were served
 
 
 @pytest.mark.server
