@@ -62,7 +62,7 @@ model_store/colorize.mar: model_store/regression.safetensors
 model_store/colorize-classes.mar: model_store/classification.safetensors
 $(ARCHIVES): $(SOURCES) | $(SERVE_READY)
 	@echo "Exporting $(filter %.safetensors,$^) ..."
-	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@
+	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@ --engine onnx torchscript
 
 $(SERVE_READY): pyproject.toml
 	$(call install,serve$(comma)export)

@@ -148,6 +148,7 @@ def quantize(graph: Path, out: Path, calibration: Sequence[Tensor]) -> None:
         QuantType,
         quantize_static,
     )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -157,10 +158,12 @@ def quantize(graph: Path, out: Path, calibration: Sequence[Tensor]) -> None:
             one = next(self._left, None)
             return None if one is None else {engine.INPUT: one[None].numpy()}
 
-    nodes = onnx.load(graph).graph.node
+    prepared = out.with_name("prepared.onnx")
+    quant_pre_process(graph, prepared, skip_symbolic_shape=True)
+    nodes = onnx.load(prepared).graph.node
     last = [node.name for node in nodes if node.op_type == "Conv"][-1]
     quantize_static(
-        graph,
+        prepared,
         out,
         Reader(),
         quant_format=QuantFormat.QDQ,

@@ -80,7 +80,9 @@ def archive(
         ArchiveFailed: if torch-model-archiver fails.
     """
     check_settings(yaml.safe_load(SETTINGS.read_text()))
-    source = Source.read(weights, parity.photographs(photos))
+    pictures = parity.photographs(photos)
+    say(f"{weights.name}: comparing on {len(pictures)} photographs")
+    source = Source.read(weights, pictures)
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         work = Path(temporary)
         stage = work / "stage"  # the archiver copies what is inside, so the package keeps its name

@@ -37,17 +37,13 @@ def _fold_children(module: nn.Module) -> None:
 
 
 def half(folded: UNet) -> UNet:
-    """Copy a folded network in float16; see `FLOAT32` for what stays float32."""
+    """Copy a folded network in float16.
+
+    `UNet` keeps float32 where float16 would cost more than it gives: for L and its normalization,
+    a power curve that is steep near black, over one channel; and from the head's output on, since
+    large ab would be rounded to steps of a sixteenth, and decoding expects float32.
+    """
     return copy.deepcopy(folded).half()
-
-
-# What computes in float32 in a float16 graph, and why; `UNet` itself is written so.
-FLOAT32 = {
-    "L and its normalization": "a power near black, and one channel: nothing to gain",
-    "the head's output, its scale and the last doubling": (
-        "ab in the hundreds would be rounded to an eighth; what follows expects float32"
-    ),
-}
 
 
 def largest_activation(folded: UNet, lightness: Tensor) -> float:

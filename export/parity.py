@@ -116,11 +116,14 @@ class Reference:
         order = [(start + i) % count for start in starts for i in range(batch)]
         output = torch.cat([run(self.lightness[order[s : s + batch]]).cpu() for s in starts])
         output = output[:count]
+        finite = bool(torch.isfinite(output).all())
         difference = (self._decode(output) - self._ab).abs()
-        delta_e = [
-            float(deltaE_ciede2000(lab, self._finished(i, ab)).mean())
-            for i, (lab, ab) in enumerate(zip(self._lab, self._decode(output), strict=True))
-        ]
+        delta_e = [float("nan")]
+        if finite:  # no picture can be finished of what is no number
+            delta_e = [
+                float(deltaE_ciede2000(lab, self._finished(i, ab)).mean())
+                for i, (lab, ab) in enumerate(zip(self._lab, self._decode(output), strict=True))
+            ]
         return Row(
             name=name,
             head=self.head,
@@ -130,7 +133,7 @@ class Reference:
             max_ab=float(difference.max()),
             mean_ab=float(difference.mean()),
             delta_e=max(delta_e),
-            finite=bool(torch.isfinite(output).all()),
+            finite=finite,
         )
 
 
@@ -191,4 +194,6 @@ def save(rows: Sequence[Row], folder: Path) -> None:
     """Write the matrix beside the graphs: parity.md to read, parity.json to compute with."""
     (folder / "parity.md").write_text(table(rows) + "\n")
     values = [{**asdict(row), "over": row.over()} for row in rows]
+    for value in values:  # JSON has no NaN
+        value.update({key: None for key, one in value.items() if one != one})
     (folder / "parity.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")

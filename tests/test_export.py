@@ -157,7 +157,7 @@ def test_the_measures_are_those_of_a_known_difference(sources: dict[str, Source]
     row = reference.measure(shifted, "name", "onnx", "float32", 8)
     assert row.max_ab == pytest.approx(2, abs=0.01)
     assert row.mean_ab == pytest.approx(1, abs=0.01)  # half of all ab values are b
-    assert 0.3 < row.delta_e < 3
+    assert 0.3 < row.delta_e < 3.5  # a counts one and a half times near grey
     same = reference.measure(lambda x: shifted(x) - torch.tensor([2.0, 0]).view(1, 2, 1, 1), *ROW)
     assert same.delta_e < 0.01
     assert not same.over()
