@@ -4,6 +4,7 @@ PYTHON ?= python3
 PORT ?= 8080
 PAGE_PORT ?= 7860
 FUZZ ?= 10000
+OUT ?= runs
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,11 +20,12 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test fuzz check venv archives triton clean
+.PHONY: help serve ui train test fuzz check venv archives triton clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PORT=8080 (serve, ui), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
+	@echo "  PHOTOS=folder, ENCODER=file, EVAL=folder, LICENCE=words, OUT=runs (train)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.serve --port $(PORT)
@@ -46,6 +48,28 @@ check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@MYPYPATH=export/typings/11 $(PY) -m mypy
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
+
+train: $(ALL_READY) ## Train both networks on PHOTOS into OUT; again after Ctrl-C: goes on
+	@test -n "$(PHOTOS)" || { echo "Name a folder of colour photographs: make train PHOTOS=..." >&2; exit 2; }
+	@mkdir -p $(OUT)/unfitted
+	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"))
+	@$(call trained,regression,--init-from $(OUT)/unfitted/classification.safetensors)
+	@test -z "$(EVAL)" || $(PY) -m training.evaluate $(OUT)/classification.safetensors \
+	  $(OUT)/regression.safetensors --photos "$(EVAL)" --out $(OUT)/evaluation
+
+# Train by the preset $(1) from $(2), and fit the knobs on what that run held out; what is there
+# already stays.
+define trained
+set -e; \
+if [ ! -e $(OUT)/unfitted/$(1).safetensors ]; then \
+  $(PY) -m training.train --preset $(1) --photos "$(PHOTOS)" $(2) --resume \
+    --licence "$(LICENCE)" --out $(OUT)/unfitted/$(1).safetensors; \
+fi; \
+if [ ! -e $(OUT)/$(1).safetensors ]; then \
+  $(PY) -m training.fit $(OUT)/unfitted/$(1).safetensors --photos "$(PHOTOS)" --held-out \
+    --out $(OUT)/$(1).safetensors; \
+fi
+endef
 
 archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
 

@@ -18,6 +18,7 @@ import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Graph
 from training import figures
+from training.config import TrainConfig
 from training.methods import (
     GREY,
     Method,
@@ -28,7 +29,7 @@ from training.methods import (
     evaluate,
     pictures,
 )
-from training.photographs import find_photographs
+from training.photographs import find
 from training.survey import is_held_out
 
 SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
@@ -181,7 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -190,8 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--held-out",
         type=float,
+        nargs="?",
+        const=TrainConfig().validation,
         metavar="SHARE",
-        help="only those that a training run with this --validation held out",
+        help="only those that a training run with this --validation held out (%(const)s)",
     )
     parser.add_argument(
         "--temperature",
@@ -213,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:
-        paths = find_photographs(options.photos)
+        paths = find(options.photos)
         if options.held_out is not None:
             paths = [p for p in paths if is_held_out(p.read_bytes(), options.held_out)]
         if options.limit:
@@ -226,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.out:
                 with written_whole(options.out) as folder:
                     report(folder, result, methods, processes)
-    except (BadCheckpoint, OSError) as error:
+    except (BadCheckpoint, OSError, ValueError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

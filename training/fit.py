@@ -17,9 +17,10 @@ import numpy as np
 import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import BadCheckpoint
+from training.config import TrainConfig
 from training.methods import Method, Processes, Result, cores, evaluate
 from training.metrics import DRAWS, Scores
-from training.photographs import find_photographs
+from training.photographs import find
 from training.survey import is_held_out
 
 TEMPERATURES = (0.15, 0.2, 0.25, 0.3, 0.38, 0.45, 0.55)
@@ -151,13 +152,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
+    )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument(
         "--held-out",
         type=float,
+        nargs="?",
+        const=TrainConfig().validation,
         metavar="SHARE",
-        help="only those that a training run with this --validation held out",
+        help="only those that a training run with this --validation held out (%(const)s)",
     )
     parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
     parser.add_argument(
@@ -167,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         net, known = checkpoint.load(options.checkpoint)
-        paths = find_photographs(options.photos)
+        paths = find(options.photos)
         if options.held_out is not None:
             paths = [path for path in paths if is_held_out(path.read_bytes(), options.held_out)]
         if options.limit:
@@ -204,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             provenance={**known.provenance, "knobs": knobs},
         )
         checkpoint.save(options.out, net, fitted)
-    except (BadCheckpoint, OSError) as error:
+    except (BadCheckpoint, OSError, ValueError) as error:
         print(f"fit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

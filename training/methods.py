@@ -25,6 +25,7 @@ from colorizer.image import Picture, RequestError
 from colorizer.pipeline import Options, Pipeline, Prepared, finish, prepare
 from training.data import read_rgb, shrink
 from training.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
+from training.photographs import Photograph
 
 T = TypeVar("T")
 
@@ -73,8 +74,8 @@ class Result:
     """
 
     scores: dict[str, Scores]
-    paths: list[Path] = field(default_factory=list)
-    left_out: dict[Path, str] = field(default_factory=dict)
+    paths: list[Photograph] = field(default_factory=list)
+    left_out: dict[Photograph, str] = field(default_factory=dict)
     truth_chroma: NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(CHROMA_COLUMNS, np.int64)
     )
@@ -223,7 +224,7 @@ def cores() -> int:
 
 
 def _measure_one(
-    path: Path, methods: Sequence[Method]
+    path: Photograph, methods: Sequence[Method]
 ) -> tuple[list[Measured], NDArray[np.int64], dict[str, NDArray[np.float64]]] | str:
     """One photograph's measures by each method, its own chroma, the classifiers' calibration."""
     try:
@@ -236,7 +237,7 @@ def _measure_one(
     return measured, truth.chroma, {n: colours.calibration(n, truth) for n in classifiers}
 
 
-def _mean_ab(path: Path) -> tuple[float, float] | None:
+def _mean_ab(path: Photograph) -> tuple[float, float] | None:
     try:
         planes = lab.rgb_to_lab(shrink(read_rgb(path.read_bytes()), 64))
     except (RequestError, OSError):
@@ -245,7 +246,9 @@ def _mean_ab(path: Path) -> tuple[float, float] | None:
     return a, b
 
 
-def evaluate(processes: Processes, methods: Sequence[Method], paths: Sequence[Path]) -> Result:
+def evaluate(
+    processes: Processes, methods: Sequence[Method], paths: Sequence[Photograph]
+) -> Result:
     """Colour each photograph's lightness by each method, and compare with its own colours.
 
     Before the methods stand two that need no network: grey, and one colour all over, the mean ab
@@ -278,7 +281,7 @@ def evaluate(processes: Processes, methods: Sequence[Method], paths: Sequence[Pa
     return result
 
 
-def pictures(path: Path, methods: Sequence[Method]) -> list[UInt8]:
+def pictures(path: Photograph, methods: Sequence[Method]) -> list[UInt8]:
     """Colour one photograph again by each method; the truth comes last."""
     rgb = read_rgb(path.read_bytes())
     colours = Colours(rgb, _pipelines)
