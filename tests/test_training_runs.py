@@ -208,7 +208,7 @@ def test_two_processes_train_one_network(
     command += ["--init-from", str(weights("classification")), "--steps", "2", "--unfreeze", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=5 * SECONDS
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("photographs to train on") == 1  # the first process speaks

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -234,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadCheckpoint, OSError, ValueError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    except BrokenProcessPool:
+        print("evaluate: a process died, perhaps of memory; try fewer --workers", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("evaluate: interrupted", file=sys.stderr)
         return 130

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -212,6 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadCheckpoint, OSError, ValueError) as error:
         print(f"fit: {error}", file=sys.stderr)
         return 2
+    except BrokenProcessPool:
+        print("fit: a process died, perhaps of memory; try fewer --workers", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("fit: interrupted; nothing was written", file=sys.stderr)
         return 130

@@ -77,7 +77,7 @@ class Look:
     held_out: bool = False
     size: tuple[int, int] = (0, 0)
     colorfulness: float = 0.0
-    counts: NDArray[np.int64] | None = None  # (Q,) pixels of a small copy by bin
+    counts: NDArray[np.uint16] | None = None  # (Q,) pixels of a small copy by bin
     hashes: tuple[int, ...] = ()  # of the photograph, and mirrored
 
 
@@ -104,7 +104,8 @@ def look(photograph: Photograph, share: float, palest: float) -> Look:
         held_out,
         (rgb.shape[1], rgb.shape[0]),
         lively,
-        np.bincount(bins, minlength=len(gamut.bins())),
+        # 64 x 64 pixels fit in 16 bits; millions of photographs do not, in 64.
+        np.bincount(bins, minlength=len(gamut.bins())).astype(np.uint16),
         tuple(perceptual_hash(one) for one in (shrunk, mirrored)),
     )
 

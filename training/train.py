@@ -177,6 +177,9 @@ def train(
     state = out.with_suffix(".run")
     last = state / "last.ckpt"
     rank, ranks, _ = launched()
+    for needed in (encoder, init_from):
+        if needed is not None and not needed.is_file():  # said before all photographs are read
+            raise FileNotFoundError(f"no weights at {needed}")
     config, before = inherit(config, init_from)
     found = survey(photos, config.validation, config.palest)
     if rank == 0:
