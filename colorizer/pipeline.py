@@ -141,7 +141,7 @@ class Pipeline:
     Attributes:
         exact: whether the network runs picture by picture, so that each gets the very bytes that it
             would get alone. A batch sums in another order, and a colour may end a level apart.
-            CPUs lose nothing by it (docs/serving.md); GPUs are built for batches.
+            On CPUs that costs little (benchmarks/batches.py); GPUs are built for batches.
     """
 
     def __init__(

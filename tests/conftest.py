@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def threads_of_the_servers() -> Iterator[None]:
+    """As many threads as a server's worker has: sums are split among them, and so rounded."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

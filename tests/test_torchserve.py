@@ -73,7 +73,7 @@ def server(port: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def library(archives: Path, folder: Path) -> dict[str, Pipeline]:
+def library(archives: Path, folder: Path, threads_of_the_servers: None) -> dict[str, Pipeline]:
     """The archives' own graphs, without a server."""
     for name in ARCHIVES:
         with zipfile.ZipFile(archives / f"{name}.mar") as file:

@@ -64,7 +64,7 @@ def port(server: Server) -> int:
 
 
 @pytest.fixture(scope="module")
-def library(repository: Path) -> dict[str, Pipeline]:
+def library(repository: Path, threads_of_the_servers: None) -> dict[str, Pipeline]:
     return {name: Pipeline.load(repository / name / "1") for name in MODELS}
 
 
