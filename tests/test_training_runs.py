@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,11 +208,16 @@ def test_two_processes_train_one_network(
     command += ["--photos", str(photos), "--out", str(out), *QUICK, "--validation", "0.3"]
     command += ["--init-from", str(weights("classification")), "--steps", "2", "--unfreeze", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=5 * SECONDS
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True, start_new_session=True
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("photographs to train on") == 1  # the first process speaks
+    try:
+        said, complaints = process.communicate(timeout=5 * SECONDS)
+    finally:
+        if process.poll() is None:  # the launcher's children with it
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, complaints[-2000:]
+    assert said.count("photographs to train on") == 1  # the first process speaks
     _, known = checkpoint.load(out)
     assert known.provenance["processes"] == 2
     assert known.provenance["steps"] == 2
