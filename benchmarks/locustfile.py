@@ -49,8 +49,8 @@ def post(user: FastHttpUser, photograph: Photograph, scheduled: float | None = N
             return
         body = reply.content or b""
         skip = reply.headers.get("Inference-Header-Content-Length")
-        if skip is not None:  # Triton: JSON, the length of the picture, the picture
-            body = body[int(skip) + 4 :]
+        if skip is not None:  # Triton: JSON, then the picture
+            body = body[int(skip) :]
         wrong = what_is_wrong(body, photograph)
         if wrong:
             reply.failure(f"reply: {wrong}")

@@ -30,7 +30,7 @@ GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes ab
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
 KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
-SHOWN_LINES = 25  # of those, when it fails
+SHOWN_LINES = 40  # of those, when it fails: a trace through the server, the handler and the library
 # What it says when an archive can't be read, and when a worker fails to load one, or to start at
 # all; it then tries again for minutes.
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")

@@ -39,7 +39,7 @@ class Colours(BaseHTTPRequestHandler):
             status, answer = 503, b"{}"
         elif self.path.endswith("/infer"):  # as Triton sends bytes
             assert self.headers["Inference-Header-Content-Length"] == "0"
-            answer = b"{}" + len(answer).to_bytes(4, "little") + answer
+            answer = b"{}" + answer
         self.send_response(status)
         if self.path.endswith("/infer"):
             self.send_header("Inference-Header-Content-Length", "2")

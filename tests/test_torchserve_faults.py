@@ -125,7 +125,7 @@ def test_an_altered_graph_is_reported_at_start_with_the_command_that_mends_it(
 ) -> None:
     with zipfile.ZipFile(archives / "colorize.mar") as file:
         file.extractall(tmp_path / "model")
-    graph = tmp_path / "model" / "graph.pt"
+    graph = tmp_path / "model" / "onnx" / "graph.onnx"
     body = bytearray(graph.read_bytes())
     body[len(body) // 2] ^= 1
     graph.write_bytes(body)
