@@ -35,7 +35,7 @@ _RGB_TO_WHITE_XYZ = _RGB_TO_XYZ / _WHITE[:, None]  # XYZ relative to the white
 _WHITE_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_WHITE_XYZ)
 
 _DELTA = 6 / 29  # CIE 15: below DELTA cubed, the cube root becomes a straight line
-_BAND_PIXELS = 1 << 16  # rows are worked on in bands of about this many pixels: 0.8 MB of float32
+_BAND_PIXELS = 1 << 15  # rows are worked on in bands of about this many pixels: 0.4 MB of float32
 _STEPS = (1 << 16) - 1  # resolution of the tables of linear light: at most 0.06 of an 8-bit level
 _SLACK = 0.0005  # linear light; colours of 8-bit sRGB itself, rounded, must not count as outside
 
@@ -58,7 +58,7 @@ _LINEAR = _srgb_to_linear(np.arange(256) / 255)  # (256,) linear light of each 8
 _LINEAR_32 = _LINEAR.astype(np.float32)
 # Luminance of each 8-bit value of R, G and B, in steps of 1/_STEPS: their sum indexes _LIGHTNESS.
 _LUMINANCE = [np.rint(w * _LINEAR * _STEPS).astype(np.uint16) for w in _RGB_TO_WHITE_XYZ[1]]
-_LIGHTNESS = (116 * _cube_root(np.arange(_STEPS + 3) / _STEPS) - 16).astype(np.float32)
+_LIGHTNESS = (116 * _cube_root(np.arange(_STEPS + 1) / _STEPS) - 16).astype(np.float32)
 _GREY_LIGHTNESS = (116 * _cube_root(_LINEAR) - 16).astype(np.float32)
 _SRGB = np.rint(255 * _linear_to_srgb(np.arange(_STEPS + 1) / _STEPS)).astype(np.uint8)
 
@@ -77,9 +77,10 @@ def rgb_to_lightness(rgb: UInt8) -> Float:
     lightness = np.empty(rgb.shape[:2], np.float32)
     red, green, blue = _LUMINANCE
     for rows in _bands(*rgb.shape[:2]):
-        band = rgb[rows]
-        luminance = red[band[..., 0]] + green[band[..., 1]] + blue[band[..., 2]]
-        np.take(_LIGHTNESS, luminance, out=lightness[rows], mode="clip")
+        band = cv2.split(rgb[rows])
+        luminance = cv2.add(cv2.LUT(band[0], red), cv2.LUT(band[1], green))
+        luminance = cv2.add(luminance, cv2.LUT(band[2], blue))
+        lightness[rows] = cv2.LUT(luminance, _LIGHTNESS)
     return lightness
 
 
@@ -114,15 +115,17 @@ def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
         planes = _lab_to_linear(light, a, b)
         low = np.minimum(np.minimum(planes[0], planes[1]), planes[2])
         high = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
-        outside = (low < -_SLACK) | (high > 1 + _SLACK)
-        if outside.any():
+        if low.min() < -_SLACK or high.max() > 1 + _SLACK:
+            outside = (low < -_SLACK) | (high > 1 + _SLACK)
             inside = _into_gamut(light[outside], a[outside], b[outside])
             for plane, values in zip(planes, _lab_to_linear(*inside), strict=True):
                 plane[outside] = values
-        band = [
-            np.take(_SRGB, (np.clip(plane, 0, 1) * _STEPS + 0.5).astype(np.uint16))
-            for plane in planes
-        ]
+        band = []
+        for plane in planes:  # in place: most of the time here goes into moving memory
+            plane *= np.float32(_STEPS)
+            plane += np.float32(0.5)
+            np.clip(plane, 0, _STEPS, out=plane)
+            band.append(cv2.LUT(plane.astype(np.uint16), _SRGB))
         cv2.merge(band, rgb[rows])
     return rgb
 
@@ -138,15 +141,22 @@ def _lab_to_linear(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, 
     x = y + a * np.float32(1 / 500)
     z = y - b * np.float32(1 / 200)
     x, y, z = (_cube(value) for value in (x, y, z))
-    red, green, blue = (
-        x * row[0] + y * row[1] + z * row[2] for row in _WHITE_XYZ_TO_RGB.astype(np.float32)
-    )
+    red, green, blue = (_mix(x, y, z, row) for row in _WHITE_XYZ_TO_RGB.astype(np.float32))
     return red, green, blue
+
+
+def _mix(x: Float, y: Float, z: Float, weights: Float) -> Float:
+    """Weighted sum of three planes."""
+    mixed: Float = x * weights[0]
+    mixed += y * weights[1]
+    mixed += z * weights[2]
+    return mixed
 
 
 def _cube(value: Float) -> Float:
     """Lab's f backwards."""
-    cube = value * value * value
+    cube = value * value
+    cube *= value
     dark = value < np.float32(_DELTA)
     if dark.any():  # few pictures are this dark everywhere: most bands skip the straight part
         cube[dark] = np.float32(3 * _DELTA**2) * (value[dark] - np.float32(4 / 29))
