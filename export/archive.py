@@ -163,6 +163,20 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise BadSettings(f"TorchServe has no setting {key!r} and would ignore it")
 
 
+def add_graph_options(parser: argparse.ArgumentParser) -> None:
+    """Add --engine and --photos: what an archive or a repository carries, and how it is held."""
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        choices=NAMES,
+        default=[ENGINE],
+        help="what it carries graphs for (default: %(default)s); the server takes what it can run",
+    )
+    parser.add_argument(
+        "--photos", type=Path, help="compare on these, not on scikit-image's samples"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write an archive; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -172,14 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path, help="weights made by training")
     add("--out", type=Path, required=True, help=".mar to write; it names the model")
-    add(
-        "--engine",
-        nargs="+",
-        choices=NAMES,
-        default=[ENGINE],
-        help="what it carries graphs for (default: %(default)s); the server takes what it can run",
-    )
-    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    add_graph_options(parser)
     options = parser.parse_args(arguments)
     if options.out.suffix != ".mar":
         parser.error(f"--out must end in .mar, not {options.out}")

@@ -15,11 +15,17 @@ import yaml
 
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import NAMES as ENGINES
 from colorizer.engine import Name
 from colorizer.unet import Head
 from export import graphs, parity
-from export.archive import ENGINE, ROOT, SETTINGS, BadSettings, check_settings
+from export.archive import (
+    ENGINE,
+    ROOT,
+    SETTINGS,
+    BadSettings,
+    add_graph_options,
+    check_settings,
+)
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row
 from export.tensorrt import NotBuilt
@@ -145,14 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
     add("--out", type=Path, required=True, help="folder to write")
-    add(
-        "--engine",
-        nargs="+",
-        choices=ENGINES,
-        default=[ENGINE],
-        help="what it carries graphs for (default: %(default)s); the server takes what it can run",
-    )
-    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    add_graph_options(parser)
     options = parser.parse_args(arguments)
     engines = list(dict.fromkeys(options.engine))
     try:
