@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from colorizer import image
-from tests.test_image import KINDS, with_right_checksums
+from tests.pictures import KINDS, with_right_checksums
 
 EXAMPLES = int(os.environ.get("FUZZ", "150"))
 LIMITS = image.Limits(max_bytes=2**20, max_pixels=250_000)
