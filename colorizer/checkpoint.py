@@ -7,7 +7,6 @@ below 0.01 ab units), batch-norm tensors as float32; the header's `checkpoint` e
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from colorizer.files import written_whole
 from colorizer.gamut import Decoding
 from colorizer.unet import UNet, UNetConfig
 
@@ -73,13 +73,9 @@ def save(path: Path, net: UNet, checkpoint: Checkpoint) -> None:
         name: (value.half() if value.ndim == 4 else value).contiguous().cpu()
         for name, value in net.state_dict().items()
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as beside:
         save_file(tensors, beside, metadata={"checkpoint": checkpoint.to_json()})
         beside.chmod(0o644)  # save_file lets nobody else read it
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[UNet, Checkpoint]:

@@ -24,6 +24,7 @@ import yaml
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import NAMES, Name
+from colorizer.files import written_whole
 from export import graphs, parity, verify
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row
@@ -109,14 +110,9 @@ def archive(
             raise ArchiveFailed(
                 f"torch-model-archiver failed: {(done.stderr or done.stdout)[-500:]}"
             )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
+        with written_whole(out) as beside:
             seal(made, beside)
             verify.verify(beside)
-            os.replace(beside, out)
-        finally:
-            beside.unlink(missing_ok=True)
     say(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB)")
     return out
 

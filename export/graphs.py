@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,6 +14,7 @@ import colorizer
 from colorizer import checkpoint, engine, gamut
 from colorizer.checkpoint import Checkpoint
 from colorizer.engine import Engine, Graph, Name, Precision
+from colorizer.files import written_whole
 from colorizer.unet import UNet
 from export import network, onnx, parity, tensorrt, torchscript
 from export.parity import TOLERANCE, Reference, Row, UInt8
@@ -109,9 +107,8 @@ def _write(
     say(f"{label}: converting the {head} network at side {side}")
     device = "cpu"
     versions = {"colorizer": colorizer.__version__, "torch": str(torch.__version__)}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with written_whole(folder) as beside:
+        beside.mkdir()
         run: Engine
         if name == "torchscript":
             file = torchscript.FILE
@@ -172,12 +169,6 @@ def _write(
             version_compatible=bool(how and how.version_compatible),
             hardware=how.hardware if how else "none",
         ).write(beside)
-        beside.chmod(0o755)  # mkdtemp lets nobody else read it
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _centres(head: str) -> tuple[tuple[float, float], ...]:

@@ -17,6 +17,7 @@ from typing import SupportsInt
 import onnx
 
 from colorizer.engine import INPUT, Hardware, installed
+from colorizer.files import written_whole
 
 FILE = "graph.plan"
 
@@ -167,7 +168,6 @@ def build(graph: bytes, side: int, how: Build, say: Callable[[str], None] = prin
     if plan is None:
         raise NotBuilt(f"TensorRT {trt.__version__} could not build the plan; its log says why")
     if kept:
-        beside = kept.with_name(f".{kept.name}.new")
-        beside.write_bytes(bytes(cache.serialize()))
-        beside.replace(kept)
+        with written_whole(kept) as beside:
+            beside.write_bytes(bytes(cache.serialize()))
     return bytes(plan)

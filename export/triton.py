@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import yaml
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Name
+from colorizer.files import written_whole
 from colorizer.unet import Head
 from export import graphs, parity
 from export.archive import (
@@ -63,9 +62,8 @@ def repository(
     settings = yaml.safe_load(SETTINGS.read_text())
     check_settings(settings)
     check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with written_whole(out) as beside:
+        beside.mkdir()
         photographs = parity.photographs(photos)
         for path in weights:
             source = Source.read(path, photographs)
@@ -83,12 +81,6 @@ def repository(
             )
             shutil.copy(MODEL, model / "1" / "model.py")
             (model / "config.pbtxt").write_text(config(name, settings))
-        beside.chmod(0o755)  # mkdtemp's is for its maker alone, and Triton may be another user
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     say(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return out
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,22 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 import colorizer
-from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Graph
 from training import figures
-from training.config import TrainConfig
+from training.command import FAILURES, add_photographs, failed, picked
 from training.methods import (
     GREY,
     Method,
     Processes,
     Result,
-    cores,
     eager_pipeline,
     evaluate,
     pictures,
 )
-from training.photographs import find
-from training.survey import is_held_out
 
 SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
 DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4}  # of the table; 2 of the others
@@ -165,7 +160,7 @@ def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str,
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
+def filled(folder: Path) -> Iterator[Path]:
     """Give a new folder beside one, and move what is in it there at the end, if that comes."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     beside.mkdir(parents=True)
@@ -183,21 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
-    parser.add_argument(
-        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
-    )
+    add_photographs(parser)
     parser.add_argument(
         "--out",
         type=Path,
         help="folder for the table, every photograph's measures, figures and contact sheets",
-    )
-    parser.add_argument(
-        "--held-out",
-        type=float,
-        nargs="?",
-        const=TrainConfig().validation,
-        metavar="SHARE",
-        help="only those that a training run with this --validation held out (%(const)s)",
     )
     parser.add_argument(
         "--temperature",
@@ -214,33 +199,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="measure each without the guided filter too, which lets colour follow L's edges",
     )
-    parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:
-        paths = find(options.photos)
-        if options.held_out is not None:
-            paths = [p for p in paths if is_held_out(p.read_bytes(), options.held_out)]
-        if options.limit:
-            paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
+        paths = picked(options)
         checkpoints = named(options.checkpoint)
         graphs = {name: eager_pipeline(path).graph for name, path in checkpoints.items()}
         methods = methods_of(graphs, options.temperature, options.quick, options.interpolated)
         with Processes(checkpoints, min(options.workers, len(paths))) as processes:
             result = evaluate(processes, methods, paths)
             if options.out:
-                with written_whole(options.out) as folder:
+                with filled(options.out) as folder:
                     report(folder, result, methods, processes)
-    except (BadCheckpoint, OSError, ValueError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    except BrokenProcessPool:
-        print("evaluate: a process died, perhaps of memory; try fewer --workers", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("evaluate: interrupted", file=sys.stderr)
-        return 130
+    except FAILURES as error:
+        return failed("evaluate", error)
     if options.json:
         print(to_json(result))
     else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +16,9 @@ import numpy as np
 
 import colorizer
 from colorizer import checkpoint
-from colorizer.checkpoint import BadCheckpoint
-from training.config import TrainConfig
-from training.methods import Method, Processes, Result, cores, evaluate
+from training.command import FAILURES, add_photographs, failed, picked
+from training.methods import Method, Processes, Result, evaluate
 from training.metrics import DRAWS, Scores
-from training.photographs import find
-from training.survey import is_held_out
 
 # Below 0.2 decoding is all but the mode: edges between two likely colours run through a wall.
 TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.45, 0.55)
@@ -156,31 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument(
-        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
-    )
+    add_photographs(parser)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument(
-        "--held-out",
-        type=float,
-        nargs="?",
-        const=TrainConfig().validation,
-        metavar="SHARE",
-        help="only those that a training run with this --validation held out (%(const)s)",
-    )
-    parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
     parser.add_argument(
         "--weight", type=float, default=WEIGHT, help="of ΔCF beside ΔE00 (default: %(default)s)"
     )
-    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
     options = parser.parse_args(arguments)
     try:
         net, known = checkpoint.load(options.checkpoint)
-        paths = find(options.photos)
-        if options.held_out is not None:
-            paths = [path for path in paths if is_held_out(path.read_bytes(), options.held_out)]
-        if options.limit:
-            paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
+        paths = picked(options)
         classifier = known.network.head == "classification"
         start = Method(
             "",
@@ -213,15 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             provenance={**known.provenance, "knobs": knobs},
         )
         checkpoint.save(options.out, net, fitted)
-    except (BadCheckpoint, OSError, ValueError) as error:
-        print(f"fit: {error}", file=sys.stderr)
-        return 2
-    except BrokenProcessPool:
-        print("fit: a process died, perhaps of memory; try fewer --workers", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("fit: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    except FAILURES as error:
+        return failed("fit", error)
     print(f"{knobs['photographs']} photographs\n\n{tried(found, options.weight)}\n")
     print(on_and_off(found, classifier))
     print("\nFlip averaging doubles the network's work; it is measured here, and not served.")

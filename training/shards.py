@@ -7,8 +7,6 @@ suits disks and networks that would choke on millions of small files.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import webdataset
 from tqdm import tqdm
 
 import colorizer
+from colorizer.files import written_whole
 from training.config import TrainConfig
 from training.photographs import Photograph, find_photographs, find_shards
 from training.survey import SURVEY, Survey, each_side, survey, to_json, write_report
@@ -48,9 +47,8 @@ def make_shards(
     if find_shards(photos):
         raise FileExistsError(f"{photos} holds shards already")
     found = survey(photos, validation, palest)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    try:
+    with written_whole(out) as beside:
+        beside.mkdir()
         number = 0
         total = len(found.train) + len(found.validation)
         with tqdm(total=total, desc="writing shards", file=sys.stderr, mininterval=2) as bar:
@@ -71,9 +69,6 @@ def make_shards(
                 setattr(found, side, renamed)
         (beside / SURVEY).write_text(to_json(found, validation, palest))
         write_report(beside, found)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return found
 
 
