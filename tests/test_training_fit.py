@@ -25,16 +25,18 @@ def scored(delta_e: float, cf: float, pictures: int = 3) -> Scores:
     return Scores([one] * pictures)
 
 
-def test_the_best_temperature_and_gain_are_found_where_they_are() -> None:
-    def measure(methods: Sequence[Method]) -> list[Scores]:
-        return [
-            scored(10 + 9 * abs((m.temperature or 0) - 0.25) + abs((m.chroma_gain or 0) - 1.2), 40)
-            for m in methods
-        ]
+def test_the_best_side_temperature_and_gain_are_found_where_they_are() -> None:
+    def error(m: Method) -> float:
+        side = abs((m.side or 0) - 160) / 100
+        return 10 + side + 9 * abs((m.temperature or 0) - 0.25) + abs((m.chroma_gain or 0) - 1.2)
 
-    start = Method("", "net", decoding="annealed-mean", temperature=0.38, chroma_gain=1.0)
+    def measure(methods: Sequence[Method]) -> list[Scores]:
+        return [scored(error(m), 40) for m in methods]
+
+    start = Method("", "net", decoding="annealed-mean", temperature=0.38, chroma_gain=1.0, side=224)
     found = fit.fit(start, classifier=True, measure=measure)
-    assert (found.method.temperature, found.method.chroma_gain) == (0.25, 1.2)
+    method = found.method
+    assert (method.side, method.temperature, method.chroma_gain) == (160, 0.25, 1.2)
     assert found.method.guided
     assert not found.method.flipped
     text = fit.on_and_off(found, classifier=True)
@@ -75,6 +77,7 @@ def test_a_fitted_checkpoint_has_new_knobs_and_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(fit, "SIDES", (32,))
     monkeypatch.setattr(fit, "GAINS", (0.1, 1.0))
     monkeypatch.setattr(fit, "TEMPERATURES", (0.2, 3.0))
     before = weights("classification")
@@ -84,11 +87,12 @@ def test_a_fitted_checkpoint_has_new_knobs_and_the_same_weights(
     (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
     assert known.chroma_gain == 0.1  # random weights give wrong colours: the fewer, the better
     assert known.temperature in (0.2, 3.0)
+    assert known.network.side == 32
     assert known.provenance["knobs"]["photographs"] == 2
     assert all(map(torch.equal, old.state_dict().values(), new.state_dict().values()))
     printed = capsys.readouterr().out
     assert "| flip averaging |" in printed
-    assert "chroma gain 0.1 (before: temperature 0.38, chroma gain 1)" in printed
+    assert "chroma gain 0.1 (before: side 64, temperature 0.38, chroma gain 1)" in printed
 
 
 def test_fitting_that_cannot_start_says_why_in_one_line(

@@ -1,7 +1,8 @@
 """Fit a checkpoint's knobs on held-out photographs: python -m training.fit --help
 
-Temperature and chroma gain are chosen, each over a grid, in turns; then every knob is measured on
-and off. What is decided here stands in the checkpoint; the weights are not touched.
+The side that the network sees is chosen, then temperature and chroma gain, each over a grid, in
+turns; then every knob is measured on and off. What is decided here stands in the checkpoint; the
+weights are not touched.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import numpy as np
 
 import colorizer
 from colorizer import checkpoint
+from colorizer.checkpoint import Checkpoint
 from training.command import FAILURES, add_photographs, failed, picked
 from training.methods import Method, Processes, Result, evaluate
 from training.metrics import DRAWS, Scores
 
+# A network knows things by the size at which its training crops showed them.
+SIDES = (96, 128, 160, 192, 224)
 # Below 0.2 decoding is all but the mode: edges between two likely colours run through a wall.
 TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.45, 0.55)
 GAINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)  # bounded: beyond them a network is wrong, not pale
@@ -58,7 +62,7 @@ Measure = Callable[[Sequence[Method]], list[Scores]]
 
 
 def fit(start: Method, classifier: bool, measure: Measure, weight: float = WEIGHT) -> Fit:
-    """Choose temperature and gain in turns, then measure the guided filter and flipping.
+    """Choose side, temperature and gain in turns, then measure the guided filter and flipping.
 
     Args:
         start: the checkpoint's own knobs.
@@ -74,6 +78,7 @@ def fit(start: Method, classifier: bool, measure: Measure, weight: float = WEIGH
 
     for _ in range(2):
         before = found.method
+        choose([replace(found.method, side=side) for side in SIDES])
         if classifier:
             choose([replace(found.method, temperature=t) for t in TEMPERATURES])
         choose([replace(found.method, chroma_gain=gain) for gain in GAINS])
@@ -131,8 +136,8 @@ def on_and_off(found: Fit, classifier: bool) -> str:
 def tried(found: Fit, weight: float) -> str:
     """Format all that was measured as Markdown, the best first."""
     lines = [
-        "| T | gain | other | ΔE00 | CF | ΔCF | AuC | cost |",
-        "|---|---|---|---|---|---|---|---|",
+        "| side | T | gain | other | ΔE00 | CF | ΔCF | AuC | cost |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     order = sorted(found.scores, key=lambda method: cost(found.scores[method], weight))
     for method in order:
@@ -141,8 +146,17 @@ def tried(found: Fit, weight: float) -> str:
         t = "" if method.temperature is None else f"{method.temperature:g}"
         numbers = f"{row['ΔE00']:.3f} | {row['CF']:.2f} | {row['ΔCF']:.2f} | {row['AuC']:.4f}"
         total = cost(found.scores[method], weight)
-        lines.append(f"| {t} | {method.chroma_gain:g} | {other} | {numbers} | {total:.3f} |")
+        knobs = f"{method.side} | {t} | {method.chroma_gain:g} | {other}"
+        lines.append(f"| {knobs} | {numbers} | {total:.3f} |")
     return "\n".join(lines)
+
+
+def knobs_of(known: Checkpoint) -> str:
+    """A checkpoint's knobs in words."""
+    return (
+        f"side {known.network.side}, temperature {known.temperature:g}, "
+        f"chroma gain {known.chroma_gain:g}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             decoding="annealed-mean" if classifier else None,
             temperature=known.temperature if classifier else None,
             chroma_gain=known.chroma_gain,
+            side=known.network.side,
         )
         with Processes({NAME: options.checkpoint}, min(options.workers, len(paths))) as processes:
 
@@ -187,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         fitted = replace(
             known,
+            network=replace(known.network, side=best.side or known.network.side),
             chroma_gain=best.chroma_gain or known.chroma_gain,
             temperature=best.temperature or known.temperature,
             decoding="annealed-mean" if classifier else known.decoding,
@@ -198,9 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{knobs['photographs']} photographs\n\n{tried(found, options.weight)}\n")
     print(on_and_off(found, classifier))
     print("\nFlip averaging doubles the network's work; it is measured here, and not served.")
-    was = f"temperature {known.temperature:g}, chroma gain {known.chroma_gain:g}"
-    now = f"temperature {fitted.temperature:g}, chroma gain {fitted.chroma_gain:g}"
-    print(f"wrote {options.out}: {now} (before: {was})")
+    print(f"wrote {options.out}: {knobs_of(fitted)} (before: {knobs_of(known)})")
     return 0
 
 

@@ -45,6 +45,7 @@ class Method:
         chroma_gain: None for the checkpoint's own.
         guided: whether colour's edges follow those of L.
         flipped: whether the network sees the mirrored photograph too, and the mean is taken.
+        side: S that the network sees the photograph at; None for the checkpoint's own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method:
     chroma_gain: float | None = None
     guided: bool = True
     flipped: bool = False
+    side: int | None = None
 
 
 GREY = Method("grey")
@@ -112,7 +114,7 @@ class Colours:
     def __init__(self, rgb: UInt8, pipelines: Mapping[str, Pipeline]) -> None:
         self.picture, self.pipelines = Picture(rgb), pipelines
         self._prepared: dict[int, Prepared] = {}
-        self._outputs: dict[tuple[str, bool], Tensor] = {}
+        self._outputs: dict[tuple[str, int, bool], Tensor] = {}
         self._ab: dict[tuple[object, ...], NDArray[np.float32]] = {}
 
     def prepared(self, side: int) -> Prepared:
@@ -121,17 +123,17 @@ class Colours:
             self._prepared[side] = prepare(self.picture, side)
         return self._prepared[side]
 
-    def output(self, name: str, flipped: bool = False) -> Tensor:
+    def output(self, name: str, side: int, flipped: bool = False) -> Tensor:
         """A network's output, (1, C, S, S); `flipped`: the mean with the mirrored picture's."""
-        if (name, flipped) not in self._outputs:
+        if (name, side, flipped) not in self._outputs:
             pipeline = self.pipelines[name]
-            small = self.prepared(pipeline.graph.side).small[None]
+            small = self.prepared(side).small[None]
             if flipped:
                 mirrored = pipeline.run(small.flip(-1)).flip(-1)
-                self._outputs[name, True] = (self.output(name) + mirrored) / 2
+                self._outputs[name, side, True] = (self.output(name, side) + mirrored) / 2
             else:
-                self._outputs[name, False] = pipeline.run(small)
-        return self._outputs[name, flipped]
+                self._outputs[name, side, False] = pipeline.run(small)
+        return self._outputs[name, side, flipped]
 
     def colour(self, method: Method) -> UInt8:
         """(H, W, 3) uint8: the photograph's lightness, coloured by a method."""
@@ -148,18 +150,19 @@ class Colours:
                 decoding=method.decoding or graph.decoding,
                 temperature=method.temperature or graph.temperature,
             )
-        key = method.network, method.flipped, options.decoding, options.temperature
+        side = method.side or graph.side
+        key = method.network, side, method.flipped, options.decoding, options.temperature
         if key not in self._ab:
-            output = self.output(method.network, method.flipped)
+            output = self.output(method.network, side, method.flipped)
             self._ab[key] = pipeline.decode(output, options)[0]
         ab = self._ab[key]
         gain = graph.chroma_gain if method.chroma_gain is None else method.chroma_gain
-        return finish(self.prepared(graph.side).lightness, ab, gain, method.guided)
+        return finish(self.prepared(side).lightness, ab, gain, method.guided)
 
     def calibration(self, name: str, truth: Truth) -> NDArray[np.float64]:
         """A classifier's `Result.calibration` over every fourth pixel of every fourth row."""
-        logits = self.output(name)[..., ::4, ::4]
         side = self.pipelines[name].graph.side
+        logits = self.output(name, side)[..., ::4, ::4]
         small = cv2.resize(truth.lab[..., 1:], (side, side), interpolation=cv2.INTER_AREA)
         ab = torch.from_numpy(small[::4, ::4].copy()).movedim(-1, 0)[None]
         likeliest, index = logits.softmax(dim=1).max(dim=1)
