@@ -63,7 +63,8 @@ def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path |
     torch.manual_seed(config.seed)
     if config.head == "same":
         raise BadConfig("head = same is the head of a checkpoint: name one with --init-from")
-    network = UNetConfig(head=config.head, bins=len(gamut.bins()))
+    # Served at its crops' side, by whose size it knows things, until training.fit finds a better.
+    network = UNetConfig(head=config.head, side=config.side, bins=len(gamut.bins()))
     if init_from is not None:
         other, before = checkpoint.load(init_from)
         net = UNet(UNetConfig(**{**asdict(before.network), "head": config.head}))
