@@ -96,7 +96,7 @@ def peak(device: str = "cpu", precision: Precision = "float32", quick: bool = Fa
     kind = torch.device(device).type
     if kind == "cuda":  # as its convolutions may by default, products of float32 by TF32
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-    side, size = (256, 1 << 20) if quick else (GEMM[kind], COPY_BYTES[kind])
+    side, size = (512, 1 << 24) if quick else (GEMM[kind], COPY_BYTES[kind])
     a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(a)
     product = 2 * side**3 / best(lambda: torch.mm(a, b, out=out), device)
