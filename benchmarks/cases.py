@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.command import say
+from benchmarks.command import Unusable, say
 from colorizer import checkpoint, engine
 from colorizer.engine import BadGraph, Engine
 from colorizer.unet import UNet
@@ -82,6 +82,9 @@ def collect(
         net: the checkpoint's network.
         calibration: (1, S, S) L each, for INT8.
         work: folder for what is made.
+
+    Raises:
+        Unusable: if the graphs are another network's.
     """
     device = options.device
     weights = options.checkpoint
@@ -94,6 +97,11 @@ def collect(
         except BadGraph as error:
             say(f"left out: {error}")
             continue
+        if graph.head != net.config.head:
+            raise Unusable(
+                f"{options.graphs} holds a graph of a {graph.head} network, and {weights} is of "
+                f"{net.config.head}: name the graphs that were exported from it"
+            )
         path = engine.find(options.graphs)[name] / graph.file
         half = graph.precision == "float16" or (name == "torchscript" and device != "cpu")
         arithmetic: Arithmetic = "float16" if half else "float32"

@@ -48,8 +48,8 @@ def carry_out(
     tables: Iterable[Table],
 ) -> int:
     """Print tables as they are measured, and save them; returns the exit code."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads or before)
     found: list[Table] = []
     name = module.rpartition(".")[2]
     try:
@@ -67,6 +67,8 @@ def carry_out(
     except KeyboardInterrupt:
         print(f"{name}: interrupted; nothing is saved", file=sys.stderr)
         return 130
+    finally:
+        torch.set_num_threads(before)
     return 0
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks import cases, command, memory, roofline, samples, utilization
 from benchmarks.cases import Case
-from benchmarks.command import say
+from benchmarks.command import Unusable, say
 from benchmarks.results import Plot, Table
 from benchmarks.roofline import COUNTED, Cost, Peak
 from benchmarks.timing import Timing, alternate
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure one network in all its engines."""
+    check(options.device)
     net, known = checkpoint.load(options.checkpoint)
     head, side = net.config.head, net.config.side
     pictures = [prepare(Picture(one), side) for one in samples.photographs(options.photos)]
@@ -104,10 +105,26 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
                 Plot("engine", ["ms"], "ms"),
             )
         yield limits(head, costs, peaks)
-        yield needs(found, head, side, options)
+        yield needs(found[:1] if options.quick else found, head, side, options)
     yield differences(found, head, pictures[1::2], known)
     if head == "classification":
         yield decoding(found[0], options, pictures[0])
+
+
+def check(device: str) -> None:
+    """Refuse a device that isn't here.
+
+    Raises:
+        Unusable: saying so.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = device
+    if kind not in ("cpu", "cuda"):
+        raise Unusable(f"--device is {device!r:.40}; use cpu or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise Unusable("torch sees no CUDA GPU here; use --device cpu")
 
 
 def rate(cost: Cost, time: Timing) -> float:
