@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--repeat", type=command.positive, default=7, help="rounds (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.megapixels, options.batches, options.repeat = [0.05, 0.1], [1, 2], 1
+        options.megapixels, options.batches, options.repeat = [0.1], [1, 2], 1
     if min(options.megapixels) <= 0:
         parser.error("--megapixels must be above 0")
     return command.carry_out(MODULE, options, arguments, measure(options))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from colorizer import gamut
 from colorizer.unet import AB_SCALE, ENCODER_CHANNELS, UNet, UNetConfig, torchvision_models
 
-# Zhang, Isola, Efros 2016, "Colorful Image Colorization", table 4 of the supplement (as released:
-# github.com/richzhang/colorization): channels, convolutions, stride of the last, dilation.
+# Zhang, Isola, Efros 2016, "Colorful Image Colorization", as its authors released the network
+# (github.com/richzhang/colorization, eccv16): channels, convolutions, stride of the last, dilation.
 ZHANG_BLOCKS = (
     *((64, 2, 2, 1), (128, 2, 2, 1), (256, 3, 2, 1), (512, 3, 1, 1)),
     *((512, 3, 1, 2), (512, 3, 1, 2), (512, 3, 1, 1)),

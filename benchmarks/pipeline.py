@@ -11,6 +11,7 @@ import argparse
 import io
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -188,7 +189,9 @@ def finish_plainly(lightness: NDArray[np.floating], ab: NDArray[np.float32]) -> 
     """Interpolate ab, and convert everything back."""
     height, width = lightness.shape
     large = cv2.resize(ab.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
-    rgb = color.lab2rgb(np.dstack([lightness, large]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of colours that don't exist, which it clips
+        rgb = color.lab2rgb(np.dstack([lightness, large]))
     return np.asarray(np.rint(255 * rgb), np.uint8)
 
 
