@@ -56,7 +56,7 @@ def together(pipeline: Pipeline, pictures: torch.Tensor, repeat: int, head: str)
             [name, time.median, time.spread, time.median / times[0].median]
             for name, time in zip(("a batch", "picture by picture"), times, strict=True)
         ],
-        f"{torch.get_num_threads()} threads, median of {repeat} rounds; largest difference of the "
+        f"{command.threads()}, median of {repeat} rounds; largest difference of the "
         f"network's output: {difference:.3g}.",
         Plot("network runs", ["ms"], "ms"),
     )

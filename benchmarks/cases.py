@@ -92,6 +92,9 @@ def collect(
     last = load("channels-last", weights, device)
     yield Case("eager torch, channels last", "channels-last", weights, last)
     for name in engine.PREFERRED[torch.device(device).type]:
+        if name == "onnx" and device != "cpu":
+            say("left out: ONNX Runtime, which runs graphs on the CPU here")
+            continue
         try:
             graph, run = engine.load(options.graphs, device, name)
         except BadGraph as error:

@@ -72,6 +72,12 @@ def carry_out(
     return 0
 
 
+def threads() -> str:
+    """How many threads of the CPU torch computes with, in words."""
+    count = torch.get_num_threads()
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
 def say(text: str) -> None:
     """Tell what takes time now, beside the tables."""
     print(f"{text} ...", file=sys.stderr, flush=True)

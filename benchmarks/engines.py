@@ -259,7 +259,7 @@ def where(options: argparse.Namespace) -> str:
     flags = said.get("flags", "").split()
     wide = [one for one in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if one in flags]
     name = said.get("model name", platform.machine())
-    return f"{name} ({' '.join(wide)}), {torch.get_num_threads()} threads"
+    return f"{name} ({' '.join(wide)}), {command.threads()}"
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def by_megapixels(pipeline: Pipeline, options: argparse.Namespace) -> Table:
         f"Growth with megapixels, {pipeline.graph.head}",
         ["megapixels", *named, "whole, ms", "quartiles, ms", "peak memory, MB"],
         rows,
-        f"JPEG to JPEG, {torch.get_num_threads()} threads, median of {options.repeat} rounds. "
+        f"JPEG to JPEG, {command.threads()}, median of {options.repeat} rounds. "
         + overtaking(sizes, around, [float(row[network] or 0) for row in rows])
         + " "
         + memory_slope(sizes, [row[-1] for row in rows]),
@@ -112,7 +112,7 @@ def by_batch(pipeline: Pipeline, options: argparse.Namespace, peak: Peak) -> Tab
         f"Growth with batch, {pipeline.graph.head}",
         ["batch", "ms", "quartiles, ms", "pictures/s", "× the smallest", "of peak FLOP/s"],
         rows,
-        f"{torch.get_num_threads()} threads, median of {options.repeat} rounds. "
+        f"{command.threads()}, median of {options.repeat} rounds. "
         + enough(batches, rates)
         + " "
         + why_a_batch(batches[0], cost.flop / cost.bytes, of_peak[0], peak),
@@ -130,8 +130,8 @@ def by_threads(options: argparse.Namespace) -> Table:
     peaks = []
     try:
         for count in counts:
-            say(f"{count} threads")
             use(count)
+            say(command.threads())
             pipeline = Pipeline.load(options.graphs)  # ONNX Runtime keeps the threads of its start
             pictures = samples.batch(samples.photographs(None), pipeline.graph.side, batch)
             calls += [

@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
             f"× Zhang's speed, batch {options.batch}",
         ],
         rows,
-        f"{torch.get_num_threads()} threads, median of {options.repeat} rounds in turns, L to ab, "
+        f"{command.threads()}, median of {options.repeat} rounds in turns, L to ab, "
         "random weights, eager torch in float32 unless said otherwise. "
         + compared(names, [alone.median for alone in single]),
         Plot("network", ["batch 1, ms"], "ms"),

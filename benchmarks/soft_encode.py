@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
             ]
             for name, time in zip(calls, times, strict=True)
         ],
-        f"{count} pictures of {side} × {side}, {device}, {torch.get_num_threads()} threads, median "
+        f"{count} pictures of {side} × {side}, {device}, {command.threads()}, median "
         f"of {options.repeat} rounds.",
         Plot("what", ["ms"], "ms"),
     )

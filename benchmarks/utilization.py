@@ -36,7 +36,8 @@ def under_load(call: Callable[[], object], device: str, seconds: float = 3.0) ->
     """
     if not device.startswith("cuda") or not shutil.which("nvidia-smi"):
         return None
-    number = f"GPU-{torch.cuda.get_device_properties(device).uuid}"  # cuda:0 need not be its 0
+    number = str(torch.cuda.get_device_properties(device).uuid)  # cuda:0 need not be its 0
+    number = f"GPU-{number.removeprefix('GPU-')}"
 
     def finished() -> None:
         call()
