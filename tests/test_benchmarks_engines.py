@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from skimage import color
 
-from benchmarks import batches, engines, growth, memory, pipeline, results
+from benchmarks import batches, engines, film, growth, memory, pipeline, results
 from benchmarks.cases import Case
 from benchmarks.pipeline import STAGES
 from benchmarks.results import Table
@@ -25,6 +25,7 @@ from export.graphs import Source
 from tests.support import SIDE, coloured, encoded, picture
 
 HEADS: tuple[Head, ...] = ("regression", "classification")
+TOLD = memory.CLEAR.exists()  # whether the system tells the peak of a process
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,8 @@ def test_engines_are_timed_held_against_the_peak_and_compared(
     assert "GPU utilization: absent" in timed.note
     assert column(roofline, "limit")[0] in ("cores", "memory")
     (loading,) = column(needed, "loading, MB")
-    assert isinstance(loading, float)
-    assert loading > 100  # 25 million weights of ResNet-50, in float32
+    assert (loading is not None) == TOLD
+    assert not TOLD or loading > 100  # 24 million weights, in float32
     assert column(differences, "engine") == names
     assert column(differences, "largest Δab")[0] == 0
     assert column(decoding, "decoding") == ["mode", "mean", "annealed-mean", "sample"]
@@ -118,6 +119,7 @@ def test_a_checkpoint_that_is_not_there_is_one_line(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "engines: no checkpoint at none.safetensors\n"
 
 
+@pytest.mark.skipif(not TOLD, reason="this system doesn't tell")
 def test_memory_that_is_taken_is_seen_and_forgotten() -> None:
     size = 200_000_000
     before = memory.held("cpu")
@@ -129,6 +131,7 @@ def test_memory_that_is_taken_is_seen_and_forgotten() -> None:
     assert memory.peak("cpu") - before < 0.5 * size
 
 
+@pytest.mark.skipif(not TOLD, reason="this system doesn't tell")
 def test_a_measurement_of_memory_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="measuring the memory of torchscript failed"):
         memory.measure("torchscript", tmp_path / "none")
@@ -177,7 +180,8 @@ def test_growth_is_a_curve_each_with_its_reason(exported: dict[Head, Path], tmp_
     found = tables(growth.main, [str(exported["regression"])], tmp_path / "found.json")
     sizes, counts, threads = found
     assert column(sizes, "megapixels") == [0.1]
-    assert all(isinstance(one, float) and one > 0 for one in column(sizes, "peak memory, MB"))
+    (peak,) = column(sizes, "peak memory, MB")
+    assert (peak is not None) == TOLD
     assert "ms a megapixel" in sizes.note
     assert column(counts, "batch") == [1, 2]
     assert column(counts, "× the smallest")[0] == 1
@@ -204,3 +208,15 @@ def test_a_batch_is_timed_beside_its_pictures(exported: dict[Head, Path], tmp_pa
     (table,) = tables(batches.main, [str(exported["regression"])], tmp_path / "found.json")
     assert column(table, "network runs") == ["a batch", "picture by picture"]
     assert column(table, "of the batch's time")[0] == 1
+
+
+def test_a_film_needs_an_archive_and_says_which_command_makes_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert film.main(["--model", "none.mar"]) == 1
+    assert capsys.readouterr().err.startswith("film: no archive at none.mar: run `make archives`")
+
+
+def test_grain_is_new_in_every_frame_and_as_strong_as_asked() -> None:
+    first, second = (one[..., 0].astype(float) for one in film.grainy(8.0, 2))
+    assert (first - second).std() == pytest.approx(8 * 2**0.5, rel=0.1)
