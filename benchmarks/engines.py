@@ -106,7 +106,8 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
             )
         yield limits(head, costs, peaks)
         yield needs(found[:1] if options.quick else found, head, side, options)
-    yield differences(found, head, pictures[1::2], known)
+    compared = pictures[1::2][: 2 if options.quick else None]
+    yield differences(found, head, compared, known)
     if head == "classification":
         yield decoding(found[0], options, pictures[0])
 

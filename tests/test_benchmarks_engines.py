@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,8 +133,14 @@ def test_memory_that_is_taken_is_seen_and_forgotten() -> None:
 
 
 @pytest.mark.skipif(not TOLD, reason="this system doesn't tell")
-def test_a_measurement_of_memory_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="measuring the memory of torchscript failed"):
+def test_a_measurement_of_memory_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho killed >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(OSError, match="measuring the memory of torchscript failed: killed"):
         memory.measure("torchscript", tmp_path / "none")
 
 
