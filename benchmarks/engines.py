@@ -1,7 +1,8 @@
-"""Time a network in each engine, beside eager torch, and measure what INT8 and .pt2 would give.
+"""Time a network in each engine, beside eager torch, and hold each against the machine's peak.
 
 Engines are timed in turn within each round, so that a busy moment of the machine hits all of them;
-medians and their ratios to eager torch are printed, with the difference from it in colour. The
+medians with quartiles and their ratios to eager torch are printed, with FLOP/s as a share of what
+the machine was measured to reach, the memory that each needs, and the difference in colour. The
 graphs are those of `python -m export CHECKPOINT --to torchscript onnx --out DIR`. INT8 (ONNX
 Runtime, QDQ, calibrated on every other photograph) and .pt2 (AOTInductor) are made here, since
 export offers them only if they pay.
@@ -10,233 +11,214 @@ export offers them only if they pay.
 from __future__ import annotations
 
 import argparse
-import copy
 import platform
 import statistics
 import sys
 import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import colorizer
-from colorizer import checkpoint, engine, gamut, image
-from colorizer.checkpoint import BadCheckpoint, Checkpoint
-from colorizer.engine import BadGraph, Engine
-from colorizer.image import Picture, RequestError
+from benchmarks import cases, command, memory, roofline, samples, utilization
+from benchmarks.cases import Case
+from benchmarks.command import Unusable, say
+from benchmarks.results import Plot, Table
+from benchmarks.roofline import COUNTED, Cost, Peak
+from benchmarks.timing import Timing, alternate
+from colorizer import checkpoint, engine, gamut
+from colorizer.checkpoint import Checkpoint
+from colorizer.engine import Precision
+from colorizer.image import Picture
 from colorizer.pipeline import Prepared, finish, prepare
-from colorizer.unet import UNet
 
-SAMPLES = (
-    *("astronaut", "cat", "coffee", "rocket", "stereo_motorcycle"),
-    *("camera", "coins", "grass", "brick", "hubble_deep_field"),
-)
-MOST = 32  # photographs: half of them calibrate INT8, half are measured
-SIDE = 384
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is timed; `run` leaves its result where the engine computes."""
-
-    name: str
-    run: Engine
+MODULE = "benchmarks.engines"
+BYTES = {"float32": 4, "float16": 2}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and print tables; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser = command.parser(MODULE, __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path, help="weights made by training")
     add("graphs", type=Path, help="folder that export wrote")
     add("--photos", type=Path, help="folder of photographs (default: scikit-image's samples)")
     add("--device", default="cpu", help="cpu or cuda:N (default: %(default)s)")
-    add("--threads", type=int, help="of a CPU (default: as torch has it)")
-    add("--batches", type=int, nargs="+", default=[1, 8], help="(default: %(default)s)")
-    add("--repeat", type=int, default=9, help="rounds (default: %(default)s)")
+    add("--batches", type=command.positive, nargs="+", default=[1, 8, 32], help="(default: 1 8 32)")
+    add("--repeat", type=command.positive, default=9, help="rounds (default: %(default)s)")
     add("--without", nargs="+", choices=("int8", "pt2"), default=[], help="leave out")
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        net, known = checkpoint.load(options.checkpoint)
-        pictures = photographs(options.photos)
-    except (BadCheckpoint, OSError) as error:
-        print(f"engines: {error}", file=sys.stderr)
-        return 1
-    prepared = [prepare(Picture(one), net.config.side) for one in pictures]
-    print(
-        f"{options.checkpoint.stem}, side {net.config.side}; {device_name(options.device)}, "
-        f"{torch.get_num_threads()} threads; median of {options.repeat} rounds",
-        flush=True,
-    )
+    if options.quick:
+        options.batches, options.repeat, options.without = [1], 1, ["int8", "pt2"]
+    return command.carry_out(MODULE, options, arguments, measure(options))
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Measure one network in all its engines."""
+    check(options.device)
+    net, known = checkpoint.load(options.checkpoint)
+    head, side = net.config.head, net.config.side
+    pictures = [prepare(Picture(one), side) for one in samples.photographs(options.photos)]
+    cost = roofline.count(net, pictures[0].small[None])
     with tempfile.TemporaryDirectory(prefix="engines-") as temporary:
-        work = Path(temporary)
-        try:
-            cases = list(collect(options, net, prepared, work))
-        except BadGraph as error:
-            print(f"engines: {error}", file=sys.stderr)
-            return 1
-        report(cases, options, known, prepared[1::2])
-    if net.config.head == "classification":
-        report_decoding(cases[0], options, prepared)
-    return 0
+        found = list(
+            cases.collect(options, net, [one.small for one in pictures[::2]], Path(temporary))
+        )
+        say("measuring the machine's peaks")
+        peaks = {
+            precision: roofline.peak(options.device, precision, options.quick)
+            for precision in roofline.DTYPES
+            if precision in {one.arithmetic for one in found}
+        }
+        costs = {}
+        for batch in options.batches:
+            lightness = torch.stack([pictures[i % len(pictures)].small for i in range(batch)])
+            costs[batch] = roofline.count(net.to("cpu"), lightness) if batch > 1 else cost
+            calls = [partial(case.run, lightness) for case in found]
+            times = alternate(calls, options.repeat, options.device, f"batch {batch}")
+            busy = [utilization.under_load(call, options.device) for call in calls]
+            rows = [
+                [
+                    *(case.name, time.median, time.spread, times[0].median / time.median),
+                    *(1000 * batch / time.median, rate(costs[batch], time) / 1e9),
+                    share(case, costs[batch], time, peaks),
+                    *([one.utilization if one else None] if options.device != "cpu" else []),
+                ]
+                for case, time, one in zip(found, times, busy, strict=True)
+            ]
+            yield Table(
+                f"Engines, {head}, batch {batch}",
+                [
+                    *("engine", "ms", "quartiles, ms", "× eager", "pictures/s", "GFLOP/s"),
+                    "of attainable",
+                    *(["GPU busy, %"] if options.device != "cpu" else []),
+                ],
+                rows,
+                f"{where(options)}, side {side}; median of {options.repeat} rounds. "
+                "× eager is eager torch's time through the engine's: more is faster. INT8 has "
+                "another peak than float32, which is not measured."
+                + (f" {utilization.ABSENT}." if options.device == "cpu" else ""),
+                Plot("engine", ["ms"], "ms"),
+            )
+        yield limits(head, costs, peaks)
+        yield needs(found[:1] if options.quick else found, head, side, options)
+    compared = pictures[1::2][: 2 if options.quick else None]
+    yield differences(found, head, compared, known)
+    if head == "classification":
+        yield decoding(found[0], options, pictures[0])
 
 
-def collect(
-    options: argparse.Namespace, net: UNet, prepared: Sequence[Prepared], work: Path
-) -> Iterator[Case]:
-    """Load, or make, what is timed; what can't be had here is said and left out."""
-    device = torch.device(options.device)
-    net = net.to(device)
-    yield Case("eager torch", on(device, net))
-    last = copy.deepcopy(net)
-    last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    yield Case("eager torch, channels last", on(device, last))
-    for name in engine.PREFERRED[device.type]:
-        try:
-            graph, run = engine.load(options.graphs, options.device, name)
-        except BadGraph as error:
-            print(f"left out: {error}", flush=True)
-            continue
-        yield Case({"torchscript": "TorchScript", "onnx": "ONNX Runtime"}.get(name, name), run)
-        if name == "tensorrt":
-            path = engine.find(options.graphs)[name] / graph.file
-            recorded = engine.TensorRT(path, options.device, cuda_graph=True)
-            yield Case("tensorrt, CUDA graph", recorded)
-        if name == "onnx" and device.type == "cpu" and "int8" not in options.without:
-            print("calibrating INT8 ...", flush=True)
-            path = engine.find(options.graphs)[name] / graph.file
-            quantize(path, work / "int8.onnx", [one.small for one in prepared[::2]])
-            yield Case("ONNX Runtime, INT8", engine.OnnxRuntime(work / "int8.onnx"))
-    if "pt2" not in options.without:
-        print("compiling .pt2 ...", flush=True)
-        try:
-            yield Case(".pt2 (AOTInductor)", compile_pt2(net, work / "graph.pt2"))
-        except Exception as error:  # no compiler on this machine, say: torch has many words for it
-            print(f"left out: .pt2: {type(error).__name__}: {str(error).splitlines()[0]:.100}")
+def check(device: str) -> None:
+    """Refuse a device that isn't here.
+
+    Raises:
+        Unusable: saying so.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = device
+    if kind not in ("cpu", "cuda"):
+        raise Unusable(f"--device is {device!r:.40}; use cpu or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise Unusable("torch sees no CUDA GPU here; use --device cpu")
 
 
-def on(device: torch.device, net: UNet) -> Engine:
-    """Run a network on a device."""
-
-    def run(lightness: Tensor) -> Tensor:
-        with torch.inference_mode():
-            output: Tensor = net(lightness.to(device))
-        return output
-
-    return run
+def rate(cost: Cost, time: Timing) -> float:
+    """FLOP/s of the median run."""
+    return cost.flop / (time.median / 1000)
 
 
-def quantize(graph: Path, out: Path, calibration: Sequence[Tensor]) -> None:
-    """Quantize convolutions to INT8, with what lies between them; the head's last stays float32."""
-    import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
+def share(case: Case, cost: Cost, time: Timing, peaks: dict[Precision, Peak]) -> float | None:
+    """The rate as a share of what the roofline lets the network reach."""
+    if case.arithmetic == "int8":
+        return None
+    intensity = cost.flop / cost.bytes * 4 / BYTES[case.arithmetic]
+    return rate(cost, time) / peaks[case.arithmetic].attainable(intensity)
+
+
+def limits(head: str, costs: dict[int, Cost], peaks: dict[Precision, Peak]) -> Table:
+    """The roofline: what the network asks for, and what the machine gives."""
+    rows = []
+    for precision, peak in peaks.items():
+        for batch, cost in costs.items():
+            moved = cost.bytes * BYTES[precision] / 4
+            intensity = cost.flop / moved
+            bound = "cores" if intensity >= peak.ridge else "memory"
+            rows.append(
+                [
+                    *(precision, batch, cost.flop / 1e9, moved / 1e6, intensity),
+                    *(peak.attainable(intensity) / 1e9, bound),
+                ]
+            )
+    measured = "; ".join(
+        f"{precision}: {peak.flops / 1e9:.0f} GFLOP/s by a large {peak.by}, "
+        f"{peak.bandwidth / 1e9:.0f} GB/s by a large copy, so from {peak.ridge:.1f} FLOP a byte "
+        "on the cores are the limit"
+        for precision, peak in peaks.items()
     )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left = iter(calibration)
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            one = next(self._left, None)
-            return None if one is None else {engine.INPUT: one[None].numpy()}
-
-    prepared = out.with_name("prepared.onnx")
-    quant_pre_process(graph, prepared, skip_symbolic_shape=True)
-    nodes = onnx.load(prepared).graph.node
-    last = [node.name for node in nodes if node.op_type == "Conv"][-1]
-    quantize_static(
-        prepared,
-        out,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-        op_types_to_quantize=["Conv", "ConvTranspose", "Relu", "Add", "MaxPool"],
-        nodes_to_exclude=[last],
+    return Table(
+        f"Roofline, {head}",
+        [
+            *("precision", "batch", "GFLOP", "MB moved", "FLOP a byte", "attainable GFLOP/s"),
+            "limit",
+        ],
+        rows,
+        f"Measured in this run: {measured}. {COUNTED}.",
     )
 
 
-def compile_pt2(net: UNet, out: Path) -> Engine:
-    """Compile a network ahead of time, for any batch; needs a C++ compiler."""
-    device = next(net.parameters()).device
-    example = torch.zeros(2, 1, net.config.side, net.config.side, device=device)
-    batch = {0: torch.export.Dim("batch", min=1, max=64)}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(net, (example,), dynamic_shapes=(batch,))
-        path = torch._inductor.aoti_compile_and_package(program, package_path=str(out))
-        compiled = torch._inductor.aoti_load_package(path)
-
-    def run(lightness: Tensor) -> Tensor:
-        with torch.inference_mode():
-            output: Tensor = compiled(lightness.to(device))
-        return output
-
-    return run
-
-
-def alternate(calls: Sequence[Callable[[], object]], repeat: int, device: str) -> list[float]:
-    """Median milliseconds of each call; the first two rounds warm up and are not counted."""
-    times: list[list[float]] = [[] for _ in calls]
-    for round_number in range(repeat + 2):
-        for call, kept in zip(calls, times, strict=True):
-            wait(device)
-            start = time.perf_counter()
-            call()
-            wait(device)
-            if round_number > 1:
-                kept.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(kept) for kept in times]
+def needs(found: Sequence[Case], head: str, side: int, options: argparse.Namespace) -> Table:
+    """Peak memory of each engine, at the smallest and at the largest batch."""
+    batches = sorted({min(options.batches), max(options.batches)})
+    rows = []
+    for case in found:
+        say(f"measuring the memory of {case.name}")
+        peaks = [
+            memory.measure(case.kind, case.path, options.device, batch=batch, side=side)
+            for batch in batches
+        ]
+        loading = peaks[0].loading if peaks[0] else None
+        rows.append([case.name, loading, *(one.running if one else None for one in peaks)])
+    running = [f"batch {batch}, MB" for batch in batches]
+    return Table(
+        f"Memory, {head}",
+        ["engine", "loading, MB", *running],
+        rows,
+        f"{memory.MEASURED}.",
+        Plot("engine", running, "MB"),
+    )
 
 
-def wait(device: str) -> None:
-    """Let a GPU finish what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+def differences(
+    found: Sequence[Case], head: str, pictures: Sequence[Prepared], known: Checkpoint
+) -> Table:
+    """How far each engine's colours are from eager torch's."""
+    from skimage.color import deltaE_ciede2000
+
+    expected = [finished(found[0], one, known) for one in pictures]
+    rows: list[list[str | float]] = []
+    for case in found:
+        pairs = [
+            (finished(case, one, known), other)
+            for one, other in zip(pictures, expected, strict=True)
+        ]
+        largest = max(float(np.abs(one[0] - other[0]).max()) for one, other in pairs)
+        delta_e = [float(deltaE_ciede2000(one[1], other[1]).mean()) for one, other in pairs]
+        rows.append([case.name, largest, statistics.mean(delta_e), max(delta_e)])
+    return Table(
+        f"Difference from eager torch, {head}",
+        ["engine", "largest Δab", "ΔE00, mean", "ΔE00, worst picture"],
+        rows,
+        f"On {len(pictures)} photographs, finished at their own size.",
+    )
 
 
-def report(
-    cases: Sequence[Case],
-    options: argparse.Namespace,
-    known: Checkpoint,
-    prepared: Sequence[Prepared],
-) -> None:
-    """Print times at each batch, ratios to the first case, and differences from it."""
-    columns = []
-    for batch in options.batches:
-        lightness = torch.stack([prepared[i % len(prepared)].small for i in range(batch)])
-        calls = [partial(case.run, lightness) for case in cases]
-        columns.append(alternate(calls, options.repeat, options.device))
-    finished = [[finished_lab(case, one, known) for one in prepared] for case in cases]
-    head = "".join(f" batch {batch}, ms | × |" for batch in options.batches)
-    print(f"\n| engine |{head} max \\|Δab\\| | ΔE00, mean | ΔE00, worst picture |")
-    print("|---" * (4 + 2 * len(options.batches)) + "|")
-    for row, case in enumerate(cases):
-        cells = [f"{column[row]:.0f} | {column[0] / column[row]:.2f}" for column in columns]
-        print(f"| {case.name} | {' | '.join(cells)} | {compare(finished[row], finished[0])} |")
-
-
-def finished_lab(
+def finished(
     case: Case, one: Prepared, known: Checkpoint
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """ab at the network's size, and Lab of the finished picture."""
@@ -250,73 +232,35 @@ def finished_lab(
     return ab, np.asarray(rgb2lab(finish(one.lightness, ab, known.chroma_gain)))
 
 
-def compare(
-    found: Sequence[tuple[NDArray[np.float32], NDArray[np.float64]]],
-    expected: Sequence[tuple[NDArray[np.float32], NDArray[np.float64]]],
-) -> str:
-    """Give the cells of the largest |Δab|, the mean ΔE00 and that of the worst picture."""
-    from skimage.color import deltaE_ciede2000
-
-    pairs = list(zip(found, expected, strict=True))
-    largest = max(float(np.abs(one[0] - other[0]).max()) for one, other in pairs)
-    delta_e = [float(deltaE_ciede2000(one[1], other[1]).mean()) for one, other in pairs]
-    return f"{largest:.2g} | {statistics.mean(delta_e):.2g} | {max(delta_e):.2g}"
-
-
-def report_decoding(case: Case, options: argparse.Namespace, prepared: Sequence[Prepared]) -> None:
-    """Print what decoding one picture costs, on the device of the logits."""
-    logits = case.run(prepared[0].small[None])
+def decoding(case: Case, options: argparse.Namespace, picture: Prepared) -> Table:
+    """What decoding one picture costs, on the device of the logits."""
+    logits = case.run(picture.small[None])
     centres = torch.from_numpy(gamut.bins())
-    print("\n| decoding of one picture | ms |\n|---|---|")
-    for decoding in gamut.DECODINGS:
 
-        def call(decoding: gamut.Decoding = decoding) -> Tensor:
-            return gamut.decode(logits, centres, decoding, 0.38)
+    def call(name: gamut.Decoding) -> Tensor:
+        return gamut.decode(logits, centres, name, 0.38)
 
-        (milliseconds,) = alternate([call], options.repeat, options.device)
-        print(f"| {decoding} | {milliseconds:.1f} |")
-
-
-def photographs(folder: Path | None) -> list[NDArray[np.uint8]]:
-    """Read at most MOST photographs of a folder, evenly spread, or scikit-image's samples.
-
-    Raises:
-        OSError: if there are fewer than two that can be read.
-    """
-    if folder is None:
-        from skimage import data
-
-        found = [getattr(data, name)() for name in SAMPLES]
-        return [shrink(one[0] if isinstance(one, tuple) else one) for one in found]
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    pictures = []
-    for path in paths[:: max(1, len(paths) // MOST)]:
-        try:
-            pictures.append(shrink(image.read(path.read_bytes()).pixels))
-        except RequestError:
-            continue
-    if len(pictures) < 2:
-        raise OSError(f"{folder} holds fewer than two photographs that can be read")
-    return pictures[:MOST]
+    calls = [partial(call, name) for name in gamut.DECODINGS]
+    times = alternate(calls, options.repeat, options.device, "decoding")
+    return Table(
+        "Decoding of one picture, classification",
+        ["decoding", "ms", "quartiles, ms"],
+        [[name, t.median, t.spread] for name, t in zip(gamut.DECODINGS, times, strict=True)],
+        plot=Plot("decoding", ["ms"], "ms"),
+    )
 
 
-def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring the longer side to SIDE at most."""
-    scale = min(1.0, SIDE / max(pixels.shape[:2]))
-    size = (max(1, round(scale * pixels.shape[1])), max(1, round(scale * pixels.shape[0])))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def device_name(device: str) -> str:
+def where(options: argparse.Namespace) -> str:
     """Name the GPU, or the CPU with those of its instructions that matter to the result."""
-    if device.startswith("cuda"):
-        return engine.gpu_name(device)
+    if options.device != "cpu":
+        return engine.gpu_name(options.device)
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     said = {line.split(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
     flags = said.get("flags", "").split()
     wide = [one for one in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if one in flags]
-    return f"{said.get('model name', platform.machine())} ({' '.join(wide)})"
+    name = said.get("model name", platform.machine())
+    return f"{name} ({' '.join(wide)}), {command.threads()}"
 
 
 if __name__ == "__main__":

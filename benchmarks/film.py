@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data
+from tqdm import tqdm
 
-import colorizer
+from benchmarks import command
+from benchmarks.results import Plot, Table
 from colorizer import film
 from colorizer.api import Colorizer
-from colorizer.engine import BadGraph
 
+MODULE = "benchmarks.film"
 FRAMES = 16
 HEIGHT, WIDTH = 480, 640
 HOLDS = (0.0, 0.5, film.HOLD, 0.95)
@@ -38,26 +40,31 @@ def grainy(grain: float, frames: int = FRAMES) -> list[NDArray[np.uint8]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and print a table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.film", description=__doc__)
+    parser = command.parser(MODULE, __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("--model", default="model_store/colorize.mar", help="an archive (default: %(default)s)")
     add("--grain", type=float, default=8.0, help="in 8-bit levels (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        pipeline = Colorizer(Path(options.model)).pipeline
-    except (BadGraph, FileNotFoundError) as error:
-        print(f"film: {error}", file=sys.stderr)
-        return 2
-    frames = grainy(options.grain)
+    return command.carry_out(MODULE, options, arguments, measure(options))
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Measure flicker for each strength of holding."""
+    count = 4 if options.quick else FRAMES
+    pipeline = Colorizer(Path(options.model)).pipeline
+    frames = grainy(options.grain, count)
+    bar = tqdm(HOLDS, "holding", file=sys.stderr, mininterval=2, delay=2, leave=False)
     measured = [
-        film.flicker(list(film.colorize_frames(pipeline, frames, hold)), frames) for hold in HOLDS
+        film.flicker(list(film.colorize_frames(pipeline, frames, hold)), frames) for hold in bar
     ]
-    print(f"{options.model}, {FRAMES} frames of {WIDTH} x {HEIGHT}, grain {options.grain:g}\n")
-    print("| --hold | flicker, units of ab a frame | of frame by frame |\n|---|---|---|")
-    for hold, value in zip(HOLDS, measured, strict=True):
-        print(f"| {hold:g} | {value:.2f} | {value / measured[0]:.2f} |")
-    return 0
+    yield Table(
+        "Flicker of a film that stands still",
+        ["--hold", "flicker, units of ab a frame", "of frame by frame"],
+        [[hold, value, value / measured[0]] for hold, value in zip(HOLDS, measured, strict=True)],
+        f"{Path(options.model).name}, {count} frames of {WIDTH} × {HEIGHT}, grain "
+        f"{options.grain:g}.",
+        Plot("--hold", ["flicker, units of ab a frame"], "units of ab"),
+    )
 
 
 if __name__ == "__main__":

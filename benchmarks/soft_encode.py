@@ -8,61 +8,67 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-import colorizer
-from benchmarks.pipeline import alternate
+from benchmarks import command
+from benchmarks.results import Plot, Table
+from benchmarks.timing import alternate
 from colorizer import gamut
 from colorizer.unet import UNet, UNetConfig
 
+MODULE = "benchmarks.soft_encode"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soft_encode", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
-    parser.add_argument("--batch", type=int, default=32, help="pictures (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=224, help="pixels (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds (default: %(default)s)")
+    """Parse the command line, measure and print a table; returns the exit code."""
+    parser = command.parser(MODULE, __doc__)
+    add = parser.add_argument
+    add("--batch", type=command.positive, default=32, help="pictures (default: %(default)s)")
+    add("--side", type=command.positive, default=224, help="pixels (default: %(default)s)")
+    add("--repeat", type=command.positive, default=5, help="rounds (default: %(default)s)")
     options = parser.parse_args(arguments)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.quick:
+        options.batch, options.side, options.repeat = 1, 64, 1
+    return command.carry_out(MODULE, options, arguments, measure(options))
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Measure the forward pass, and soft-encoding of all pixels and of every other."""
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(0)
-    shape = options.batch, options.side, options.side
-    lightness = (100 * torch.rand(shape[0], 1, *shape[1:], generator=generator)).to(device)
-    ab = (120 * torch.rand(shape[0], 2, *shape[1:], generator=generator) - 60).to(device)
-    net = UNet(UNetConfig(head="classification", side=options.side)).eval().to(device)
-
-    def finished(work: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            with torch.inference_mode():
-                work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-
-        return run
-
+    count, side = options.batch, options.side
+    lightness = (100 * torch.rand(count, 1, side, side, generator=generator)).to(device)
+    ab = (120 * torch.rand(count, 2, side, side, generator=generator) - 60).to(device)
     half = torch.nn.functional.avg_pool2d(ab, 2)
-    forward, full, used = alternate(
+    net = UNet(UNetConfig(head="classification", side=side)).eval().to(device)
+    calls: dict[str, Callable[[], object]] = {
+        "forward pass": lambda: net.decode(net.encode(lightness)),
+        f"soft-encoding, {side} x {side}": lambda: gamut.soft_encode(ab),
+        f"soft-encoding, {side // 2} x {side // 2}, as training does": (
+            lambda: gamut.soft_encode(half)
+        ),
+    }
+    with torch.inference_mode():
+        times = alternate(list(calls.values()), options.repeat, device, "soft-encoding")
+    forward = times[0].median
+    yield Table(
+        "Soft-encoding beside the forward pass",
+        ["what", "ms", "quartiles, ms", "share of the forward pass"],
         [
-            finished(lambda: net.decode(net.encode(lightness))),
-            finished(lambda: gamut.soft_encode(ab)),
-            finished(lambda: gamut.soft_encode(half)),
+            [
+                name,
+                time.median,
+                time.spread,
+                time.median / forward if time is not times[0] else None,
+            ]
+            for name, time in zip(calls, times, strict=True)
         ],
-        options.repeat,
+        f"{count} pictures of {side} × {side}, {device}, {command.threads()}, median "
+        f"of {options.repeat} rounds.",
+        Plot("what", ["ms"], "ms"),
     )
-    print(f"{options.batch} pictures of {options.side} x {options.side}, {device}, ", end="")
-    print(f"{torch.get_num_threads()} threads, median of {options.repeat} rounds\n")
-    print("| | ms | share of the forward pass |\n|---|---|---|")
-    print(f"| forward pass | {forward:.0f} | |")
-    print(f"| soft-encoding, {options.side} x {options.side} | {full:.0f} | {full / forward:.3f} |")
-    side = options.side // 2
-    print(
-        f"| soft-encoding, {side} x {side}, as training does | {used:.0f} | {used / forward:.3f} |"
-    )
-    return 0
 
 
 if __name__ == "__main__":
