@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import yaml
 
 from colorizer.unet import Head, torchvision_models
 from tests import install_triton
@@ -51,8 +52,9 @@ NOT_RUN = {
     "docs/deploy.md: docker build": "needs Docker",
     "docs/deploy.md: kubectl apply": "needs a cluster",
     "docs/serving.md: .venv/bin/python -m handlers.serve": "test_serve.py runs it, with keys",
-    "README.md: make train": "the steps that make takes are the next block's, which is run",
-    "README.md: .venv/bin/python -m training.shards": "torchrun is run by test_training_runs.py",
+    "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's TensorRT",
+    "docs/training.md: make train": "the steps that make takes are the next block's, which is run",
+    "docs/training.md: .venv/bin/python -m training.shards": "test_training_runs.py runs torchrun",
 }
 
 # Text in a block -> what is typed instead.
@@ -98,6 +100,12 @@ chunk = 1
 warmup = 1
 side = 32
 """
+
+
+# Text in colorizer/unet.py: networks that training starts anew are as small as the tests' others.
+SMALL_NETWORK = {"side: int = 224": "side: int = 64", "(256, 160, 96, 48)": "(16, 16, 16, 16)"}
+
+LONG_AGO = 500_000_000  # in 1985: a time that zip files, which archives are, can hold
 
 
 class Block(NamedTuple):
@@ -156,9 +164,14 @@ def tree(
     for head in ("regression", "classification"):
         (tree / "model_store" / f"{head}.safetensors").symlink_to(weights(head))
     for path in tree.rglob("*"):
-        os.utime(path, (0, 0), follow_symlinks=False)  # so that make finds all that follows newer
+        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)  # make finds all else newer
     for archive in archives.iterdir():
         (tree / "model_store" / archive.name).symlink_to(archive)
+    unet = tree / "colorizer" / "unet.py"
+    for before, after in SMALL_NETWORK.items():
+        assert before in unet.read_text()
+        unet.write_text(unet.read_text().replace(before, after))
+    os.utime(unet, (LONG_AGO, LONG_AGO))
     make_files(tree)
     make_environment(tree)
     others = iter(range(ports[0], 65536))
@@ -313,3 +326,118 @@ def test_blocks_that_are_not_run_exist_and_have_a_reason() -> None:
     for key, reason in NOT_RUN.items():
         assert [one for one in BLOCKS if str(one).startswith(key)], f"no block begins so: {key}"
         assert reason
+
+
+# --- what is named in them
+
+
+def spoken() -> list[tuple[str, str]]:
+    """Document and command: lines of blocks, and what stands in prose as `code`."""
+    found = [(one.document, line) for one in BLOCKS for line in joined(one.text)]
+    for path in DOCUMENTS:
+        prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        name = path.relative_to(ROOT).as_posix()
+        found += [(name, code) for code in re.findall(r"`([^`\n]+)`", prose)]
+    return found
+
+
+def joined(text: str) -> list[str]:
+    """Lines, those that end in a backslash with their next."""
+    return text.replace("\\\n", " ").splitlines()
+
+
+SPOKEN = spoken()
+COMMANDS = sorted(
+    {
+        (document, match[1], match[2])
+        for document, text in SPOKEN
+        for match in re.finditer(
+            r"-m ((?:benchmarks|colorizer|export|handlers|page|training)\b[\w.]*(?: triton)?)"
+            r"([^;&|#]*)",
+            text,
+        )
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def help_of(shell: Shell) -> Callable[[str], str]:
+    """What a module of this project says to --help; asked once."""
+    known: dict[str, str] = {}
+
+    def ask(module: str) -> str:
+        if module not in known:
+            command = [
+                str(shell.tree / ".venv" / "bin" / "python"),
+                "-m",
+                *module.split(),
+                "--help",
+            ]
+            done = subprocess.run(
+                command, cwd=shell.tree, env=shell.variables, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"python -m {module} --help: {done.stderr}"
+            known[module] = done.stdout
+        return known[module]
+
+    return ask
+
+
+@pytest.mark.parametrize(("document", "module", "arguments"), COMMANDS)
+def test_every_command_that_is_named_has_the_options_named(
+    document: str, module: str, arguments: str, help_of: Callable[[str], str]
+) -> None:
+    options = re.findall(r"(?<![\w-])--[a-z][\w-]*", arguments)
+    for option in options:
+        assert re.search(rf"{option}\b(?!-)", help_of(module)), f"{module} has no {option}"
+    assert options or help_of(module)
+
+
+def test_every_target_of_make_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        (document, match[1])
+        for document, text in SPOKEN
+        for match in re.finditer(r"(?:^|&& |`)make ([a-z-]+)", text)
+    }
+    assert {"serve", "test"} <= {target for _, target in named}
+    for document, target in named:
+        assert target in targets, f"{document}: make {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(path: Path) -> None:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match(r"https?:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        assert (path.parent / file).exists(), target
+        assert file or anchor in anchors, target
+
+
+# Made by the commands, or by those who read: not in a clean clone.
+MADE = ("model_store/triton", "model_store/*.mar", "model_store/colorize", "training/shards")
+ROOMS = r"(?:benchmarks|colorizer|deploy|docs|export|handlers|model_store|page|tests|training)"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_of_this_tree_that_is_named_is_there(path: Path) -> None:
+    for named in re.findall(rf"(?<![\w/.-]){ROOMS}/[\w./*-]+", path.read_text()):
+        named = named.rstrip(".")
+        if not named.startswith(MADE):
+            assert any(ROOT.glob(named.rstrip("/"))), named
+
+
+@pytest.mark.parametrize("block", [one for one in LISTED if one.language == "sh"], ids=str)
+def test_a_block_that_is_not_run_is_at_least_shell(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True)
+    assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    "block", [one for one in BLOCKS if one.language in ("yaml", "json")], ids=str
+)
+def test_a_block_of_settings_parses(block: Block) -> None:
+    assert yaml.safe_load(block.text)  # JSON is YAML too
