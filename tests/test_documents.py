@@ -1,10 +1,8 @@
 """What the documents tell people to type is typed here, and what they point at is there.
 
-Each fenced block of sh and python is run, in a copy of this tree, by the shell that a reader has.
-What differs from a reader's machine is said in this file and nowhere else: FILES (the files that
-the documents speak of), SUBSTITUTIONS (ports), STAND_INS (commands that the tests' servers stand
-for, or that would make the environment anew), and NOT_RUN (blocks that can't run here, with the
-reason; their syntax, options, targets and files are held against what there is all the same).
+Each fenced block of sh and python is run, by the shell that a reader has, in a copy of this tree:
+tests/clone.py says what differs there. Blocks that can't be run here are in NOT_RUN, with the
+reason; their syntax, options, targets and files are held against what there is all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,25 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 import yaml
 
-from colorizer.unet import Head, torchvision_models
+from colorizer.unet import Head
 from tests import install_triton
-from tests.support import (
-    ROOT,
-    SECONDS,
-    coloured,
-    encoded,
-    free_port,
-    is_free,
-    start_triton,
-    wait_for_line,
-    wait_until_ready,
-)
-from tests.test_film import grainy, write_film
+from tests.clone import STAND_INS, Ports, Shell, make_clone, variables
+from tests.support import ROOT, SECONDS, start_triton, wait_for_line, wait_until_ready
 from tests.warm_python import warm_python
-from training.survey import is_held_out
 
 PATTERNS = ["*.md", "docs/*.md", "benchmarks/*.md", "model_store/*.md"]
 DOCUMENTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
@@ -56,56 +41,6 @@ NOT_RUN = {
     "docs/training.md: make train": "the steps that make takes are the next block's, which is run",
     "docs/training.md: .venv/bin/python -m training.shards": "test_training_runs.py runs torchrun",
 }
-
-# Text in a block -> what is typed instead.
-SUBSTITUTIONS = {
-    "http://127.0.0.1:8080": "http://127.0.0.1:$PORT",
-    "127.0.0.1:8000": "127.0.0.1:$TRITON_PORT",
-}
-
-# Shell functions that stand before each block.
-STAND_INS = r"""
-make() {
-  case $1 in
-    # The tests' servers were started by these, and are running.
-    serve) curl -sf -o /dev/null "$PING" && command make --dry-run "$@" ;;
-    triton) curl -sf "$TRITON_PING" && command make --dry-run "$@" ;;
-    # Each would make the environment, or run this suite.
-    venv | test | fuzz | check) command make --dry-run "$@" ;;
-    *) command make "$@" ;;
-  esac
-}
-# Triton runs already, started by the tests: that it has these options is what is asked here.
-tritonserver() {
-  local help
-  help=$("$TRITON" --help 2>&1) || true
-  for option in "$@"; do grep -q -- "${option%%=*}" <<< "$help" || return 1; done
-}
-# torchserve returns before it answers, and is stopped by the next line.
-torchserve() {
-  command torchserve "$@" || return
-  case $1 in --start)
-    for _ in {1..300}; do curl -s -o /dev/null "$OTHER_PING" && return; sleep 0.2; done; return 1
-  esac
-}
-colorizer() { python -m colorizer.cli "$@"; }
-colorizer-film() { python -m colorizer.film "$@"; }
-"""
-
-# Appended to each preset, so that the training commands take seconds and need no other words.
-SMALL_RUN = """
-steps = 2
-batch = 2
-chunk = 1
-warmup = 1
-side = 32
-"""
-
-
-# Text in colorizer/unet.py: networks that training starts anew are as small as the tests' others.
-SMALL_NETWORK = {"side: int = 224": "side: int = 64", "(256, 160, 96, 48)": "(16, 16, 16, 16)"}
-
-LONG_AGO = 500_000_000  # in 1985: a time that zip files, which archives are, can hold
 
 
 class Block(NamedTuple):
@@ -133,133 +68,15 @@ LISTED = [one for one in BLOCKS if any(str(one).startswith(key) for key in NOT_R
 RUN = [one for one in BLOCKS if one.language in ("sh", "python") and one not in LISTED]
 
 
-def ignored(folder: str, names: list[str]) -> set[str]:
-    """What a clean clone hasn't, and weights, for which there are small ones."""
-    heavy = {".venv", ".git", "logs", "runs", "triton", "build"}
-    return {one for one in names if one in heavy or re.search(r"\.(mar|safetensors|pyc)$", one)}
-
-
 @pytest.fixture(scope="module")
-def ports() -> list[int]:
-    """Three times five free ports in a row, the first of each: two TorchServes and a Triton."""
-    found: list[int] = []
-    port = free_port()
-    while len(found) < 3:
-        if all(is_free(one) for one in range(port, port + 5)):
-            found.append(port)
-        port += 5
-    return found
-
-
-@pytest.fixture(scope="module")
-def tree(
-    weights: Callable[[Head], Path],
-    archives: Path,
-    ports: list[int],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Path]:
-    """A copy of this tree with small networks, the documents' files, and an environment."""
-    tree = tmp_path_factory.mktemp("documents") / "tree"
-    shutil.copytree(ROOT, tree, ignore=ignored)
-    for head in ("regression", "classification"):
-        (tree / "model_store" / f"{head}.safetensors").symlink_to(weights(head))
-    for path in tree.rglob("*"):
-        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)  # make finds all else newer
-    for archive in archives.iterdir():
-        (tree / "model_store" / archive.name).symlink_to(archive)
-    unet = tree / "colorizer" / "unet.py"
-    for before, after in SMALL_NETWORK.items():
-        assert before in unet.read_text()
-        unet.write_text(unet.read_text().replace(before, after))
-    os.utime(unet, (LONG_AGO, LONG_AGO))
-    make_files(tree)
-    make_environment(tree)
-    others = iter(range(ports[0], 65536))
-    config = tree / "config.properties"  # other ports, for the server that torchserve starts
-    config.write_text(
-        re.sub(r"\b(808\d|707\d)$", lambda _: str(next(others)), config.read_text(), flags=re.M)
-    )
+def shell(
+    weights: Callable[[Head], Path], archives: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shell]:
+    """A shell in a copy of this tree."""
+    tree, ports = tmp_path_factory.mktemp("documents") / "tree", Ports.find()
+    make_clone(tree, weights, archives, ports)
     with warm_python(tree, tree / ".venv" / "bin" / "python"):
-        yield tree
-
-
-def make_files(tree: Path) -> None:
-    """FILES: photographs, folders of them, a film, an encoder as if it were downloaded."""
-    photographs = [encoded(coloured(seed)) for seed in range(6)]
-    photographs += [next(x for x in map(coloured_file, range(6, 1000)) if is_held_out(x, 0.03))]
-    for folder in ("PHOTOS", "OTHER_PHOTOS", "MINE"):
-        (tree / folder).mkdir()
-        for number, photograph in enumerate(photographs):
-            (tree / folder / f"{number}.png").write_bytes(photograph)
-    (tree / "photo.jpg").write_bytes(encoded(coloured(0), "JPEG"))
-    write_film(tree / "old.mp4", grainy(4))
-    torch.manual_seed(0)
-    cached = tree / "torch" / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
-    cached.parent.mkdir(parents=True)
-    torch.save(torchvision_models().resnet50(weights=None).state_dict(), cached)
-    for preset in (tree / "training" / "presets").iterdir():
-        kept = re.sub(
-            r"^(steps|batch|chunk|warmup|side) = .*\n", "", preset.read_text(), flags=re.M
-        )
-        preset.write_text(kept + SMALL_RUN)
-
-
-def coloured_file(seed: int) -> bytes:
-    return encoded(coloured(seed))
-
-
-def make_environment(tree: Path) -> None:
-    """A .venv of links to this one, in which make finds everything installed."""
-    environment = tree / ".venv"
-    (environment / "bin").mkdir(parents=True)
-    for path in Path(sys.prefix).iterdir():
-        if path.name != "bin" and not path.name.startswith("."):
-            (environment / path.name).symlink_to(path)
-    for path in Path(sys.executable).parent.iterdir():
-        if not path.name.startswith("python"):
-            (environment / "bin" / path.name).symlink_to(path)
-    for extras in ("serve", "page", "all", "triton"):
-        (environment / f".{extras}-installed").touch()
-
-
-class Shell(NamedTuple):
-    """How a block is run."""
-
-    tree: Path
-    variables: dict[str, str]
-
-    def run(self, text: str, *command: str) -> None:
-        for before, after in SUBSTITUTIONS.items():
-            text = text.replace(before, after)
-        text = re.sub(r"\$(PORT|TRITON_PORT)\b", lambda name: self.variables[name[1]], text)
-        done = subprocess.run(
-            command,
-            input=text,
-            cwd=self.tree,
-            env=self.variables,
-            text=True,
-            capture_output=True,
-            timeout=SECONDS,
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-
-
-@pytest.fixture(scope="module")
-def shell(tree: Path, ports: list[int]) -> Shell:
-    """A shell in the copy, with the environment first on its path."""
-    folders = [str(tree / ".venv" / "bin"), os.environ["PATH"]]
-    _, port, triton = ports
-    ping = re.search(r"^inference_address=(.*)$", (tree / "config.properties").read_text(), re.M)
-    assert ping
-    variables = {**os.environ, "PATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1"}
-    variables |= {"PORT": str(port), "TRITON_PORT": str(triton), "no_proxy": "*"}
-    variables |= {"PING": f"http://127.0.0.1:{port}/ping", "OTHER_PING": f"{ping[1]}/ping"}
-    variables |= {"TRITON_PING": f"http://127.0.0.1:{triton}/v2/health/ready"}
-    variables |= {"TRITON": str(install_triton.SERVER / "bin" / "tritonserver")}
-    variables |= {"TORCH_HOME": str(tree / "torch"), "TMPDIR": str(tree / "tmp")}
-    variables.pop("PYTHONPATH", None)
-    (tree / "tmp").mkdir()
-    return Shell(tree, variables)
+        yield Shell(tree, variables(tree, ports))
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +241,8 @@ ROOMS = r"(?:benchmarks|colorizer|deploy|docs|export|handlers|model_store|page|t
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_file_of_this_tree_that_is_named_is_there(path: Path) -> None:
-    for named in re.findall(rf"(?<![\w/.-]){ROOMS}/[\w./*-]+", path.read_text()):
+    text = re.sub(r"\[[^]]*\]\(https?:[^)]*\)", "", path.read_text())  # of other trees
+    for named in re.findall(rf"(?<![\w/.-]){ROOMS}/[\w./*-]+", text):
         named = named.rstrip(".")
         if not named.startswith(MADE):
             assert any(ROOT.glob(named.rstrip("/"))), named
@@ -441,3 +259,11 @@ def test_a_block_that_is_not_run_is_at_least_shell(block: Block) -> None:
 )
 def test_a_block_of_settings_parses(block: Block) -> None:
     assert yaml.safe_load(block.text)  # JSON is YAML too
+
+
+def test_the_forms_for_issues_fit_githubs_schema() -> None:
+    forms = list((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    tool = Path(sys.executable).parent / "check-jsonschema"
+    command = [tool, "--builtin-schema", "vendor.github-issue-forms", *forms]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
