@@ -1,8 +1,8 @@
 """This tree as a reader of the documents has it: cloned, set up, with photographs of their own.
 
 Here, and nowhere else, is what differs from a reader's machine: SUBSTITUTIONS (ports), STAND_INS
-(commands that the tests' servers stand for, or that would make the environment anew), SMALL_RUN
-and SMALL_NETWORK (so that training takes seconds), and the files that the documents speak of.
+(commands that the tests' servers stand for, or that would make the environment anew), SMALL and
+SMALL_RUN (so that training and export take seconds), and the files that the documents speak of.
 """
 
 from __future__ import annotations
@@ -69,8 +69,15 @@ side = 32
 """
 
 
-# Text in colorizer/unet.py: networks that training starts anew are as small as the tests' others.
-SMALL_NETWORK = {"side: int = 224": "side: int = 64", "(256, 160, 96, 48)": "(16, 16, 16, 16)"}
+# Text in code: networks that training starts anew are as small as the tests' others, and so are the
+# photographs that graphs are compared on.
+SMALL = {
+    "colorizer/unet.py": {
+        "side: int = 224": "side: int = 64",
+        "(256, 160, 96, 48)": "(16, 16, 16, 16)",
+    },
+    "export/parity.py": {"\nSIDE = 384 ": "\nSIDE = 64 "},
+}
 
 LONG_AGO = 500_000_000  # in 1985: a time that zip files, which archives are, can hold
 
@@ -103,10 +110,11 @@ def make_clone(tree: Path, weights: Callable[[Head], Path], archives: Path, port
         ports: those of `typed` go into config.properties.
     """
     shutil.copytree(ROOT, tree, ignore=_ignored)
-    unet = tree / "colorizer" / "unet.py"
-    for before, after in SMALL_NETWORK.items():
-        assert before in unet.read_text()
-        unet.write_text(unet.read_text().replace(before, after))
+    for name, changes in SMALL.items():
+        for before, after in changes.items():
+            text = (tree / name).read_text()
+            assert before in text
+            (tree / name).write_text(text.replace(before, after))
     for head in ("regression", "classification"):
         (tree / "model_store" / f"{head}.safetensors").symlink_to(weights(head))
     for path in tree.rglob("*"):
