@@ -55,6 +55,7 @@ torchserve() {
     for _ in {1..300}; do curl -s -o /dev/null "$TYPED_PING" && return; sleep 0.2; done; return 1
   esac
 }
+curl() { command curl --fail "$@"; } # an error's text is no picture
 colorizer() { python -m colorizer.cli "$@"; }
 colorizer-film() { python -m colorizer.film "$@"; }
 """

@@ -23,7 +23,16 @@ import yaml
 from colorizer.unet import Head
 from tests import install_triton
 from tests.clone import STAND_INS, Ports, Shell, make_clone, variables
-from tests.support import ROOT, SECONDS, start_triton, wait_for_line, wait_until_ready
+from tests.support import (
+    ROOT,
+    SECONDS,
+    coloured,
+    encoded,
+    opened,
+    start_triton,
+    wait_for_line,
+    wait_until_ready,
+)
 from tests.warm_python import warm_python
 
 PATTERNS = ["*.md", "docs/*.md", "benchmarks/*.md", "model_store/*.md"]
@@ -65,6 +74,8 @@ def read_blocks() -> list[Block]:
     return found
 
 
+# A file that a command is told to write, beside it.
+WRITTEN = re.compile(r"(?:-o|--out|>) ([\w-]+\.(?:jpg|png|mp4|mar|safetensors))\b")
 BLOCKS = read_blocks()
 LISTED = [one for one in BLOCKS if any(str(one).startswith(key) for key in NOT_RUN)]
 RUN = [one for one in BLOCKS if one.language in ("sh", "python") and one not in LISTED]
@@ -130,10 +141,17 @@ def test_a_block_does_what_it_says(
         request.getfixturevalue("torchserve")
     if re.search(r"127\.0\.0\.1:800[01]|tritonserver", block.text):
         request.getfixturevalue("triton")
+    made = [shell.tree / name for name in WRITTEN.findall(block.text)]
+    for path in made:
+        path.unlink(missing_ok=True)  # another block's
     if block.language == "sh":
         shell.run(f"set -e -o pipefail\n{STAND_INS}{block.text}", "bash")
     else:
         shell.run(block.text, sys.executable, "-")
+    for path in made:
+        assert path.stat().st_size
+        if path.suffix in (".jpg", ".png"):
+            assert opened(path.read_bytes()).size == opened(encoded(coloured(0))).size
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
