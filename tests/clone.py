@@ -192,7 +192,7 @@ class Shell(NamedTuple):
             env=self.variables,
             text=True,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=3 * SECONDS,  # the longest block starts seven processes
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
