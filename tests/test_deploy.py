@@ -1,4 +1,4 @@
-"""Deployment files, held against the schemas of what reads them, and against the server's own."""
+"""Deployment files, held against the schemas of what reads them, and against the servers' own."""
 
 from __future__ import annotations
 
@@ -6,17 +6,65 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kubernetes_validate
 import pytest
 import yaml
 
+import colorizer
 from tests.support import ROOT
 
 DEPLOY = ROOT / "deploy"
 CONFIG = (ROOT / "config.properties").read_text()
-MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+GUIDE = (ROOT / "docs" / "deploy.md").read_text()
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+DRAIN = 30  # seconds that either server has for what is in work, once it is told to end
+
+
+class Server(NamedTuple):
+    """What deploys one server."""
+
+    name: str
+    docker: str
+    manifests: dict[str, Any]  # by kind
+    writable: set[str]  # folders
+    queue: str  # its metric of time waited, in microseconds
+
+    @property
+    def compose(self) -> Any:
+        return COMPOSE[self.name]
+
+    @property
+    def pod(self) -> Any:
+        return self.manifests["Deployment"]["spec"]["template"]["spec"]
+
+    @property
+    def container(self) -> Any:
+        (container,) = self.pod["containers"]
+        return container
+
+    @property
+    def ports(self) -> set[int]:
+        """What its image opens."""
+        (line,) = re.findall(r"^EXPOSE (.+)$", self.docker, re.MULTILINE)
+        return {int(port) for port in line.split()}
+
+
+def read(name: str, ending: str, writable: set[str], queue: str) -> Server:
+    documents = yaml.safe_load_all((DEPLOY / f"kubernetes{ending}.yaml").read_text())
+    docker = (DEPLOY / f"Dockerfile{ending.replace('-', '.')}").read_text()
+    joined = docker.replace("\\\n", " ")
+    return Server(name, joined, {one["kind"]: one for one in documents}, writable, queue)
+
+
+SERVERS = [
+    read("torchserve", "", {"/tmp", "/app/logs"}, "ts_queue_latency_microseconds"),
+    read("triton", "-triton", {"/tmp", "/dev/shm"}, "nv_inference_queue_duration_us"),
+]
+TORCHSERVE, TRITON = SERVERS
+MANIFESTS = [one for server in SERVERS for one in server.manifests.values()]
+each_server = pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
 
 
 def tool(name: str, *arguments: str) -> None:
@@ -25,12 +73,9 @@ def tool(name: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def manifest(kind: str) -> Any:
-    (found,) = (one for one in MANIFESTS if one["kind"] == kind)
-    return found
-
-
-@pytest.mark.parametrize("one", MANIFESTS, ids=lambda one: one["kind"])
+@pytest.mark.parametrize(
+    "one", MANIFESTS, ids=lambda one: f"{one['metadata']['name']}-{one['kind']}"
+)
 def test_each_manifest_fits_kubernetes_own_schema(one: Any) -> None:
     kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
 
@@ -39,22 +84,30 @@ def test_compose_fits_its_schema() -> None:
     tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml")
 
 
-def test_the_dockerfile_passes_its_linter() -> None:
-    tool("hadolint", "deploy/Dockerfile")
+def test_the_dockerfiles_pass_their_linter() -> None:
+    tool("hadolint", "deploy/Dockerfile", "deploy/Dockerfile.triton")
 
 
-def test_what_the_dockerfile_copies_is_there() -> None:
-    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
-    copied = re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE)
+@each_server
+def test_what_a_dockerfile_copies_is_there(server: Server) -> None:
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", server.docker, re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
-    assert {"handlers", "LICENSE", "model_store/LICENSE-WEIGHTS"} <= set(sources)
+    assert {"LICENSE", "model_store/LICENSE-WEIGHTS"} <= set(sources)
+    ignored = (ROOT / ".dockerignore").read_text().split()
     for source in sources:
         assert (ROOT / source).exists(), source
+        assert source not in ignored
 
 
-def test_inside_a_container_only_predictions_and_metrics_are_reachable() -> None:
-    text = (DEPLOY / "Dockerfile").read_text()
-    changes = re.findall(r"-e 's#\^(\w+)=\.\*#(\w+)=(\S+)#'", text)
+@each_server
+def test_compose_builds_from_the_servers_own_dockerfile(server: Server) -> None:
+    build = server.compose["build"]
+    assert (DEPLOY / build["context"]).resolve() == ROOT
+    assert (ROOT / build["dockerfile"]).read_text().replace("\\\n", " ") == server.docker
+
+
+def test_inside_a_container_torchserve_opens_only_predictions_and_metrics() -> None:
+    changes = re.findall(r"-e 's#\^(\w+)=\.\*#(\w+)=(\S+)#'", TORCHSERVE.docker)
     settings = dict(re.findall(r"^(\w+)=(.*)$", CONFIG, re.MULTILINE))
     for before, after, value in changes:
         assert before == after
@@ -62,42 +115,105 @@ def test_inside_a_container_only_predictions_and_metrics_are_reachable() -> None
         settings[after] = value
     outside = {key for key, value in settings.items() if "0.0.0.0" in value}
     assert outside == {"inference_address", "metrics_address"}
-    ports = {int(settings[key].rpartition(":")[2]) for key in outside}
-    assert ports == {int(port) for port in re.search(r"^EXPOSE (.+)$", text, re.M)[1].split()}  # type: ignore[index]
-    container = manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]
-    assert ports == {port["containerPort"] for port in container["ports"]}
-    policy = manifest("NetworkPolicy")["spec"]["ingress"][0]["ports"]
-    assert ports == {port["port"] for port in policy}
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["torchserve"]
-    assert compose["ports"] == [f"127.0.0.1:{port}:{port}" for port in sorted(ports)]
+    assert {int(settings[key].rpartition(":")[2]) for key in outside} == TORCHSERVE.ports
 
 
-def test_nobody_is_root_and_nothing_but_what_is_mounted_can_be_written() -> None:
-    text = (DEPLOY / "Dockerfile").read_text()
-    (user,) = re.findall(r"^USER (\d+)$", text, re.MULTILINE)
-    pod = manifest("Deployment")["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert str(pod["securityContext"]["runAsUser"]) == user != "0"
-    (container,) = pod["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["torchserve"]
-    assert compose["read_only"]
-    assert {one.split(":")[0] for one in compose["tmpfs"]} == mounted == {"/tmp", "/app/logs"}
+@each_server
+def test_the_same_ports_are_named_everywhere(server: Server) -> None:
+    assert server.ports == {port["containerPort"] for port in server.container["ports"]}
+    policy = server.manifests["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+    assert server.ports == {port["port"] for port in policy}
+    loopback = [f"127.0.0.1:{port}:{port}" for port in sorted(server.ports)]
+    assert server.compose["ports"] == loopback
+    annotations = server.manifests["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    named = {port["name"]: port["containerPort"] for port in server.container["ports"]}
+    assert annotations["prometheus.io/port"] == str(named["metrics"])
+    for port in server.manifests["Service"]["spec"]["ports"]:
+        assert port["targetPort"] in named
 
 
-def test_every_object_selects_the_pods_of_the_deployment() -> None:
-    labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert manifest("Deployment")["spec"]["selector"]["matchLabels"] == labels
-    assert manifest("Service")["spec"]["selector"] == labels
-    assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
-    assert manifest("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == labels
-    name = manifest("Deployment")["metadata"]["name"]
-    assert manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == name
+@each_server
+def test_nobody_is_root_and_nothing_but_what_is_mounted_can_be_written(server: Server) -> None:
+    (user,) = re.findall(r"^USER (\d+)$", server.docker, re.MULTILINE)
+    assert server.pod["securityContext"]["runAsNonRoot"]
+    assert str(server.pod["securityContext"]["runAsUser"]) == user != "0"
+    security = server.container["securityContext"]
+    assert security["readOnlyRootFilesystem"]
+    assert not security["allowPrivilegeEscalation"]
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert {mount["mountPath"] for mount in server.container["volumeMounts"]} == server.writable
+    assert server.compose["read_only"]
+    assert server.compose["cap_drop"] == ["ALL"]
+    in_memory = {one.split(":")[0] for one in server.compose["tmpfs"]}
+    assert in_memory | ({"/dev/shm"} if "shm_size" in server.compose else set()) == server.writable
 
 
-def test_the_image_carries_this_version() -> None:
-    import colorizer
+@each_server
+def test_each_is_asked_for_its_health_where_it_answers(server: Server) -> None:
+    (port,) = (one["containerPort"] for one in server.container["ports"] if one["name"] == "http")
+    ready = server.container["readinessProbe"]["httpGet"]
+    assert ready == server.container["startupProbe"]["httpGet"]
+    assert f"http://127.0.0.1:{port}{ready['path']}'" in server.docker
+    assert ready["path"] == {"torchserve": "/ping", "triton": "/v2/health/ready"}[server.name]
+    assert "livenessProbe" in server.container
+    assert server.container["resources"]["limits"]["memory"] == "12Gi"
+    assert server.compose["mem_limit"] == "12g"
 
-    (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
-    assert container["image"].endswith(f":{colorizer.__version__}")
+
+@each_server
+def test_what_is_in_work_has_its_time_before_the_end_is_forced(server: Server) -> None:
+    (_, seconds) = server.container["lifecycle"]["preStop"]["exec"]["command"]
+    assert server.pod["terminationGracePeriodSeconds"] >= int(seconds) + DRAIN + 10
+    assert int(server.compose["stop_grace_period"].rstrip("s")) >= DRAIN + 10
+    assert "STOPSIGNAL SIGTERM" in server.docker
+
+
+@each_server
+def test_pods_are_added_by_a_metric_that_the_guides_rules_make(server: Server) -> None:
+    (metric,) = server.manifests["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    (text,) = re.findall(r"^```yaml\n(rules:.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    rules = {rule["name"]["as"]: rule for rule in yaml.safe_load(text)["rules"]}
+    assert len(rules) == len(SERVERS)
+    rule = rules[metric["pods"]["metric"]["name"]]
+    assert rule["seriesQuery"].startswith(server.queue + "{")
+    assert rule["metricsQuery"].endswith("/ 1e6")
+    if server is TORCHSERVE:
+        assert f"name: {server.queue}" in (ROOT / "handlers" / "metrics.yaml").read_text()
+
+
+@each_server
+def test_every_object_selects_the_pods_of_its_deployment(server: Server) -> None:
+    spec = {kind: one["spec"] for kind, one in server.manifests.items()}
+    labels = spec["Deployment"]["template"]["metadata"]["labels"]
+    assert spec["Deployment"]["selector"]["matchLabels"] == labels
+    assert spec["Service"]["selector"] == labels
+    assert spec["PodDisruptionBudget"]["selector"]["matchLabels"] == labels
+    assert spec["NetworkPolicy"]["podSelector"]["matchLabels"] == labels
+    name = server.manifests["Deployment"]["metadata"]["name"]
+    assert spec["HorizontalPodAutoscaler"]["scaleTargetRef"]["name"] == name
+
+
+def test_the_two_can_stand_in_one_cluster() -> None:
+    names = [(one["kind"], one["metadata"]["name"]) for one in MANIFESTS]
+    assert len(set(names)) == len(names)
+
+
+@each_server
+def test_the_image_carries_this_version(server: Server) -> None:
+    assert server.container["image"].endswith(f":{colorizer.__version__}")
+
+
+def test_tritons_image_has_the_versions_of_pyproject() -> None:
+    pins = (ROOT / "pyproject.toml").read_text()
+    named = re.findall(r"\b([\w-]+==[\w.]+)", TRITON.docker)
+    assert named
+    for pin in named:
+        assert f'"{pin}' in pins
+
+
+def test_tritons_options_are_those_that_its_tests_start_it_with() -> None:
+    (entry,) = re.findall(r"^ENTRYPOINT (\[.+\])$", TRITON.docker, re.MULTILINE)
+    support = (ROOT / "tests" / "support.py").read_text()
+    for option in yaml.safe_load(entry)[1:]:
+        name = re.sub(r"--(http|grpc)-", "--{service}-", option).split("=")[0]
+        assert name in support, option
