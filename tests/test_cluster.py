@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None,
     reason="the extra 'ray' is not installed",
 )
-PICTURES = 60
+PICTURES = 24
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def album(tmp_path: Path) -> Path:
     (folder / "deep").mkdir(parents=True)
     for number in range(PICTURES):
         where = folder / "deep" if number % 2 else folder
-        (where / f"{number:03}.png").write_bytes(encoded(picture(700, 900, seed=number)))
+        (where / f"{number:03}.png").write_bytes(encoded(picture(500, 600, seed=number)))
     (folder / "000.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))
     (folder / "broken.jpg").write_bytes(b"not a picture")
     return folder
@@ -91,7 +91,7 @@ def test_each_picture_is_coloured_once_though_a_worker_is_killed_and_a_restart_d
             time.sleep(0.01)
         victim = workers_of(process)[0]
         victim.send_signal(signal.SIGKILL)
-        output, said = process.communicate(timeout=SECONDS)
+        _, said = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
         process.wait()
