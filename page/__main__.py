@@ -172,7 +172,7 @@ def build(server: str, folder: Path) -> Any:
             )
             gallery = gradio.Gallery(
                 label="Variants: choose one to see it above",
-                columns=4,
+                columns=2,
                 height="auto",
                 allow_preview=False,
                 interactive=False,
