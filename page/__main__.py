@@ -35,6 +35,7 @@ CLIENTS = 4  # pictures asked for at once; the server answers those that wait to
 SHOWN = 1600  # longest side of what the page shows; what is saved has the picture's own size
 TITLE = "Colour for black-and-white photographs"
 STYLE = ".gradio-container {max-width: 960px !important; margin: auto}"
+STYLE += "#variants .grid-wrap {max-height: none}"  # all in sight, none behind a scroll bar
 
 
 class Coloured:
@@ -57,8 +58,9 @@ class Coloured:
         before.thumbnail((SHOWN, SHOWN))
         before.save(self.before, quality=90)
         for number, picture in enumerate(_variants(body)):
-            which = f"-{number + 1}" if zipfile.is_zipfile(io.BytesIO(body)) else ""
-            self.saved.append(folder / f"{source.stem}-colour{which}.jpg")
+            # In front: lists on a phone cut the ends of names.
+            which = f"{number + 1}-" if zipfile.is_zipfile(io.BytesIO(body)) else ""
+            self.saved.append(folder / f"{which}{source.stem}-colour.jpg")
             self.saved[-1].write_bytes(picture)
             after = Image.open(io.BytesIO(picture))
             after.thumbnail((SHOWN, SHOWN))

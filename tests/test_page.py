@@ -122,8 +122,8 @@ def test_a_person_drops_photographs_and_sees_them_before_and_after(
         tab.locator("#variants button", has=tab.locator("img")).nth(2).press("Enter")
         expect(tab.locator("#slider img").nth(1)).not_to_have_attribute("src", str(before))
         with tab.expect_download() as download:
-            tab.get_by_role("link", name="two-colour-3.jpg").or_(
-                tab.locator("a[download='two-colour-3.jpg']")
+            tab.get_by_role("link", name="3-two-colour.jpg").or_(
+                tab.locator("a[download='3-two-colour.jpg']")
             ).first.click()
         assert opened(download.value.path().read_bytes()).size == (50, 80)
         expect(tab.locator("#failures")).to_contain_text("broken.jpg has no colours")
