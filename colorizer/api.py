@@ -12,10 +12,13 @@ from pathlib import Path
 
 import torch
 
+from colorizer import engine
 from colorizer.engine import BadGraph
 from colorizer.pipeline import Options, Pipeline, Reply
 
-BATCH = 8  # pictures a run of the network; more of them cost memory and gain little
+# Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the cache
+# (`python -m benchmarks.folder`); a GPU is worth a larger --batch.
+BATCH = 4
 _IN_FLIGHT = 2  # batches: while one is in the network, pictures of the other are read and written
 
 
@@ -51,13 +54,21 @@ class Colorizer:
         with tempfile.TemporaryDirectory(prefix="colorizer-") as folder:
             try:
                 with zipfile.ZipFile(path) as archive:
-                    archive.extractall(folder)
+                    names = _needed(archive, device)
+                    archive.extractall(folder, names)
             except (OSError, zipfile.BadZipFile) as error:
                 raise BadGraph(
                     f"{path} is not an archive that can be read ({error}); build it again: "
                     "make archives"
                 ) from None
             self.pipeline = Pipeline.load(Path(folder), device)
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Colorizer:
+        """Colorize by a pipeline that is loaded already."""
+        colorizer = cls.__new__(cls)
+        colorizer.pipeline = pipeline
+        return colorizer
 
     def colorize(self, picture: bytes | Path, **options: object) -> bytes:
         """Colorize one picture.
@@ -112,6 +123,19 @@ class Colorizer:
         replies = self.pipeline.colorize_batch(list(bodies.values()), [options] * len(bodies))
         found.update(zip(bodies, replies, strict=True))
         return [(path, found[path]) for path in paths]
+
+
+def _needed(archive: zipfile.ZipFile, device: str) -> list[str]:
+    """Names of an archive's files, without the graphs that won't be run: each is a hundred MB."""
+    names = archive.namelist()
+    held = [one for one in engine.NAMES if f"{one}/{engine.MANIFEST}" in names]
+    for chosen in engine.PREFERRED[torch.device(device).type]:
+        if chosen == "tensorrt" and chosen in held:
+            break  # whether a plan fits this GPU, only loading tells; the others may be needed
+        if chosen in held and engine.installed(engine.PACKAGES[chosen]):
+            others = tuple(f"{one}/" for one in held if one != chosen)
+            return [name for name in names if not name.startswith(others)]
+    return names
 
 
 def parse_options(options: Mapping[str, object]) -> Options:

@@ -11,12 +11,13 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from colorizer import __version__, client
 
 if TYPE_CHECKING:
+    from colorizer.api import Colorizer
     from colorizer.pipeline import Options
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.ray is not None:
+            return 1 if run_on_cluster(options) else 0
+        _need_paths([*options.pictures, options.out])
         jobs, done = plan(options.pictures, options.out, ENDINGS[options.format], options.overwrite)
         failed = run(jobs, done, choose_method(options) if jobs else None, options.json)
     except Refused as error:
@@ -66,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
-    add("pictures", nargs="+", type=Path, metavar="PICTURE", help="a file, or a folder of them")
-    add("--out", type=Path, metavar="DIR", help="folder to write to; needed for folders")
+    add("pictures", nargs="+", type=_place, metavar="PICTURE", help="a file, or a folder of them")
+    add("--out", type=_place, metavar="DIR", help="folder to write to; needed for folders")
     add("--overwrite", action="store_true", help="make anew what is there already")
     add("--json", action="store_true", help="print a line of JSON for each picture")
     where = parser.add_argument_group("what colorizes (default: the archive in model_store)")
@@ -77,11 +81,25 @@ def _parser() -> argparse.ArgumentParser:
         help="an archive, or a folder with an exported graph (default: %(default)s)",
     )
     where.add_argument("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
-    where.add_argument("--batch", type=int, default=8, help="pictures a run of the network")
+    where.add_argument(
+        "--batch", type=int, default=4, help="pictures that go together (default: %(default)s)"
+    )
     where.add_argument(
         "--server",
         metavar="URL",
         help="post to a server instead, as http://127.0.0.1:8080/predictions/colorize",
+    )
+    where.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="colorize a folder, here or as s3://..., on the machines of a Ray cluster: HOST:PORT "
+        "of its head, auto, or local for this machine alone",
+    )
+    where.add_argument(
+        "--worker-cores",
+        type=int,
+        metavar="N",
+        help="cores of each of the cluster's workers (default: those of this machine)",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--format", choices=list(ENDINGS), default="jpeg", help="(default: jpeg)")
@@ -92,6 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--temperature", type=float, help="lower is more colourful (classification)")
     how.add_argument("--seed", type=int, help="another draw for --decoding sample")
     return parser
+
+
+def _place(text: str) -> Path | str:
+    """A path, or the address of a folder elsewhere."""
+    return text if "://" in text else Path(text)
+
+
+def _need_paths(places: Sequence[Path | str | None]) -> None:
+    for place in places:
+        if isinstance(place, str):
+            raise Refused(f"{place} is no path; addresses need --ray (or --ray local)")
 
 
 def plan(
@@ -132,18 +161,25 @@ def _targets(
             )
             if not inside:
                 raise Refused(f"{picture} holds no picture ({', '.join(sorted(SUFFIXES))})")
-            taken: set[Path] = set()
-            for path in inside:
-                target = (out / path.relative_to(picture)).with_suffix(ending)
-                if target in taken:  # a.png beside a.jpg: the later one keeps its whole name
-                    target = target.with_name(path.name + ending)
-                taken.add(target)
-                yield path, target
+            names = [path.relative_to(picture) for path in inside]
+            for path, target in zip(inside, named(names, ending), strict=True):
+                yield path, out / target
         elif picture.is_file():
             name = picture.stem + ("-colour" if out is None else "") + ending
             yield picture, (picture.parent if out is None else out) / name
         else:
             raise Refused(f"there is no picture at {picture}")
+
+
+def named(names: Iterable[PurePath], ending: str) -> Iterator[PurePath]:
+    """Name the colours of a folder's pictures."""
+    taken: set[PurePath] = set()
+    for name in names:
+        target = name.with_suffix(ending)
+        if target in taken:  # a.png beside a.jpg: the later one keeps its whole name
+            target = name.with_name(name.name + ending)
+        taken.add(target)
+        yield target
 
 
 def choose_method(options: argparse.Namespace) -> Method:
@@ -153,13 +189,21 @@ def choose_method(options: argparse.Namespace) -> Method:
         Refused: if there is no network to load, the server's address is none, or an option's value
             is not allowed.
     """
-    said = {name: getattr(options, name) for name in OPTIONS}
     if options.server is not None:
         try:
             client.check_address(options.server)
         except ValueError as error:
             raise Refused(f"--server: {error}") from None
+        said = _said(options)
         return lambda paths: _ask_server(options.server, said, paths)
+    return colorizing(*_load(options), options.batch)
+
+
+def _said(options: argparse.Namespace) -> dict[str, object]:
+    return {name: getattr(options, name) for name in OPTIONS}
+
+
+def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
     from colorizer.api import Colorizer, parse_options
     from colorizer.engine import BadGraph
     from colorizer.image import BadOption
@@ -167,8 +211,8 @@ def choose_method(options: argparse.Namespace) -> Method:
     if options.batch < 1:
         raise Refused(f"--batch must be at least 1, not {options.batch}")
     try:
-        chosen: Options = parse_options(said)
-        colorizer = Colorizer(options.model, options.device)
+        chosen = parse_options(_said(options))
+        return Colorizer(options.model, options.device), chosen
     except (BadOption, BadGraph, FileNotFoundError) as error:
         raise Refused(str(error)) from None
     except RuntimeError as error:  # torch's, about the device; its first line says it
@@ -176,8 +220,12 @@ def choose_method(options: argparse.Namespace) -> Method:
             f"{options.model} on {options.device or 'auto'}: {str(error).splitlines()[0]}"
         ) from None
 
+
+def colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
+    """Colorize by a network that is loaded."""
+
     def colorize(paths: Iterable[Path]) -> Iterator[Result]:
-        for _, reply in colorizer.colorize_files(paths, chosen, options.batch):
+        for _, reply in colorizer.colorize_files(paths, options, batch):
             yield reply if isinstance(reply, Exception) else reply.body
 
     return colorize
@@ -217,24 +265,62 @@ def run(jobs: Sequence[Job], done: int, method: Method | None, as_json: bool) ->
                     error = why
             failed += error is not None
             bar.update()
-            _report(job, error, as_json)
+            said = None if error is None else str(error)
+            report(str(job.source), str(job.target), said, as_json)
     said = f"{len(jobs) - failed} colorized, {failed} failed, {done} there already"
     print(said, file=sys.stderr)
     return failed
 
 
-def _report(job: Job, error: Exception | None, as_json: bool) -> None:
+def run_on_cluster(options: argparse.Namespace) -> int:
+    """Colorize a folder by Ray; returns how many pictures failed.
+
+    Raises:
+        Refused: if Ray is not installed, there is no cluster, no folder, or no network.
+    """
+    if options.server is not None or len(options.pictures) != 1 or options.out is None:
+        raise Refused("--ray takes one folder, and --out for its colours, without --server")
+    try:
+        import pyarrow  # noqa: F401
+        import ray  # noqa: F401
+    except ImportError:
+        raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
+    import torch
+
+    from colorizer import cluster
+
+    cores = torch.get_num_threads() if options.worker_cores is None else options.worker_cores
+    if cores < 1:
+        raise Refused(f"--worker-cores must be at least 1, not {cores}")
+    _load(options)  # so that what is wrong with the network or an option is said here, once
+    places = [
+        place if isinstance(place, str) else str(place.absolute())
+        for place in (options.pictures[0], options.out)
+    ]
+    work = cluster.Work(
+        places[0], places[1], _said(options), options.overwrite, options.device, cores
+    )
+    try:
+        return cluster.colorize_folder(
+            work, Path(options.model), options.ray, options.batch, options.json
+        )
+    except cluster.CannotStart as error:
+        raise Refused(str(error)) from None
+
+
+def report(source: str, target: str, error: str | None, as_json: bool) -> None:
+    """Tell how a picture ended."""
     from tqdm import tqdm
 
     if as_json:
-        line: dict[str, Any] = {"picture": str(job.source), "colour": str(job.target)}
+        line: dict[str, Any] = {"picture": source, "colour": target}
         if error is not None:
-            line = {"picture": str(job.source), "error": str(error)}
+            line = {"picture": source, "error": error}
         tqdm.write(json.dumps(line, ensure_ascii=False))
     elif error is None:
-        tqdm.write(str(job.target))
+        tqdm.write(target)
     else:
-        tqdm.write(f"{job.source}: {error}", file=sys.stderr)
+        tqdm.write(f"{source}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,25 +35,64 @@ CLIENTS = 4  # pictures asked for at once; the server answers those that wait to
 SHOWN = 1600  # longest side of what the page shows; what is saved has the picture's own size
 TITLE = "Colour for black-and-white photographs"
 STYLE = ".gradio-container {max-width: 960px !important; margin: auto}"
+STYLE += "#variants .grid-wrap {max-height: none}"  # all in sight, none behind a scroll bar
 
 
 class Coloured:
-    """One photograph and its colours, as files that the page can show."""
+    """One photograph and its colours, or several variants of them, as files that the page shows."""
 
     def __init__(self, source: Path, body: bytes, folder: Path) -> None:
-        """Write what is shown and what is saved into a folder."""
+        """Write what is shown and what is saved into a folder.
+
+        Args:
+            source: the photograph.
+            body: the server's answer: a picture, or a zip file of variants.
+            folder: of this photograph alone.
+        """
         self.name = source.name
-        self.saved = folder / f"{source.stem}-colour.jpg"
-        self.saved.write_bytes(body)
-        self.after = folder / "after.jpg"
-        after = Image.open(io.BytesIO(body))
-        after.thumbnail((SHOWN, SHOWN))
-        after.save(self.after, quality=90)
+        self.saved: list[Path] = []
+        self.after: list[Path] = []
         # As the server reads it: upright, whatever its format. A browser can't show every one.
         self.before = folder / "before.jpg"
         before = Image.fromarray(image.read(source.read_bytes()).pixels).convert("L")
         before.thumbnail((SHOWN, SHOWN))
         before.save(self.before, quality=90)
+        for number, picture in enumerate(_variants(body)):
+            # In front: lists on a phone cut the ends of names.
+            which = f"{number + 1}-" if zipfile.is_zipfile(io.BytesIO(body)) else ""
+            self.saved.append(folder / f"{which}{source.stem}-colour.jpg")
+            self.saved[-1].write_bytes(picture)
+            after = Image.open(io.BytesIO(picture))
+            after.thumbnail((SHOWN, SHOWN))
+            self.after.append(folder / f"after{number}.jpg")
+            after.save(self.after[-1], quality=90)
+
+    def pair(self, number: int) -> tuple[str, str]:
+        """What the slider shows: before, and one of the variants."""
+        return str(self.before), str(self.after[min(number, len(self.after) - 1)])
+
+    def gallery(self) -> list[tuple[str, str]]:
+        """Each variant with its words."""
+        return [(str(path), f"Try {n}") for n, path in enumerate(self.after, start=1)]
+
+
+def _variants(body: bytes) -> list[bytes]:
+    if not zipfile.is_zipfile(io.BytesIO(body)):
+        return [body]
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        return [archive.read(name) for name in archive.namelist()]
+
+
+def options_of(
+    network: str, decoding: str, temperature: float, seed: int, variants: int, unsure: bool
+) -> dict[str, object]:
+    """What to ask a network for: only the options that go together."""
+    if network != "colorize-classes":
+        return {}
+    if unsure:
+        return {"show": "uncertainty"}
+    options: dict[str, object] = {"temperature": temperature, "seed": seed}
+    return options | ({"variants": variants} if variants > 1 else {"decoding": decoding})
 
 
 def colorize(
@@ -117,6 +157,9 @@ def build(server: str, folder: Path) -> Any:
                 label="How it chooses",
             )
             temperature = gradio.Slider(0.05, 1, value=0.3, step=0.05, label="Calm (right: paler)")
+            variants = gradio.Slider(
+                1, 8, value=1, step=1, label="Variants: so many tries side by side"
+            )
             seed = gradio.Number(0, label="Number of the draw", precision=0, minimum=0)
             unsure = gradio.Checkbox(label="Show where it is unsure (white)")
         button = gradio.Button("Colour", variant="primary", elem_id="colour")
@@ -128,6 +171,16 @@ def build(server: str, folder: Path) -> Any:
                 type="filepath",
                 interactive=False,
                 elem_id="slider",
+            )
+            gallery = gradio.Gallery(
+                label="Variants: choose one to see it above",
+                columns=2,
+                height="auto",
+                allow_preview=False,
+                interactive=False,
+                visible=False,
+                elem_id="variants",
+                buttons=[],
             )
             saved = gradio.File(label="In colour, at full size", file_count="multiple")
         state = gradio.State([])
@@ -142,38 +195,45 @@ def build(server: str, folder: Path) -> Any:
             temperature: float,
             seed: float,
             chroma: float,
+            variants: float,
             unsure: bool,
             progress: gradio.Progress = gradio.Progress(),  # noqa: B008 (how gradio finds it)
         ) -> list[Any]:
             if not paths:
                 raise gradio.Error("Choose a photograph first.", print_exception=False)
             options: dict[str, object] = {"chroma": chroma}
-            if network == "colorize-classes":
-                options |= {"decoding": decoding, "temperature": temperature, "seed": int(seed)}
-                options["show"] = "uncertainty" if unsure else "colour"
+            options |= options_of(network, decoding, temperature, int(seed), int(variants), unsure)
             done, failed = colorize(server, folder, paths, network, options, progress)
             names = [(one.name, number) for number, one in enumerate(done)]
             return [
                 gradio.Markdown("\n\n".join(failed), visible=bool(failed)),
                 gradio.Column(visible=bool(done)),
                 gradio.Dropdown(names, value=0 if done else None, visible=len(done) > 1),
-                (str(done[0].before), str(done[0].after)) if done else None,
-                [str(one.saved) for one in done],
+                *show(0 if done else None, done),
+                [str(path) for one in done for path in one.saved],
                 done,
             ]
 
-        def show(number: int | None, done: list[Coloured]) -> Any:
+        def show(number: int | None, done: list[Coloured]) -> list[Any]:
             if number is None or number >= len(done):
-                return None
-            return str(done[number].before), str(done[number].after)
+                return [None, gradio.Gallery(visible=False)]
+            one = done[number]
+            several = gradio.Gallery(one.gallery(), visible=len(one.after) > 1)
+            return [one.pair(0), several]
+
+        def choose_variant(
+            number: int | None, done: list[Coloured], event: gradio.SelectData
+        ) -> Any:
+            return done[number or 0].pair(int(event.index))
 
         network.change(choose, network, classes, show_progress="hidden")
         button.click(
             colour,
-            [files, network, decoding, temperature, seed, chroma, unsure],
-            [failures, results, which, slider, saved, state],
+            [files, network, decoding, temperature, seed, chroma, variants, unsure],
+            [failures, results, which, slider, gallery, saved, state],
         )
-        which.input(show, [which, state], slider)
+        which.input(show, [which, state], [slider, gallery])
+        gallery.select(choose_variant, [which, state], slider)
     return page
 
 

@@ -153,8 +153,10 @@ class AnyServer:
     A body that begins with "bad" is refused, as TorchServe's handler refuses.
     """
 
+    handler = _Handler
+
     def __enter__(self) -> str:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 

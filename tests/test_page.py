@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import support
 from tests.support import (
     ROOT,
     SECONDS,
@@ -29,6 +32,23 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 pytestmark = pytest.mark.server
 
 
+class _Handler(support._Handler):
+    def _answer(self, status: int, body: bytes) -> None:
+        if status == 200 and (several := int(self.headers.get("X-Colorize-Variants", 1))) > 1:
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w") as archive:
+                for seed in range(several):
+                    archive.writestr(f"seed-{seed}.jpeg", body)
+            body = packed.getvalue()
+        super()._answer(status, body)
+
+
+class Variants(AnyServer):
+    """A server that answers with a zip file where variants are asked for."""
+
+    handler = _Handler
+
+
 def start_page(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "page", *arguments]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=-1, stderr=subprocess.STDOUT)
@@ -37,7 +57,7 @@ def start_page(*arguments: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
     port = free_port()
-    with AnyServer() as server:
+    with Variants() as server:
         process = start_page("--server", server, "--port", str(port))
         try:
             wait_for_line(process, "The page is at")
@@ -65,8 +85,8 @@ def test_photographs_come_back_at_full_size_and_a_broken_one_is_told(
 
     client = Client(page, verbose=False, download_files=str(tmp_path / "down"))
     files = [handle_file(str(path)) for path in photographs]
-    failures, which, slider, saved = client.predict(
-        files, "colorize", "mean", 0.3, 0, 1, False, api_name="/colour"
+    failures, which, slider, _, saved = client.predict(
+        files, "colorize", "mean", 0.3, 0, 1, 1, False, api_name="/colour"
     )
     assert failures["value"] == "**broken.jpg** has no colours: 415: Not a picture."
     assert [name for name, _ in which["choices"]] == ["one.jpg", "two.jpg"]
@@ -94,6 +114,18 @@ def test_a_person_drops_photographs_and_sees_them_before_and_after(
         expect(tab.get_by_text("Number of the draw")).to_be_visible()
         tab.get_by_role("button", name="Colour", exact=True).press("Enter")
         expect(tab.locator("#slider img").first).to_be_visible()
+        expect(tab.locator("#variants")).to_be_hidden()
+        tab.get_by_label("number input for Variants").fill("3")
+        tab.get_by_role("button", name="Colour", exact=True).press("Enter")
+        expect(tab.locator("#variants img")).to_have_count(3)
+        before = tab.locator("#slider img").nth(1).get_attribute("src")
+        tab.locator("#variants button", has=tab.locator("img")).nth(2).press("Enter")
+        expect(tab.locator("#slider img").nth(1)).not_to_have_attribute("src", str(before))
+        with tab.expect_download() as download:
+            tab.get_by_role("link", name="3-two-colour.jpg").or_(
+                tab.locator("a[download='3-two-colour.jpg']")
+            ).first.click()
+        assert opened(download.value.path().read_bytes()).size == (50, 80)
         expect(tab.locator("#failures")).to_contain_text("broken.jpg has no colours")
         width = tab.evaluate("document.documentElement.scrollWidth")
         assert width <= 390  # nothing sticks out
@@ -116,3 +148,15 @@ def test_a_page_that_cannot_start_says_why(arguments: list[str], said: str) -> N
     assert process.returncode in (1, 2)
     assert said in output
     assert "Traceback" not in output
+
+
+def test_only_options_that_go_together_are_asked_for() -> None:
+    from colorizer.options import Options
+    from page.__main__ import options_of
+
+    assert options_of("colorize", "mean", 0.3, 1, 4, True) == {}
+    for variants, unsure in ((1, False), (4, False), (1, True), (4, True)):
+        asked = options_of("colorize-classes", "mean", 0.3, 1, variants, unsure)
+        Options.parse({name: str(value) for name, value in asked.items()})  # as the server reads
+        assert ("variants" in asked) == (variants > 1 and not unsure)
+        assert ("show" in asked) == unsure
