@@ -14,23 +14,23 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from colorizer import __version__
+from handlers import drain
+from handlers.drain import Output
 
 STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
-KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
-SHOWN_LINES = 40  # of those, when it fails: a trace through the server, the handler and the library
+DRAIN_SECONDS = 30.0  # to answer what was accepted: a full queue of photographs on two cores
+SHOWN_LINES = 40  # of what it says, when it fails: a trace through server, handler and library
 # What it says when an archive can't be read, and when a worker fails to load one, or to start at
 # all; it then tries again for minutes.
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
@@ -67,7 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--private-key", type=Path, help="PEM file, PKCS 8, of the certificate")
     add("--tokens", action="store_true", help="answer only who has a token from key_file.json")
     add("--logs", type=Path, default="logs", help="folder to write logs to (%(default)s)")
+    add(
+        "--drain",
+        type=float,
+        default=DRAIN_SECONDS,
+        metavar="SECONDS",
+        help="at most, to answer what was accepted, before the server ends (%(default)g)",
+    )
     options = parser.parse_args(arguments)
+    if not 0 <= options.drain < float("inf"):
+        parser.error(f"--drain must be 0 or more seconds, not {options.drain}")
     if options.port is not None and not 1 <= options.port <= 65531:  # and four more
         parser.error(f"--port must be 1 to 65531, not {options.port}")
     if (options.certificate is None) != (options.private_key is None):
@@ -124,7 +133,11 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we end it in order
         )
         try:
-            _watch(server, addresses, len(archives), options.logs, asked, client)
+            output = Output(server.stdout or ())
+            models = _watch(server, addresses, len(archives), options.logs, asked, client, output)
+            jobs = _jobs(addresses, models, client, output)
+            if models:
+                drain.wait(jobs, options.drain, asked, lambda: server.poll() is None, _say)
         finally:
             _say("\nStopping TorchServe ...")
             stop(server, Path(temporary) / ".model_server.pid")
@@ -285,31 +298,34 @@ def _watch(
     logs: Path,
     asked: Sequence[int],
     client: Client,
-) -> None:
-    """Wait until the server is ready, say so, and stay until somebody asks for the end."""
-    said: deque[str] = deque(maxlen=KEPT_LINES)
-    reader = threading.Thread(target=said.extend, args=(server.stdout,), daemon=True)
-    reader.start()
-    began, seconds, ready = time.monotonic(), -1, False
+    output: Output,
+) -> list[str]:
+    """Wait until the server is ready, say so, and stay until somebody asks for the end.
+
+    Returns:
+        The models that were ready; none where the end came before.
+    """
+    said = output.lines
+    began, seconds = time.monotonic(), -1
+    models: list[str] = []
     while not asked:
         time.sleep(TICK_SECONDS)
         if server.poll() is not None:
-            reader.join(1)
+            output.finish()
             raise CannotServe(
                 _report("TorchServe ended by itself", list(said)[-SHOWN_LINES:], logs)
             )
-        if ready or seconds == int(time.monotonic() - began):
+        if models or seconds == int(time.monotonic() - began):
             continue
         seconds = int(time.monotonic() - began)
         broken = [n for n, line in enumerate(list(said)) if any(sign in line for sign in FAILURES)]
         if broken or seconds > STARTUP_SECONDS:
-            reader.join(1)  # the reason is still being written
+            output.finish()  # the reason is still being written
             first = broken[0] if broken else len(said) - SHOWN_LINES
             lines = list(said)[first : first + SHOWN_LINES]
             raise CannotServe(_report("TorchServe did not get ready", lines, logs))
         models = ready_models(addresses, expected, client)
-        ready = bool(models)
-        if ready:
+        if models:
             _say(f"\nReady in {seconds} s. Colorize a photograph with")
             for model in models:
                 url = f"{addresses['inference_address']}/predictions/{model}"
@@ -318,6 +334,21 @@ def _watch(
         elif sys.stdout.isatty() or seconds % LOG_SECONDS == 0:
             start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
             _say(f"{start}Starting TorchServe (logs in {logs}) ... {seconds} s", end)
+    return models
+
+
+def _jobs(
+    addresses: Mapping[str, str], models: Sequence[str], client: Client, output: Output
+) -> Callable[[], drain.Look]:
+    """Give what sees how much there is to do."""
+    api = f"{addresses['management_address']}/models"
+    places = (addresses["inference_address"], addresses["grpc_inference_port"])
+    ports = [urlsplit(place).port or int(place) for place in places]
+
+    def describe(model: str) -> Any:
+        return client.get(f"{api}/{model}", "management")
+
+    return lambda: drain.look(models, describe, ports, output)
 
 
 def _signal_all(group: int, number: int) -> bool:
