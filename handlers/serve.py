@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from colorizer import __version__
+from colorizer.settings import problems_of_properties
 from handlers import drain
 from handlers.drain import Output
 
@@ -104,6 +105,9 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     if not config.is_file():
         raise CannotServe(f"the configuration {config} is missing")
     settings = config.read_text()
+    wrong = problems_of_properties(settings, environment)
+    if wrong:
+        raise CannotServe("\n  ".join([f"{config} is not what TorchServe reads:", *wrong]))
     addresses, changes = choose_addresses(settings, options.port, bool(options.certificate))
     check_free(addresses)
     changes += secure(options)

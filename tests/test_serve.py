@@ -146,6 +146,16 @@ def test_a_missing_configuration_is_said_in_one_line(
     assert "absent.properties is missing" in fails_with(launch("--config", "absent.properties"))
 
 
+def test_a_setting_that_torchserve_would_ignore_is_refused_with_the_right_one(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "config.properties").write_text("max_request_siz=1\n")
+    said, _ = (process := launch("--config", "../config.properties")).communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert said.startswith("serve: ../config.properties is not what TorchServe reads:\n  line 1: ")
+    assert "did you mean max_request_size?" in said
+
+
 def test_a_port_without_room_for_the_others_is_refused(
     launch: Callable[..., subprocess.Popen[str]],
 ) -> None:
