@@ -8,6 +8,7 @@ import http.client
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -31,6 +32,7 @@ GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes ab
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
 DRAIN_SECONDS = 30.0  # to answer what was accepted: a full queue of photographs on two cores
+LOG_ROOM = 2**24  # bytes free to begin with; TorchServe says nothing of logs that it can't write
 SHOWN_LINES = 40  # of what it says, when it fails: a trace through server, handler and library
 # What it says when an archive can't be read, and when a worker fails to load one, or to start at
 # all; it then tries again for minutes.
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(wanted, lambda number, frame: asked.append(number))
     try:
         serve(options, asked)
-    except CannotServe as error:
+    except (CannotServe, OSError) as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
     return 0
@@ -113,10 +115,13 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     changes += secure(options)
     client = Client(options.certificate, KEY_FILE if options.tokens else None)
     options.logs.mkdir(parents=True, exist_ok=True)
+    check_room(options.logs, LOG_ROOM, "logs", "--logs ")
     # A folder of its own for what TorchServe puts into the temporary one: its PID file, which
     # would keep a second server from starting, sockets named by worker, and unpacked archives.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = environment["TEMP"] = temporary  # for Python, for Java
+        sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
+        check_room(Path(temporary), sum(sizes), "unpacked archives", "TMPDIR=")
         # TorchServe would look for this file in the folder that it is started in.
         if "metrics_config=handlers/metrics.yaml" in settings:
             changes.append(f"metrics_config={METRICS}")
@@ -238,6 +243,18 @@ def check_free(addresses: Mapping[str, str]) -> None:
                     f"port {port} ({name}) can't be opened: {error.strerror}; stop what uses it, "
                     "or choose another: make serve PORT=8090"
                 ) from error
+
+
+def check_room(folder: Path, needed: int, what: str, other: str) -> None:
+    """Refuse a folder that can't be written to, or that has no room for what will go there."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotServe(f"{folder.resolve()} can't be written to ({what}): choose {other}FOLDER")
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CannotServe(
+            f"{folder.resolve()} has {free / 1e6:.0f} MB left, and {needed / 1e6:.0f} are needed "
+            f"({what}): free some, or choose {other}FOLDER"
+        )
 
 
 class Client:
