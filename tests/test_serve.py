@@ -39,7 +39,7 @@ class Broken:
 """
 
 
-def write_archive(path: Path, handler: str) -> None:
+def write_archive(path: Path, handler: str, config: str = "minWorkers: 1\nmaxWorkers: 1\n") -> None:
     """Write a .mar by hand: a zip with a handler and a manifest, and no network."""
     path.parent.mkdir(exist_ok=True)
     model = {"modelName": path.stem, "modelVersion": "1", "handler": "handler.py"}
@@ -48,7 +48,7 @@ def write_archive(path: Path, handler: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("handler.py", handler)
-        archive.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
+        archive.writestr("model-config.yaml", config)
 
 
 @pytest.fixture

@@ -38,6 +38,19 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def owned() -> set[Path]:
+    """What the user without rights has written into the folder that all may write to."""
+    found = Path("/tmp").rglob("*")  # Java's own is there, whatever TMPDIR says
+    return {path for path in found if _owner(path) == NOBODY}
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:  # another program's, and gone already
+        return None
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Where nobody can get to, as pytest's own temporary folders are for one user alone."""
@@ -63,7 +76,7 @@ def test_the_server_needs_no_rights_and_writes_to_its_logs_alone(
     command += ["--logs", str(folder / "logs")]
     environment = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary")}
     environment |= {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
-    before = files(ROOT) | files(folder)
+    before, elsewhere = files(ROOT) | files(folder), owned()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
     )
@@ -75,6 +88,7 @@ def test_the_server_needs_no_rights_and_writes_to_its_logs_alone(
         assert opened(reply.body).size == (80, 60)
         for one in psutil.Process(process.pid).children(recursive=True):
             assert not root or set(one.uids()) == {NOBODY}, one
+        assert all(path.is_relative_to(folder) for path in owned() - elsewhere)
     finally:
         process.terminate()
         process.communicate(timeout=SECONDS)
