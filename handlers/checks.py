@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ def find_archives(store: Path, models: Sequence[str]) -> list[str]:
         path = store / model.split("=")[-1]  # TorchServe takes name=file too
         if not path.is_file():
             raise CannotServe(f"the archive {path} is missing: run `make archives` to build it")
+        if not zipfile.is_zipfile(path):  # by its end: Java would read on until there is no more
+            raise CannotServe(f"{path} is cut short, or no archive: remove it, and `make archives`")
     return list(models)
 
 

@@ -123,6 +123,16 @@ def test_a_missing_archive_names_the_command_that_builds_it(
     assert "has no archive: run `make archives`" in fails_with(launch())
 
 
+def test_an_archive_that_is_cut_short_names_the_command_that_builds_it(
+    launch: Callable[..., subprocess.Popen[str]], store: Path
+) -> None:
+    whole = (store / "echo.mar").read_bytes()
+    for body in (whole[: len(whole) // 2], b""):
+        (store / "echo.mar").write_bytes(body)
+        said = fails_with(launch())
+        assert "echo.mar is cut short, or no archive: remove it, and `make archives`" in said
+
+
 def test_a_wrong_java_home_is_said_in_one_line(
     launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
