@@ -26,7 +26,7 @@ LARGEST = 50.0  # megapixels: as large as colorizer.image reads
 QUICK = 2.0
 KINDS = ("JPEG", "PNG", "TIFF")
 # What a photograph may take: so many bytes for each of its pixels, and so many whatever its size.
-BYTES_A_PIXEL = 48
+BYTES_A_PIXEL = 24  # L and two enlarged planes of ab take 20
 BYTES_ALWAYS = 64 * 2**20
 COLUMNS = ("file", "megapixels", "file, MB", "idle, MB", "above idle, MB", "bytes a pixel")
 
