@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import cases, command, memory, roofline, samples, utilization
+from benchmarks import cases, command, peak_memory, roofline, samples, utilization
 from benchmarks.cases import Case
 from benchmarks.command import Unusable, say
 from benchmarks.results import Plot, Table
@@ -179,7 +179,7 @@ def needs(found: Sequence[Case], head: str, side: int, options: argparse.Namespa
     for case in found:
         say(f"measuring the memory of {case.name}")
         peaks = [
-            memory.measure(case.kind, case.path, options.device, batch=batch, side=side)
+            peak_memory.measure(case.kind, case.path, options.device, batch=batch, side=side)
             for batch in batches
         ]
         loading = peaks[0].loading if peaks[0] else None
@@ -189,7 +189,7 @@ def needs(found: Sequence[Case], head: str, side: int, options: argparse.Namespa
         f"Memory, {head}",
         ["engine", "loading, MB", *running],
         rows,
-        f"{memory.MEASURED}.",
+        f"{peak_memory.MEASURED}.",
         Plot("engine", running, "MB"),
     )
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 import cv2
 import torch
 
-from benchmarks import command, memory, roofline, samples
+from benchmarks import command, peak_memory, roofline, samples
 from benchmarks.command import say
 from benchmarks.results import Plot, Table, Value
 from benchmarks.roofline import Peak
@@ -74,7 +74,7 @@ def by_megapixels(pipeline: Pipeline, options: argparse.Namespace) -> Table:
             found = [pipeline.colorize(body).seconds for _ in range(options.repeat)]
             stages = [Timing.of([1000 * one[stage] for one in found]).median for stage in STAGES]
             whole = Timing.of([1000 * sum(one.values()) for one in found])
-            peak = memory.measure("pipeline", options.graphs, picture=picture)
+            peak = peak_memory.measure("pipeline", options.graphs, picture=picture)
             running = peak.running if peak else None
             rows.append([megapixels, *stages, whole.median, whole.spread, running])
     named = [f"{stage}, ms" for stage in STAGES]

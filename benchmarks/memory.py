@@ -1,143 +1,121 @@
-"""What memory an engine, or a whole pipeline, needs: measured in a process of its own.
+"""Measure how much memory one photograph takes, from its bytes to its colours, above idle.
 
-Run by other benchmarks; prints JSON.
+Each is colorized alone, in a process of its own, and comes back as JPEG. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import io
+import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import get_args
 
-import torch
+import numpy as np
+from PIL import Image
 
-from benchmarks import cases
-from benchmarks.cases import Kind
-from colorizer.pipeline import Pipeline
+import colorizer
+from benchmarks import results
+from benchmarks.results import Plot, Table
+from colorizer.api import Colorizer
+from colorizer.engine import BadGraph
 
-STATUS = Path("/proc/self/status")
-CLEAR = Path("/proc/self/clear_refs")
-MEASURED = (
-    "Peak memory: of a process of its own, above what it held after its imports; while it loads "
-    "the network, and while it runs (Linux: VmHWM; CUDA: torch's own allocator, which does not "
-    "see TensorRT's or ONNX Runtime's memory)"
-)
+LARGEST = 50.0  # megapixels: as large as colorizer.image reads
+QUICK = 2.0
+KINDS = ("JPEG", "PNG", "TIFF")
+# What a photograph may take: so many bytes for each of its pixels, and so many whatever its size.
+BYTES_A_PIXEL = 24  # L and two enlarged planes of ab take 20
+BYTES_ALWAYS = 64 * 2**20
+COLUMNS = ("file", "megapixels", "file, MB", "idle, MB", "above idle, MB", "bytes a pixel")
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Peaks above what the process held before it loaded anything, in MB (1e6 bytes).
+def photograph(megapixels: float, kind: str, colour: bool) -> bytes:
+    """Make a file of soft shapes, three wide to two high."""
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    width = int(megapixels * 1e6 / height)
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    soft = Image.fromarray(coarse).resize((width // 8, height // 8), Image.Resampling.BICUBIC)
+    im = soft.resize((width, height), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    # Packed, and of few different rows: 50 megapixels must stay below 32 MiB.
+    more = {"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}
+    (im if colour else im.convert("L")).save(file, kind, **more)
+    return file.getvalue()
 
-    Attributes:
-        loading: until the engine was loaded.
-        running: from then on.
+
+def peak(model: str, body: bytes) -> tuple[int, int, int]:
+    """Colorize in this process: pixels, bytes of memory before, and at most while it went on.
+
+    Source: proc(5), /proc/PID/clear_refs (5 forgets the peak) and VmHWM of /proc/PID/status.
     """
-
-    loading: float
-    running: float
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Load, run, and print the peaks; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    add = parser.add_argument
-    add("kind", choices=(*get_args(Kind), "pipeline"))
-    add("path", type=Path, help="checkpoint, graph's file, or (pipeline) folder of graphs")
-    add("--device", default="cpu")
-    add("--threads", type=int)
-    add("--batch", type=int, default=1)
-    add("--side", type=int, default=224)
-    add("--picture", type=Path, help="of a pipeline")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    run: Callable[[], object]
-    if options.kind == "pipeline":
-        body = options.picture.read_bytes()
-        before = held(options.device)
-        pipeline = Pipeline.load(options.path, options.device)
-        pipeline.warm_up()
-
-        def run() -> object:
-            return pipeline.colorize(body)
-    else:
-        lightness = torch.full((options.batch, 1, options.side, options.side), 50.0)
-        if options.kind == "onnx":
-            import onnxruntime  # noqa: F401  before: the library is not the engine
-        before = held(options.device)
-        engine = cases.load(options.kind, options.path, options.device)
-
-        def run() -> object:
-            return engine(lightness)
-
-    loading = peak(options.device)
-    forget(options.device)
-    for _ in range(3):  # TorchScript specializes in the second
-        run()
-    found = Memory((loading - before) / 1e6, (peak(options.device) - before) / 1e6)
-    print(json.dumps(asdict(found)))
-    return 0
-
-
-def held(device: str) -> int:
-    """Bytes that this process has now."""
-    return torch.cuda.memory_allocated(device) if device != "cpu" else _status("VmRSS")
-
-
-def peak(device: str) -> int:
-    """Bytes that this process had at most, since it was started or made to `forget`."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM")
-
-
-def forget(device: str) -> None:
-    """Begin the peak anew."""
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        CLEAR.write_text("5")  # resets VmHWM: proc(5)
+    network = Colorizer(model, "cpu")
+    network.pipeline.warm_up()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    reply = network.pipeline.colorize(body)
+    return reply.pixels, before, _status("VmHWM")
 
 
 def _status(name: str) -> int:
-    lines = STATUS.read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = (line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(found.split()[1])
 
 
-def measure(
-    kind: str, path: Path, device: str = "cpu", *, picture: Path | None = None, **sizes: int
-) -> Memory | None:
-    """Start a process that measures, with as many threads as this one.
+def measure(model: str, megapixels: float) -> Table:
+    """Measure each kind of file, grey and in colour."""
+    rows: list[list[results.Value]] = []
+    for kind in KINDS:
+        for colour in (False, True):
+            body = photograph(megapixels, kind, colour)
+            name = f"{kind}, {'colour' if colour else 'grey'}"
+            print(f"{name}: {len(body) / 1e6:.1f} MB ...", file=sys.stderr)
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, context) as child:
+                pixels, before, most = child.submit(peak, model, body).result()
+            size = [pixels / 1e6, len(body) / 1e6, before / 1e6, (most - before) / 1e6]
+            rows.append([name, *size, (most - before) / pixels])
+    note = "Above idle: the most that the process had while it colorized, less what it had before."
+    return Table("Memory", COLUMNS, rows, note, Plot("file", ["above idle, MB"], "MB"))
 
-    Args:
-        kind: of engine, or "pipeline".
-        path: as `main` has it.
-        device: "cpu" or "cuda:N".
-        picture: that a pipeline colorizes.
-        sizes: batch and side.
 
-    Returns:
-        None where the system does not tell.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, measure and print; returns 1 where a photograph took too much."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("--model", default="model_store/colorize.mar", help="archive, or exported graph")
+    add("--megapixels", type=float, default=LARGEST, help="of each photograph (%(default)g)")
+    add("--quick", action="store_true", help=f"{QUICK:g} megapixels, to see that it works")
+    add("--json", type=Path, metavar="FILE", help="write what was found there, too")
+    options = parser.parse_args(arguments)
+    if not 0 < options.megapixels <= LARGEST:
+        parser.error(f"--megapixels must be above 0, and at most {LARGEST:g}")
+    if sys.platform != "linux":
+        print("memory: the peak of a process is read from /proc: Linux is needed", file=sys.stderr)
+        return 1
+    try:
+        table = measure(options.model, QUICK if options.quick else options.megapixels)
+    except (BadGraph, FileNotFoundError) as error:
+        print(f"memory: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("memory: interrupted", file=sys.stderr)
+        return 130
+    print(f"\n{table.markdown()}\n\n{table.note}")
+    if options.json:
+        passed = sys.argv[1:] if arguments is None else arguments
+        results.save(options.json, "benchmarks.memory", passed, [table])
+    return 1 if any(too_much(row) for row in table.rows) else 0
 
-    Raises:
-        OSError: if the process failed.
-    """
-    if device == "cpu" and not CLEAR.exists():
-        return None
-    given = {"threads": torch.get_num_threads(), **sizes}
-    command = [sys.executable, "-m", "benchmarks.memory", kind, str(path), "--device", device]
-    command += [f"--{name}={value}" for name, value in given.items()]
-    command += ["--picture", str(picture)] if picture else []
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    if done.returncode:
-        raise OSError(f"measuring the memory of {kind} failed: {done.stderr.strip()[-300:]}")
-    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+
+def too_much(row: Sequence[results.Value]) -> bool:
+    """Hold a row against the bound that the documents state."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    pixels, above = float(values["megapixels"] or 0), float(values["above idle, MB"] or 0)
+    return above * 1e6 > BYTES_A_PIXEL * pixels * 1e6 + BYTES_ALWAYS
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import NAMES, Name
 from colorizer.files import written_whole
+from colorizer.settings import problems_of_model
 from export import graphs, parity, verify
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row
@@ -35,20 +36,6 @@ ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "torchserve_handler.py"
 SETTINGS = ROOT / "handlers" / "model-config.yaml"
 ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
-
-# What TorchServe 0.12 reads. Source: org.pytorch.serve.archive.model.ModelConfig in its
-# model-server.jar; all but these are ignored silently there.
-_COUNTS = {
-    *("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout"),
-    *("startupTimeout", "parallelLevel", "maxRetryTimeoutInSec", "clientTimeoutInMills"),
-    *("jobQueueSize", "sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxSequenceJobQueueSize"),
-    "maxNumSequence",
-}
-_SWITCHES = {
-    *("useJobTicket", "continuousBatching", "sequenceBatching", "asyncCommunication", "useVenv"),
-}
-_OTHERS = {"deviceType", "parallelType", "deviceIds", "torchrun"}
-_HANDLER = {"threads"}
 
 
 class BadSettings(Exception):
@@ -144,19 +131,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         BadSettings: naming the first key that is unknown or has a value of the wrong type.
     """
-    for key, value in settings.items():
-        if key == "handler":
-            unknown = set(value or {}) - _HANDLER
-            if unknown:
-                raise BadSettings(f"handler has no setting {sorted(unknown)[0]!r}")
-        elif key in _COUNTS:
-            if type(value) is not int or value < 0:
-                raise BadSettings(f"{key} must be a whole number, not {value!r}")
-        elif key in _SWITCHES:
-            if type(value) is not bool:
-                raise BadSettings(f"{key} must be true or false, not {value!r}")
-        elif key not in _OTHERS:
-            raise BadSettings(f"TorchServe has no setting {key!r} and would ignore it")
+    found = problems_of_model(settings)
+    if found:
+        raise BadSettings(found[0])
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:

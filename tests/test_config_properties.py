@@ -3,44 +3,70 @@
 from __future__ import annotations
 
 import importlib.util
-import struct
+import re
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-CONFIG = Path(__file__).parent.parent / "config.properties"
+from colorizer import settings
+from handlers import lint
+from tests.support import ROOT
+
+CONFIG = ROOT / "config.properties"
+SETTINGS_OF_MODELS = ROOT / "handlers" / "model-config.yaml"
 LINES = CONFIG.read_text().splitlines()
 SETTINGS = dict(line.split("=", 1) for line in LINES if line and not line.startswith("#"))
 
 
-@pytest.fixture(scope="module")
-def config_manager() -> bytes:
-    """TorchServe's compiled class that reads the settings; each key is one of its constants."""
+CONSTANT = re.compile(rb"\x01(..)([A-Za-z_]+)", re.DOTALL)
+# Constants of the same form that are no keys: values, and names of headers and of a folder.
+NO_KEYS = {"torchelastic_ts", "ts_request_sequence_end", "ts_request_sequence_id"}
+NO_KEYS |= {"ts_request_sequence_start"}
+
+
+def torchserve() -> Path:
+    """TorchServe's folder, found without importing it: it leaves a file open."""
     found = importlib.util.find_spec("ts")
     assert found is not None
     assert found.origin is not None
-    with zipfile.ZipFile(Path(found.origin).parent / "frontend" / "model-server.jar") as jar:
-        return jar.read("org/pytorch/serve/util/ConfigManager.class")
+    return Path(found.origin).parent
 
 
-def is_constant(text: str, compiled: bytes) -> bool:
-    """Look for text among a class file's constants: tag 1, its length in two bytes, its bytes.
+def constants(name: str) -> set[str]:
+    """Words among the constants of one of TorchServe's compiled classes.
 
-    Source: The Java Virtual Machine Specification, 4.4.7, CONSTANT_Utf8_info.
+    Source: The Java Virtual Machine Specification, 4.4.7, CONSTANT_Utf8_info: tag 1, its length
+    in two bytes, its bytes.
     """
-    return b"\x01" + struct.pack(">H", len(text)) + text.encode() in compiled
+    with zipfile.ZipFile(torchserve() / "frontend" / "model-server.jar") as jar:
+        compiled = jar.read(f"org/pytorch/serve/{name}.class")
+    return {
+        word[: int.from_bytes(length, "big")].decode()
+        for length, word in CONSTANT.findall(compiled)
+        if len(word) >= int.from_bytes(length, "big")
+    }
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_torchserve_reads_each_key(key: str, config_manager: bytes) -> None:
-    assert is_constant(key, config_manager)
+def test_the_linter_knows_just_the_keys_that_torchserve_reads() -> None:
+    known = constants("util/ConfigManager")
+    starter = (torchserve() / "model_server.py").read_text()
+    for key in settings.PROPERTIES:
+        assert key in known or f'"{key}"' in starter, key
+    assert {word for word in known if re.fullmatch("[a-z]+(_[a-z]+)+", word)} - NO_KEYS <= (
+        settings.PROPERTIES
+    )
 
 
-def test_a_misspelt_key_would_be_noticed(config_manager: bytes) -> None:
-    assert not is_constant("max_request_siz", config_manager)
-    assert not is_constant("maximum_request_size", config_manager)
+def test_the_linter_knows_the_keys_of_a_model_that_torchserve_reads() -> None:
+    assert constants("archive/model/ModelConfig") >= settings.MODEL
+    assert "batchsize" not in constants("archive/model/ModelConfig")
+
+
+@pytest.mark.parametrize("path", [CONFIG, SETTINGS_OF_MODELS], ids=lambda path: path.name)
+def test_the_linter_finds_nothing_in_the_shipped_settings(path: Path) -> None:
+    assert lint.problems(path) == []
 
 
 def test_each_setting_is_given_once_and_follows_a_comment_or_its_group() -> None:

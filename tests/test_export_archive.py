@@ -10,13 +10,17 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from skimage.color import deltaE_ciede2000, rgb2lab
 
-from colorizer import engine
+from colorizer import checkpoint, engine
 from colorizer.engine import Name
+from colorizer.pipeline import Options, Pipeline
 from colorizer.unet import Head
-from export import archive, verify
+from export import archive, parity, verify
 from tests.support import encoded, opened, picture
 
 Weights = Callable[[Head], Path]
@@ -170,9 +174,22 @@ def test_verify_refuses_what_is_no_archive(
     assert capsys.readouterr().err.count("\n") == 2
 
 
-def test_an_archive_can_carry_several_engines(weights: Weights, tmp_path: Path) -> None:
+def test_an_archive_can_carry_several_engines_that_give_the_eager_networks_pictures(
+    weights: Weights, tmp_path: Path
+) -> None:
     path = archive.archive(weights("regression"), tmp_path / "a.mar", quiet, engines=ON_CPU)
     with zipfile.ZipFile(path) as file:
         file.extractall(tmp_path / "a")
     assert set(engine.find(tmp_path / "a")) == set(ON_CPU)
     assert verify.verify(path)
+    body, options = encoded(picture(211, 307)), Options.parse({"format": "png"})
+    loaded = [Pipeline.load(tmp_path / "a", name=name) for name in ON_CPU]
+    net, _ = checkpoint.load(weights("regression"))
+    eager = Pipeline(loaded[0].graph, torch.inference_mode()(net.eval()))
+    expected, *found = [
+        rgb2lab(np.asarray(opened(one.colorize(body, options).body))) for one in (eager, *loaded)
+    ]
+    assert np.abs(expected[..., 1:]).max() > 5  # there is colour to differ in
+    for one in found:
+        difference = deltaE_ciede2000(expected, one)
+        assert difference.mean() <= parity.TOLERANCE["float32"]["delta_e"]

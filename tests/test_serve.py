@@ -39,7 +39,7 @@ class Broken:
 """
 
 
-def write_archive(path: Path, handler: str) -> None:
+def write_archive(path: Path, handler: str, config: str = "minWorkers: 1\nmaxWorkers: 1\n") -> None:
     """Write a .mar by hand: a zip with a handler and a manifest, and no network."""
     path.parent.mkdir(exist_ok=True)
     model = {"modelName": path.stem, "modelVersion": "1", "handler": "handler.py"}
@@ -48,7 +48,7 @@ def write_archive(path: Path, handler: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("handler.py", handler)
-        archive.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
+        archive.writestr("model-config.yaml", config)
 
 
 @pytest.fixture
@@ -123,6 +123,16 @@ def test_a_missing_archive_names_the_command_that_builds_it(
     assert "has no archive: run `make archives`" in fails_with(launch())
 
 
+def test_an_archive_that_is_cut_short_names_the_command_that_builds_it(
+    launch: Callable[..., subprocess.Popen[str]], store: Path
+) -> None:
+    whole = (store / "echo.mar").read_bytes()
+    for body in (whole[: len(whole) // 2], b""):
+        (store / "echo.mar").write_bytes(body)
+        said = fails_with(launch())
+        assert "echo.mar is cut short, or no archive: remove it, and `make archives`" in said
+
+
 def test_a_wrong_java_home_is_said_in_one_line(
     launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -144,6 +154,16 @@ def test_a_missing_configuration_is_said_in_one_line(
     launch: Callable[..., subprocess.Popen[str]],
 ) -> None:
     assert "absent.properties is missing" in fails_with(launch("--config", "absent.properties"))
+
+
+def test_a_setting_that_torchserve_would_ignore_is_refused_with_the_right_one(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "config.properties").write_text("max_request_siz=1\n")
+    said, _ = (process := launch("--config", "../config.properties")).communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert said.startswith("serve: ../config.properties is not what TorchServe reads:\n  line 1: ")
+    assert "did you mean max_request_size?" in said
 
 
 def test_a_port_without_room_for_the_others_is_refused(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -196,16 +197,59 @@ def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> No
     assert seen[200] >= 32  # all who found a place in the queue were served
 
 
+def counted(port: int, metric: str) -> float:
+    """Read one of Triton's counters for the regression network."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port + 2}/metrics", timeout=SECONDS) as reply:
+        lines = reply.read().decode().splitlines()
+    found = (line for line in lines if line.startswith(metric.format('model="colorize"')))
+    return float(next(found).rsplit(" ", 1)[1])
+
+
 @pytest.mark.server
-def test_sigterm_lets_triton_finish_what_it_has_begun(
+def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work(
+    port: int,
+) -> None:
+    module = pytest.importorskip("tritonclient.grpc")
+    row = np.frombuffer(encoded(picture(2400, 3200), "JPEG"), np.uint8)[None]
+    tensor = module.InferInput("PICTURE", row.shape, "UINT8")
+    tensor.set_data_from_numpy(row)
+    cancelled, done = (
+        'nv_inference_request_failure{{{0},reason="CANCELED"',
+        "nv_inference_count{{{0}",
+    )
+    before = counted(port, cancelled), counted(port, done)
+    answers: SimpleQueue[Any] = SimpleQueue()
+    with module.InferenceServerClient(f"127.0.0.1:{port + 1}") as client:
+
+        def ask() -> Any:
+            return client.async_infer(
+                "colorize", [tensor], lambda result, error: answers.put(error or result)
+            )
+
+        ask()
+        time.sleep(0.2)  # it is in work
+        for waiting in [ask() for _ in range(6)]:
+            waiting.cancel()
+        ask()
+        seen = [answers.get(timeout=SECONDS) for _ in range(8)]
+    assert sum(isinstance(one, Exception) for one in seen) == 6
+    after = counted(port, cancelled), counted(port, done)
+    assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
+
+
+@pytest.mark.server
+def test_sigterm_lets_triton_finish_what_it_has_accepted(
     server: Server, library: dict[str, Pipeline]
 ) -> None:
     """The last of this module, since it ends the server that the others share."""
     large = encoded(picture(2400, 3200), "JPEG")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(curl, server.port, "colorize", large)
-        time.sleep(0.5)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(curl, server.port, "colorize", large)]
+        time.sleep(0.3)  # one is in work, and the others queue behind it
+        waiting += [pool.submit(curl, server.port, "colorize", large) for _ in range(3)]
+        time.sleep(0.2)
         server.process.terminate()
-        answer = waiting.result(timeout=SECONDS)
-    assert answer == Answer(200, library["colorize"].colorize(large).body)
+        answers = [one.result(timeout=SECONDS) for one in waiting]
+    assert answers == [Answer(200, library["colorize"].colorize(large).body)] * 4
     assert server.process.wait(SECONDS) == 0

@@ -1,0 +1,127 @@
+"""deploy/nginx.conf in front of the real TorchServe: what its clients see when all is taken."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import ROOT, SECONDS, free_port, is_free, start_launcher, wait_for_line
+from tests.test_serve import write_archive
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx on this machine"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl for a certificate"),
+]
+
+SLOW = """
+import time
+
+class Slow:
+    def initialize(self, context):
+        pass
+
+    def handle(self, rows, context):
+        time.sleep(1)
+        return [bytes(row["body"]) for row in rows]
+"""
+ASKED = 8  # requests at once, for a worker and a queue of two: some must be refused
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of nginx in front of TorchServe with a short queue."""
+    folder = tmp_path_factory.mktemp("nginx")
+    settings = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"
+    write_archive(folder / "store" / "slow.mar", SLOW, settings)
+    port = free_port()
+    server = start_launcher(folder / "store", folder, "--port", str(port))
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=IP:127.0.0.1 -out cert.pem -keyout key.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    front = port + 5 if is_free(port + 5) else free_port() + 50
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
+    for before, after in [
+        ("http {", f"http {{ access_log off; {temporary}"),
+        ("listen 443 ssl", f"listen 127.0.0.1:{front} ssl"),
+        ("/etc/ssl/certs/colorizer.pem", str(folder / "cert.pem")),
+        ("/etc/ssl/private/colorizer.key", str(folder / "key.pem")),
+        ("server 127.0.0.1:8080;", f"server 127.0.0.1:{port};"),
+    ]:
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    (folder / "nginx.conf").write_text(text)
+    files = f"daemon off; pid {folder / 'nginx.pid'}; error_log {folder / 'error.log'};"
+    arguments = ["nginx", "-e", str(folder / "error.log"), "-g", files]
+    nginx = subprocess.Popen([*arguments, "-c", str(folder / "nginx.conf")])
+    try:
+        wait_for_line(server, "Ready in ")
+        deadline = time.monotonic() + SECONDS
+        while is_free(front):
+            assert time.monotonic() < deadline, (folder / "error.log").read_text()
+            assert nginx.poll() is None, (folder / "error.log").read_text()
+            time.sleep(0.1)
+        yield f"https://127.0.0.1:{front}"
+    finally:
+        nginx.terminate()
+        nginx.wait(SECONDS)
+        server.terminate()
+        server.communicate(timeout=SECONDS)
+
+
+def ask(url: str, body: bytes | None = None) -> tuple[int, str | None]:
+    """Give status and Retry-After."""
+    context = ssl._create_unverified_context()
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    request = urllib.request.Request(url, body, method="PUT" if body else "GET")
+    request.add_header("Content-Type", "application/octet-stream")
+    try:
+        with opener.open(request, timeout=SECONDS) as reply:
+            return reply.status, reply.headers["Retry-After"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Retry-After"]
+
+
+def test_who_is_refused_is_told_when_to_come_back(door: str) -> None:
+    url = f"{door}/predictions/slow"
+    with ThreadPoolExecutor(ASKED) as pool:
+        seen = set(pool.map(lambda _: ask(url, b"picture"), range(ASKED)))
+    assert seen == {(200, None), (503, "5")}
+
+
+def test_a_client_that_asks_too_much_at_once_is_told_so(door: str) -> None:
+    host, port = door.removeprefix("https://").split(":")
+    head = "PUT /predictions/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    context = ssl._create_unverified_context()
+    with ExitStack() as held:
+        for _ in range(16):  # limit_conn: as many as nginx allows, each about to send its picture
+            one = socket.create_connection((host, int(port)), timeout=SECONDS)
+            one = held.enter_context(context.wrap_socket(one))
+            one.sendall(head.encode())
+        deadline = time.monotonic() + SECONDS
+        while (seen := ask(f"{door}/ping")) == (200, None):  # until nginx has read them all
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert seen == (429, "5")
+
+
+def test_only_predictions_and_ping_are_to_be_seen(door: str) -> None:
+    assert ask(f"{door}/ping") == (200, None)
+    for path in ("/models", "/metrics", "/api-description", "/"):
+        assert ask(f"{door}{path}") == (404, None)
+    assert ask(f"{door}/predictions/slow", bytes(34 * 2**20))[0] == 413
