@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.plots import draw
-from benchmarks.results import Table, shown
+from benchmarks.results import Table, Value, shown
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 0 auto;
@@ -57,13 +57,14 @@ class Section:
 
 def overview(sections: Sequence[Section]) -> Table:
     """Each benchmark, how long it took, and whether it came to its end."""
-    rows = [[one.name, round(one.seconds), one.outcome] for one in sections]
+    rows: list[list[Value]] = [[s.name, round(s.seconds), s.outcome] for s in sections]
     return Table("Benchmarks", ["benchmark", "seconds", "outcome"], rows)
 
 
 def machine_table(machine: Mapping[str, str]) -> Table:
     """Hardware and versions."""
-    return Table("Machine", ["", "what it ran on, and with"], list(map(list, machine.items())))
+    rows: list[list[Value]] = [[name, value] for name, value in machine.items()]
+    return Table("Machine", ["", "what it ran on, and with"], rows)
 
 
 def pictures(section: Section) -> list[str | None]:

@@ -13,7 +13,6 @@ from benchmarks.results import Plot, Table, Value, shown
 
 WIDTH, HEIGHT = 6.4, 3.6  # inches
 BAR = 0.34  # inches for a bar and the space around it
-SALT = {"svg.hashsalt": "colorizer"}  # the same table gives the same file
 
 
 def draw(table: Table) -> str | None:
@@ -40,7 +39,7 @@ def draw(table: Table) -> str | None:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         _bars(figure.add_subplot(), [shown(x) for x in xs], ys, plot)
     file = io.StringIO()
-    with mpl.rc_context(SALT):
+    with mpl.rc_context({"svg.hashsalt": "colorizer"}):  # the same table gives the same file
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
@@ -53,7 +52,8 @@ def _curves(
     axes: Axes, xs: list[float | None], ys: dict[str, list[float | None]], plot: Plot
 ) -> None:
     for name, values in ys.items():
-        points = sorted((x, y) for x, y in zip(xs, values, strict=True) if None not in (x, y))
+        pairs = zip(xs, values, strict=True)
+        points = sorted((x, y) for x, y in pairs if x is not None and y is not None)
         axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=name)
     axes.set(xlabel=plot.x, ylabel=plot.unit)
     if plot.log:

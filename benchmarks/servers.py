@@ -1,0 +1,168 @@
+"""TorchServe and Triton, started for a measurement on free ports of this machine, and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHIVE = Path("model_store/colorize.mar")
+REPOSITORY = Path("model_store/triton")
+# Where `make test` installs Triton (tests/install_triton.py).
+TRITON = Path(sys.prefix, "triton", "pytriton", "tritonserver")
+NAMES = ("torchserve", "triton")
+START_SECONDS = 300.0
+STOP_SECONDS = 40.0
+TICK = 0.2
+LAST_LINES = 15  # of a log, when a server doesn't start
+
+
+class NoServer(Exception):
+    """A server that can't be started, or doesn't answer; the message says what to do."""
+
+
+def missing(name: str) -> str:
+    """Why a server can't be started here; empty where it can."""
+    if name == "torchserve":
+        return "" if (ROOT / ARCHIVE).exists() else f"{ARCHIVE} is missing: run `make archives`"
+    if not (TRITON / "bin" / "tritonserver").exists():
+        return "Triton is not installed: run `python -m tests.install_triton`"
+    if not (ROOT / REPOSITORY / "colorize" / "config.pbtxt").exists():
+        return f"{REPOSITORY} is missing: run `make triton`"
+    return ""
+
+
+@contextlib.contextmanager
+def served(name: str, workers: int | None = None, threads: int = 0) -> Iterator[str]:
+    """Run a server with the regression network until the block ends.
+
+    Args:
+        name: one of NAMES.
+        workers: None leaves what the archive or repository says.
+        threads: of each worker's network, where `workers` is given; 0: as many as cores.
+
+    Yields:
+        The address to post to.
+
+    Raises:
+        NoServer: if it can't be started.
+    """
+    reason = missing(name)
+    if reason:
+        raise NoServer(reason)
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as temporary:
+        work, port = Path(temporary), free_port()
+        make = _torchserve if name == "torchserve" else _triton
+        command, environment, ready, url = make(work, port, workers, threads)
+        log = work / "server.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
+            )
+        try:
+            _wait(name, process, ready, log)
+            yield url
+        finally:
+            _stop(process)
+
+
+def free_port() -> int:
+    """Find five free ports in a row, and give the first."""
+    for first in range(20000 + os.getpid() % 20000, 60000, 5):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + 5):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise NoServer("no five free ports in a row")
+
+
+_Start = tuple[list[str], dict[str, str], str, str]  # command, environment, ready?, where to post
+
+
+def _torchserve(work: Path, port: int, workers: int | None, threads: int) -> _Start:
+    store = ROOT / ARCHIVE.parent
+    if workers is not None:
+        store = work / "store"
+        store.mkdir()
+        _with_workers(ROOT / ARCHIVE, store / ARCHIVE.name, workers, threads)
+    command = [sys.executable, "-m", "handlers.serve", "--port", str(port), "--model-store"]
+    command += [str(store), "--models", ARCHIVE.name, "--logs", str(work / "logs")]
+    url = f"http://127.0.0.1:{port}"
+    return command, dict(os.environ), f"{url}/ping", f"{url}/predictions/colorize"
+
+
+def _with_workers(archive: Path, out: Path, workers: int, threads: int) -> None:
+    """Copy an archive with other workers in its settings, and without TorchScript's graph."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            body = old.read(name)
+            if name == "model-config.yaml":
+                settings = yaml.safe_load(body)
+                settings.update(minWorkers=workers, maxWorkers=workers)
+                settings["handler"]["threads"] = threads
+                body = yaml.safe_dump(settings).encode()
+            if not name.startswith("torchscript/"):
+                new.writestr(name, body)
+
+
+def _triton(work: Path, port: int, workers: int | None, threads: int) -> _Start:
+    repository = ROOT / REPOSITORY
+    if workers is not None:
+        repository = work / "models"
+        shutil.copytree(ROOT / REPOSITORY / "colorize", repository / "colorize")
+        config = repository / "colorize" / "config.pbtxt"
+        text = config.read_text()
+        changed = text.replace("count: 1", f"count: {workers}").replace(
+            'string_value: "0"', f'string_value: "{threads}"'
+        )
+        config.write_text(changed)
+    command = [str(TRITON / "bin" / "tritonserver"), f"--model-repository={repository}"]
+    command += [f"--backend-directory={TRITON / 'backends'}", "--disable-auto-complete-config"]
+    command += ["--model-control-mode=explicit", "--load-model=colorize"]
+    for number, service in enumerate(("http", "grpc", "metrics"), start=port):
+        command += [f"--{service}-address=127.0.0.1", f"--{service}-port={number}"]
+    # Its Python finds this environment by the first python3 on the path, not by PYTHONPATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as handlers.serve has it
+    environment["LD_LIBRARY_PATH"] = str(sysconfig.get_config_var("LIBDIR"))
+    url = f"http://127.0.0.1:{port}/v2"
+    return command, environment, f"{url}/health/ready", f"{url}/models/colorize/infer"
+
+
+def _wait(name: str, process: subprocess.Popen[bytes], ready: str, log: Path) -> None:
+    """Wait until a server has loaded its network."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if name == "torchserve" and b"Ready in " in log.read_bytes():  # its launcher has asked
+            return
+        if name == "triton":
+            with contextlib.suppress(OSError), opener.open(ready, timeout=5):
+                return
+        time.sleep(TICK)
+    said = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+    raise NoServer(f"{name} did not start:\n{said}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server, as a person would, and kill it where that doesn't help."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
