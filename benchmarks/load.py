@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0  # of a step: some ten replies of a slow server
 QUICK_SECONDS = 2.0
+HALVINGS = 4  # of limit: the highest rate is known to a 16th part
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             if options.start:
-                _say(f"starting {options.start} ...")
+                say(f"starting {options.start} ...")
                 options.url = stack.enter_context(servers.served(options.start))
             measured, mix = measure(options)
     except (servers.NoServer, OSError) as error:
@@ -103,7 +104,7 @@ def load_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks at every module, old corners of torch too
         from benchmarks import steps
-    return steps.Load(url, seconds, _say, photographs)
+    return steps.Load(url, seconds, say, photographs)
 
 
 def measure(options: argparse.Namespace) -> tuple[list[Measured], str]:
@@ -151,7 +152,8 @@ def table(options: argparse.Namespace, measured: Sequence[Measured], mix: str) -
     return Table(title, COLUMNS, rows, note, Plot(x, COLUMNS[3:6], "ms"))
 
 
-def _say(text: Any) -> None:
+def say(text: Any) -> None:
+    """Tell what happens, beside the tables."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -25,7 +25,6 @@ TICK = 2.0  # seconds between two lines of progress
 WARM_UP_SECONDS = 3.0
 WARM_UPS = 10  # of them at most, until there is a reply
 GRACE_SECONDS = 60.0  # for the replies that are still due when a step ends
-HALVINGS = 4  # the highest rate is known to a 16th part
 
 
 class Arrivals(Visitor):
@@ -83,8 +82,9 @@ class Load:
         Raises:
             NoServer: if nothing comes back in colour.
         """
+        seconds = min(WARM_UP_SECONDS, self.seconds)
         for _ in range(WARM_UPS):
-            one = self._run("warming up", Visitor, 1, None, WARM_UP_SECONDS)
+            one = self._run("warming up", Visitor, 1, None, seconds)
             if one.times or one.errors:
                 break
         if not one.times:
@@ -105,19 +105,20 @@ class Load:
 
     def open(self, rate: float, even: bool = False) -> Measured:
         """Requests that arrive by a Poisson process of so many a second, or evenly spaced."""
-        due = [k / rate for k in range(int(rate * self.seconds))] if even else self.poisson(rate)
-        Arrivals.due = due or [0.0]
+        Arrivals.due = self.due(rate, even)
         return self._run(f"{rate:.2f}/s", Arrivals, 1, len(Arrivals.due) / self.seconds, None)
 
-    def poisson(self, rate: float) -> list[float]:
-        """Seconds at which requests are due: the same for the same rate."""
+    def due(self, rate: float, even: bool = False) -> list[float]:
+        """Seconds at which requests are due: the same for the same rate; at least one."""
+        if even:
+            return [k / rate for k in range(max(1, int(rate * self.seconds)))]
         arrivals, now, due = random.Random(SEED), 0.0, []
         while (now := now + arrivals.expovariate(rate)) < self.seconds:
             due.append(now)
-        return due
+        return due or [0.0]
 
     def limit(
-        self, max_p99: float, max_errors: float, start: float, halvings: int = HALVINGS
+        self, max_p99: float, max_errors: float, start: float, halvings: int
     ) -> list[Measured]:
         """Look for the highest rate within the bound: double until it breaks, then halve."""
         low, high, rate = 0.0, 0.0, start
