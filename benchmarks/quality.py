@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import colorizer
 from benchmarks import results, servers
-from benchmarks.results import Plot, Table, Value
-from colorizer import client, image
+from benchmarks.results import Table, Value
+from colorizer import client, image, lab
 from colorizer.client import Refused
 from colorizer.errors import RequestError
 from colorizer.pipeline import finish
@@ -107,22 +107,21 @@ def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
         grey.pictures.append(measure(_grey(truth), truth))
     if not served.pictures:
         raise ValueError("none of the photographs can be read")
-    columns, rows = ["", "photographs"], []
-    for name, scores in (("grey", grey), ("served", served)):
-        limits = scores.intervals()
-        row: list[Value] = [name, len(scores.pictures)]
-        for measured, value in scores.row().items():
-            row += [value, "{:.4g}–{:.4g}".format(*limits[measured])]
+    rows: list[list[Value]] = []
+    of = [(scores.row(), scores.intervals()) for scores in (grey, served)]
+    for name in of[0][0]:
+        row: list[Value] = [name]
+        for values, limits in of:
+            row += [values[name], "{:.4g} to {:.4g}".format(*limits[name])]
         rows.append(row)
-    for measured in served.row():
-        columns += [measured, f"{measured}, 95%"]
     truth_cf = float(np.mean([one.colorfulness[1] for one in served.pictures]))
     note = (
-        f"The truth's CF is {truth_cf:.4g}. Intervals are bootstrapped over photographs. "
-        f"{len(files) - len(served.pictures)} files can't be read and are left out. The same measures without a server: "
-        "`python -m training.evaluate`."
+        f"{len(served.pictures)} photographs; {len(files) - len(served.pictures)} more can't be "
+        f"read. The truth's CF is {truth_cf:.4g}. Intervals are bootstrapped over photographs. The "
+        "same measures without a server, and what they mean: `python -m training.evaluate`."
     )
-    return Table("Quality of what is served", columns, rows, note, Plot("", ["ΔE00"], "ΔE00"))
+    columns = ["measure", "grey", "grey, 95%", "served", "served, 95%"]
+    return Table("Quality of what is served", columns, rows, note)
 
 
 def coloured(url: str, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[Truth, UInt8]]:
@@ -143,7 +142,7 @@ def coloured(url: str, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[Tru
 
 def _grey(truth: Truth) -> UInt8:
     """The photograph's lightness alone."""
-    return finish(np.ascontiguousarray(truth.lab[..., 0]), np.zeros((2, 32, 32), np.float32))
+    return finish(lab.rgb_to_lightness(truth.rgb), np.zeros((2, 32, 32), np.float32))
 
 
 def _png(pixels: UInt8) -> bytes:

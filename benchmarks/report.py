@@ -50,16 +50,15 @@ REGRESSION, CLASSES = str(GRAPHS / "colorize"), str(GRAPHS / "colorize-classes")
 BENCHMARKS = (
     Benchmark("engines", "engines", [str(STORE / "regression.safetensors"), REGRESSION]),
     Benchmark("engines-classes", "engines", [str(STORE / "classification.safetensors"), CLASSES]),
-    Benchmark("batches", "batches", [REGRESSION]),
-    Benchmark("pipeline", "pipeline"),
-    Benchmark("waterfall", "waterfall", [REGRESSION]),
+    Benchmark("batches", "batches", [REGRESSION, CLASSES]),
+    Benchmark("pipeline", "pipeline", [REGRESSION, CLASSES]),
     Benchmark("growth", "growth", [REGRESSION]),
     Benchmark("peers", "peers"),
     Benchmark("soft_encode", "soft_encode"),
-    Benchmark("film", "film", [REGRESSION]),
+    Benchmark("film", "film"),
     Benchmark("serving", "serving"),
     Benchmark("load", "load", ["limit", "--start", "torchserve", "--max-p99", "3000"]),
-    Benchmark("quality", "quality"),
+    Benchmark("quality", "quality", ["--limit", "60"]),
 )
 
 
@@ -76,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--out", type=Path, help="folder (default: runs/bench/DATE)")
     add("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     add("--quick", action="store_true", help="everything at its smallest: shows that it works")
-    add("--photos", type=Path, help="colour photographs for quality (default: scikit-image's)")
+    add(
+        "--photos",
+        type=Path,
+        help="colour photographs, for quality and peers (default: scikit-image's)",
+    )
     options = parser.parse_args(arguments)
     if options.photos and not options.photos.is_dir():
         parser.error(f"--photos: there is no folder {options.photos}")
@@ -130,7 +133,7 @@ def run(benchmark: Benchmark, folder: Path, options: argparse.Namespace) -> Sect
     saved.unlink(missing_ok=True)
     module = f"benchmarks.{benchmark.module}"
     given = [*benchmark.arguments, *(["--quick"] if options.quick else [])]
-    if benchmark.name == "quality" and options.photos:
+    if benchmark.name in ("peers", "quality") and options.photos:
         given += ["--photos", str(options.photos)]
     start = time.monotonic()
     code, late = carry_out([sys.executable, "-m", module, *given, "--json", str(saved)], log)
