@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--photos",
         type=Path,
-        help="colour photographs, for quality and peers (default: scikit-image's)",
+        help="folder in colour, for quality and peers (default: samples)",
     )
     options = parser.parse_args(arguments)
     if options.photos and not options.photos.is_dir():
