@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.pictures import load_mix
-from benchmarks.servers import ARCHIVE, ROOT
+from benchmarks.servers import ROOT
+from colorizer.engine import NAMES
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ class Direct:
 
 
 @contextlib.contextmanager
-def direct() -> Iterator[Direct]:
-    """Start a child with the archive's graph, and as many threads as cores, as the server has."""
+def direct(archive: Path) -> Iterator[Direct]:
+    """Start a child with an archive's graphs, and as many threads as cores, as the server has."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as temporary:
-        with zipfile.ZipFile(ROOT / ARCHIVE) as file:
-            file.extractall(temporary, [one for one in file.namelist() if one.startswith("onnx/")])
+        with zipfile.ZipFile(archive) as file:
+            graphs = [one for one in file.namelist() if one.startswith(NAMES)]
+            file.extractall(temporary, graphs)
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.direct", temporary],
             cwd=ROOT,
@@ -85,7 +87,8 @@ def main() -> None:
     from colorizer.pipeline import STAGES, Pipeline
 
     torch.set_num_threads(os.cpu_count() or 1)
-    pipeline = Pipeline.load(Path(sys.argv[1]))
+    # As the servers' handlers choose it.
+    pipeline = Pipeline.load(Path(sys.argv[1]), "cuda:0" if torch.cuda.is_available() else "cpu")
     pipeline.warm_up()
     photographs, _ = load_mix()
     for line in sys.stdin:

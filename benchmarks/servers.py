@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHIVE = Path("model_store/colorize.mar")
-REPOSITORY = Path("model_store/triton")
+STORE = ROOT / "model_store"
+ARCHIVE = "colorize.mar"  # in a store, beside the folder triton/
 # Where `make test` installs Triton (tests/install_triton.py).
 TRITON = Path(sys.prefix, "triton", "pytriton", "tritonserver")
 NAMES = ("torchserve", "triton")
@@ -34,25 +34,29 @@ class NoServer(Exception):
     """A server that can't be started, or doesn't answer; the message says what to do."""
 
 
-def missing(name: str) -> str:
+def missing(name: str, store: Path = STORE) -> str:
     """Why a server can't be started here; empty where it can."""
     if name == "torchserve":
-        return "" if (ROOT / ARCHIVE).exists() else f"{ARCHIVE} is missing: run `make archives`"
+        archive = store / ARCHIVE
+        return "" if archive.exists() else f"{archive} is missing: run `make archives`"
     if not (TRITON / "bin" / "tritonserver").exists():
         return "Triton is not installed: run `python -m tests.install_triton`"
-    if not (ROOT / REPOSITORY / "colorize" / "config.pbtxt").exists():
-        return f"{REPOSITORY} is missing: run `make triton`"
+    if not (store / "triton" / "colorize" / "config.pbtxt").exists():
+        return f"{store / 'triton'} is missing: run `make triton`"
     return ""
 
 
 @contextlib.contextmanager
-def served(name: str, workers: int | None = None, threads: int = 0) -> Iterator[str]:
+def served(
+    name: str, workers: int | None = None, threads: int = 0, store: Path = STORE
+) -> Iterator[str]:
     """Run a server with the regression network until the block ends.
 
     Args:
         name: one of NAMES.
         workers: None leaves what the archive or repository says.
         threads: of each worker's network, where `workers` is given; 0: as many as cores.
+        store: folder of the archive, and of Triton's repository.
 
     Yields:
         The address to post to.
@@ -60,13 +64,13 @@ def served(name: str, workers: int | None = None, threads: int = 0) -> Iterator[
     Raises:
         NoServer: if it can't be started.
     """
-    reason = missing(name)
+    reason = missing(name, store)
     if reason:
         raise NoServer(reason)
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as temporary:
         work, port = Path(temporary), free_port()
         make = _torchserve if name == "torchserve" else _triton
-        command, environment, ready, url = make(work, port, workers, threads)
+        command, environment, ready, url = make(store.resolve(), work, port, workers, threads)
         log = work / "server.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -92,20 +96,20 @@ def free_port() -> int:
 _Start = tuple[list[str], dict[str, str], str, str]  # command, environment, ready?, where to post
 
 
-def _torchserve(work: Path, port: int, workers: int | None, threads: int) -> _Start:
-    store = ROOT / ARCHIVE.parent
+def _torchserve(store: Path, work: Path, port: int, workers: int | None, threads: int) -> _Start:
     if workers is not None:
-        store = work / "store"
-        store.mkdir()
-        _with_workers(ROOT / ARCHIVE, store / ARCHIVE.name, workers, threads)
+        changed = work / "store"
+        changed.mkdir()
+        _with_workers(store / ARCHIVE, changed / ARCHIVE, workers, threads)
+        store = changed
     command = [sys.executable, "-m", "handlers.serve", "--port", str(port), "--model-store"]
-    command += [str(store), "--models", ARCHIVE.name, "--logs", str(work / "logs")]
+    command += [str(store), "--models", ARCHIVE, "--logs", str(work / "logs")]
     url = f"http://127.0.0.1:{port}"
     return command, dict(os.environ), f"{url}/ping", f"{url}/predictions/colorize"
 
 
 def _with_workers(archive: Path, out: Path, workers: int, threads: int) -> None:
-    """Copy an archive with other workers in its settings, and without TorchScript's graph."""
+    """Copy an archive with other workers in its settings."""
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(out, "w") as new:
         for name in old.namelist():
             body = old.read(name)
@@ -114,15 +118,14 @@ def _with_workers(archive: Path, out: Path, workers: int, threads: int) -> None:
                 settings.update(minWorkers=workers, maxWorkers=workers)
                 settings["handler"]["threads"] = threads
                 body = yaml.safe_dump(settings).encode()
-            if not name.startswith("torchscript/"):
-                new.writestr(name, body)
+            new.writestr(name, body)
 
 
-def _triton(work: Path, port: int, workers: int | None, threads: int) -> _Start:
-    repository = ROOT / REPOSITORY
+def _triton(store: Path, work: Path, port: int, workers: int | None, threads: int) -> _Start:
+    repository = store / "triton"
     if workers is not None:
         repository = work / "models"
-        shutil.copytree(ROOT / REPOSITORY / "colorize", repository / "colorize")
+        shutil.copytree(store / "triton" / "colorize", repository / "colorize")
         config = repository / "colorize" / "config.pbtxt"
         text = config.read_text()
         changed = text.replace("count: 1", f"count: {workers}").replace(

@@ -46,6 +46,7 @@ class Sizes:
         seconds: of each kind of arrivals.
         clients: steps of the curve.
         workers: likewise.
+        store: folder of the archive, and of Triton's repository.
     """
 
     rounds: int
@@ -53,6 +54,7 @@ class Sizes:
     seconds: float
     clients: Sequence[int]
     workers: Sequence[int]
+    store: Path = servers.STORE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,14 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seconds", type=float, default=40.0, help="of arrivals (default: %(default)s)")
     add("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="(default: %(default)s)")
     add("--workers", type=int, nargs="+", default=doubled, help="(default: %(default)s)")
+    add("--store", type=Path, default=servers.STORE, help="colorize.mar and triton/ (model_store)")
     add("--json", type=Path, metavar="FILE", help="save the tables there too")
     add("--quick", action="store_true", help="smallest sizes: shows that it works, and no more")
     options = parser.parse_args(arguments)
     if min(options.rounds, *options.clients, *options.workers) < 1 or options.seconds <= 0:
         parser.error("--rounds, --seconds, --clients and --workers must be above 0")
-    sizes = Sizes(options.rounds, None, options.seconds, options.clients, options.workers)
+    store = options.store
+    sizes = Sizes(options.rounds, None, options.seconds, options.clients, options.workers, store)
     if options.quick:
-        sizes = Sizes(1, 3, 2.0, [1, 2], [1])
+        sizes = Sizes(1, 3, 2.0, [1, 2], [1], store)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the servers too
     tables: list[Table] = []
     try:
@@ -103,14 +107,17 @@ def measure(names: Sequence[str] | None, sizes: Sizes) -> Iterator[Table]:
     Raises:
         NoServer: if one that was asked for can't be started, or none can.
     """
-    chosen = names or [name for name in servers.NAMES if not servers.missing(name)]
+    why = {name: servers.missing(name, sizes.store) for name in servers.NAMES}
+    chosen = names or [name for name in servers.NAMES if not why[name]]
     if not chosen:
-        raise servers.NoServer("; ".join(map(servers.missing, servers.NAMES)))
-    for name in set(servers.NAMES) - set(chosen):
-        say(f"left out: {name}{': ' if servers.missing(name) else ''}{servers.missing(name)}")
+        raise servers.NoServer("; ".join(why.values()))
+    for name in servers.NAMES:
+        if name not in chosen:
+            say(f"left out: {name}; {why[name] or 'it was not asked for'}")
     for name in chosen:
         say(f"{name}: starting ...")
-        with servers.served(name) as url, direct() as pipeline:
+        archive = sizes.store / servers.ARCHIVE
+        with servers.served(name, store=sizes.store) as url, direct(archive) as pipeline:
             load = load_of(url, sizes.seconds)
             load.warm_up()
             compared = in_turn(name, load, pipeline, sizes)
@@ -189,7 +196,7 @@ def workers(name: str, sizes: Sizes) -> list[Scaled]:
     for count in sizes.workers:
         threads = max(1, (psutil.cpu_count() or 1) // count)
         say(f"{name}: starting {count} workers with {threads} threads each ...")
-        with servers.served(name, count, threads) as url:
+        with servers.served(name, count, threads, sizes.store) as url:
             load = load_of(url, sizes.seconds)
             load.warm_up()
             cards = load.cards()[: sizes.cards]
