@@ -31,7 +31,7 @@ from benchmarks.results import Plot, Table
 if TYPE_CHECKING:
     from benchmarks.steps import Load
 
-SECONDS = 20.0  # of a step: some ten replies of a slow server
+SECONDS = 15.0  # of a step: some ten replies of a slow server
 QUICK_SECONDS = 2.0
 HALVINGS = 4  # of limit: the highest rate is known to a 16th part
 

@@ -47,6 +47,7 @@ class Benchmark:
 
 
 REGRESSION, CLASSES = str(GRAPHS / "colorize"), str(GRAPHS / "colorize-classes")
+SEARCH = ["limit", "--start", "torchserve", "--max-p99", "3000", "--rate", "2"]
 BENCHMARKS = (
     Benchmark("engines", "engines", [str(STORE / "regression.safetensors"), REGRESSION]),
     Benchmark("engines-classes", "engines", [str(STORE / "classification.safetensors"), CLASSES]),
@@ -57,7 +58,7 @@ BENCHMARKS = (
     Benchmark("soft_encode", "soft_encode"),
     Benchmark("film", "film"),
     Benchmark("serving", "serving"),
-    Benchmark("load", "load", ["limit", "--start", "torchserve", "--max-p99", "3000"]),
+    Benchmark("load", "load", SEARCH),
     Benchmark("quality", "quality", ["--limit", "60"]),
 )
 

@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--version", action="version", version=colorizer.__version__)
     add("--servers", nargs="+", choices=servers.NAMES, help="(default: those that are installed)")
-    add("--rounds", type=int, default=5, help="(default: %(default)s)")
-    add("--seconds", type=float, default=40.0, help="of arrivals (default: %(default)s)")
+    add("--rounds", type=int, default=4, help="(default: %(default)s)")
+    add("--seconds", type=float, default=30.0, help="of arrivals (default: %(default)s)")
     add("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="(default: %(default)s)")
     add("--workers", type=int, nargs="+", default=doubled, help="(default: %(default)s)")
     add("--store", type=Path, default=servers.STORE, help="colorize.mar and triton/ (model_store)")
