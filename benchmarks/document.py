@@ -16,7 +16,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 0 auto;
   padding: 1rem; overflow-wrap: break-word; }
 h2 { border-top: 1px solid #ccc; margin-top: 2.5rem; padding-top: 1rem; }
-div.wide { overflow-x: auto; }
+div.wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.7rem; text-align: left;
   overflow-wrap: normal; }

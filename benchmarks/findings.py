@@ -110,12 +110,15 @@ def stages_table(compared: Compared) -> Table:
     around = answer - served_sum if told else None
     rest = whole - alone_sum
     more = None if around is None else around - rest
-    rows.append(["around them, until the reply is there", rest, around, more])
+    rows.append(["around them", rest, around, more])
     rows.append(["between two requests", 0.0, total - answer, total - answer])
     rows.append(["all", whole, total, total - whole])
     differences = [(float(row[3]), row[0]) for row in rows[:-1] if isinstance(row[3], float)]
     most, where = max(differences)
-    note = f"Mean of a photograph, median of the rounds. Most is added in: {where}, {most:.1f} ms."
+    note = (
+        f"Mean of a photograph, median of the rounds. Most is added in: {where}, {most:.1f} ms. "
+        "Around them: from the request to the reply, less the pipeline's own stages."
+    )
     if not told:
         note += " This server doesn't tell its stages."
     columns = ["stage", "in-process, ms", "served, ms", "added, ms"]

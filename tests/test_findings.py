@@ -49,7 +49,7 @@ def test_rounds_are_held_against_each_other_one_by_one() -> None:
     assert "**Ratio 0.85** (median; 0.80 to 0.90); the aim of 0.85 is met" in table.note
     stages = findings.stages_table(Compared("torchserve", alone[:1], [step(8.0)]))
     assert [row[0] for row in stages.rows] == [
-        *("network", "around them, until the reply is there", "between two requests", "all")
+        *("network", "around them", "between two requests", "all")
     ]
     assert [row[1] for row in stages.rows] == pytest.approx([80, 20, 0, 100])
     assert [row[2] for row in stages.rows] == pytest.approx([60, 40, 25, 125])
