@@ -60,6 +60,15 @@ class Scaled:
     threads: int = 0
 
 
+@dataclass(frozen=True)
+class Delayed:
+    """One round with the wait for company that is shipped, and with a shorter one."""
+
+    clients: int
+    shipped: Measured
+    shorter: Measured
+
+
 def queue(due: Sequence[float], costs: Sequence[float]) -> list[float]:
     """Milliseconds from when each request was due until an ideal server is done with it.
 
@@ -172,6 +181,30 @@ def workers_table(server: str, found: Sequence[Scaled]) -> Table:
     plot = Plot("workers", ["photographs a second"], "photographs a second")
     rows = [[one.count, one.threads, *_row(one.measured)] for one in found]
     return Table(f"{server}: growth with workers", columns, rows, note, plot)
+
+
+def delays_table(server: str, milliseconds: int, found: Sequence[Delayed]) -> Table:
+    """Throughput with the wait for company that is shipped, and with a shorter one."""
+    rows: list[list[Value]] = []
+    said = []
+    for count in dict.fromkeys(one.clients for one in found):
+        pairs = [(d.shipped, d.shorter) for d in found if d.clients == count]
+        shipped, shorter = (
+            statistics.median(m.achieved for m in ones) for ones in zip(*pairs, strict=True)
+        )
+        ratios = [short.achieved / long.achieved for long, short in pairs]
+        ratio = statistics.median(ratios)
+        rows.append([count, shipped, shorter, ratio, min(ratios), max(ratios)])
+        said.append(f"{ratio:.2f} times as fast with {count} client{'' if count == 1 else 's'}")
+    columns = ["clients", "as shipped, 1/s", f"{milliseconds} ms, 1/s"]
+    note = (
+        f"With a wait of {milliseconds} ms: {', '.join(said)} (medians of the rounds; the last "
+        "two columns are their lowest and highest). What is shipped: `maxBatchDelay` in "
+        "`handlers/model-config.yaml`."
+    )
+    title = f"{server}: the wait for company"
+    plot = Plot("clients", columns[1:], "photographs a second")
+    return Table(title, [*columns, "ratio", "lowest", "highest"], rows, note, plot)
 
 
 _COLUMNS = ("photographs a second", "p50, ms", "p99, ms", "cores in use", "by the load", "errors")

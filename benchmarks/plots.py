@@ -7,7 +7,7 @@ import io
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from benchmarks.results import Plot, Table, Value, shown
 
@@ -58,10 +58,13 @@ def _curves(
     axes.set(xlabel=plot.x, ylabel=plot.unit)
     if plot.log:
         axes.set(xscale="log", yscale="log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_major_formatter(ScalarFormatter())
+        ticks = sorted({x for x in xs if x is not None})
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     else:
-        axes.set_ylim(bottom=0)
+        highest = max((y for values in ys.values() for y in values if y is not None), default=0.0)
+        axes.set_ylim(0, 1.1 * highest or 1.0)
         if all(x == round(x) for x in xs if x is not None):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -46,16 +48,28 @@ def missing(name: str, store: Path = STORE) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Settings other than those of the archive or repository, which stays as it is.
+
+    Attributes:
+        workers: processes that hold the network.
+        threads: of each worker's network; 0: as many as cores.
+        delay: milliseconds that a photograph waits for company.
+    """
+
+    workers: int = 1
+    threads: int = 0
+    delay: int = 10
+
+
 @contextlib.contextmanager
-def served(
-    name: str, workers: int | None = None, threads: int = 0, store: Path = STORE
-) -> Iterator[str]:
+def served(name: str, changes: Changes | None = None, store: Path = STORE) -> Iterator[str]:
     """Run a server with the regression network until the block ends.
 
     Args:
         name: one of NAMES.
-        workers: None leaves what the archive or repository says.
-        threads: of each worker's network, where `workers` is given; 0: as many as cores.
+        changes: None leaves what the archive or repository says.
         store: folder of the archive, and of Triton's repository.
 
     Yields:
@@ -70,7 +84,7 @@ def served(
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as temporary:
         work, port = Path(temporary), free_port()
         make = _torchserve if name == "torchserve" else _triton
-        command, environment, ready, url = make(store.resolve(), work, port, workers, threads)
+        command, environment, ready, url = make(store.resolve(), work, port, changes)
         log = work / "server.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -96,11 +110,11 @@ def free_port() -> int:
 _Start = tuple[list[str], dict[str, str], str, str]  # command, environment, ready?, where to post
 
 
-def _torchserve(store: Path, work: Path, port: int, workers: int | None, threads: int) -> _Start:
-    if workers is not None:
+def _torchserve(store: Path, work: Path, port: int, changes: Changes | None) -> _Start:
+    if changes:
         changed = work / "store"
         changed.mkdir()
-        _with_workers(store / ARCHIVE, changed / ARCHIVE, workers, threads)
+        _change(store / ARCHIVE, changed / ARCHIVE, changes)
         store = changed
     command = [sys.executable, "-m", "handlers.serve", "--port", str(port), "--model-store"]
     command += [str(store), "--models", ARCHIVE, "--logs", str(work / "logs")]
@@ -108,30 +122,36 @@ def _torchserve(store: Path, work: Path, port: int, workers: int | None, threads
     return command, dict(os.environ), f"{url}/ping", f"{url}/predictions/colorize"
 
 
-def _with_workers(archive: Path, out: Path, workers: int, threads: int) -> None:
-    """Copy an archive with other workers in its settings."""
+def _change(archive: Path, out: Path, changes: Changes) -> None:
+    """Copy an archive with other settings."""
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(out, "w") as new:
         for name in old.namelist():
             body = old.read(name)
             if name == "model-config.yaml":
                 settings = yaml.safe_load(body)
-                settings.update(minWorkers=workers, maxWorkers=workers)
-                settings["handler"]["threads"] = threads
+                settings.update(minWorkers=changes.workers, maxWorkers=changes.workers)
+                settings.update(maxBatchDelay=changes.delay)
+                settings["handler"]["threads"] = changes.threads
                 body = yaml.safe_dump(settings).encode()
             new.writestr(name, body)
 
 
-def _triton(store: Path, work: Path, port: int, workers: int | None, threads: int) -> _Start:
+def _triton(store: Path, work: Path, port: int, changes: Changes | None) -> _Start:
     repository = store / "triton"
-    if workers is not None:
+    if changes:
         repository = work / "models"
         shutil.copytree(store / "triton" / "colorize", repository / "colorize")
         config = repository / "colorize" / "config.pbtxt"
         text = config.read_text()
-        changed = text.replace("count: 1", f"count: {workers}").replace(
-            'string_value: "0"', f'string_value: "{threads}"'
-        )
-        config.write_text(changed)
+        for pattern, value in (
+            (r"(instance_group \{ count: )\d+", changes.workers),
+            (r'(key: "threads" value \{ string_value: ")\d+', changes.threads),
+            (r"(max_queue_delay_microseconds: )\d+", 1000 * changes.delay),
+        ):
+            text, found = re.subn(pattern, rf"\g<1>{value}", text)
+            if not found:
+                raise NoServer(f"{config} has another form: export it again, by `make triton`")
+        config.write_text(text)
     command = [str(TRITON / "bin" / "tritonserver"), f"--model-repository={repository}"]
     command += [f"--backend-directory={TRITON / 'backends'}", "--disable-auto-complete-config"]
     command += ["--model-control-mode=explicit", "--load-model=colorize"]

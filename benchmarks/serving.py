@@ -3,7 +3,8 @@
 Starts each server itself, on free ports of this machine. In one run: the same photographs through
 the pipeline in a process of its own and through the server with as many clients as workers, in
 turn, several rounds; arrivals at 70 % of what the server then did; curves against clients and
-against workers, with where each stops rising. About 7 minutes on 2 cores.
+against workers, with where each stops rising; a shorter wait for company. About 9 minutes on 2
+cores.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import psutil
 import colorizer
 from benchmarks import findings, results, servers
 from benchmarks.direct import Direct, Round, direct
-from benchmarks.findings import Arrived, Compared, Scaled
+from benchmarks.findings import Arrived, Compared, Delayed, Scaled
 from benchmarks.load import load_of, say
 from benchmarks.measured import Measured
 from benchmarks.pictures import Photograph, load_mix
 from benchmarks.results import Table
+from benchmarks.servers import Changes
 
 if TYPE_CHECKING:
     from benchmarks.steps import Load
 
 LOAD = 0.7  # of the throughput, for arrivals
+SHORT = 1  # ms to wait for company, beside what is shipped
 ONE_SIZE = "0.3 MP"  # the commonest of the mix
 
 
@@ -52,8 +55,8 @@ class Sizes:
     rounds: int
     cards: int | None
     seconds: float
-    clients: Sequence[int]
-    workers: Sequence[int]
+    clients: list[int]
+    workers: list[int]
     store: Path = servers.STORE
 
 
@@ -125,6 +128,11 @@ def measure(names: Sequence[str] | None, sizes: Sizes) -> Iterator[Table]:
             yield findings.stages_table(compared)
             yield findings.arrivals_table(name, arrivals(url, load, compared, pipeline, sizes))
             yield findings.clients_table(name, clients(load, sizes))
+            say(f"{name}: starting another, with a shorter wait for company ...")
+            with servers.served(name, Changes(delay=SHORT), sizes.store) as other:
+                short = load_of(other, sizes.seconds)
+                short.warm_up()
+                yield findings.delays_table(name, SHORT, delays(name, load, short, sizes))
         yield findings.workers_table(name, workers(name, sizes))
 
 
@@ -184,6 +192,18 @@ def arrived(
     return Arrived(what, measured, ideal)
 
 
+def delays(name: str, load: Load, short: Load, sizes: Sizes) -> list[Delayed]:
+    """The same photographs through a server and through one with a shorter wait, in turn."""
+    found = []
+    cards = load.cards()[: sizes.cards]
+    for users in sizes.clients[:1] + sizes.clients[3:4]:
+        for number in range(1, sizes.rounds + 1):
+            say(f"{name}: {users} clients, round {number} of {sizes.rounds}, with each wait")
+            longer, shorter = load.errands(users, cards), short.errands(users, cards)
+            found.append(Delayed(users, longer, shorter))
+    return found
+
+
 def clients(load: Load, sizes: Sizes) -> list[Scaled]:
     """Throughput and times against clients."""
     cards = load.cards()[: sizes.cards]
@@ -196,7 +216,7 @@ def workers(name: str, sizes: Sizes) -> list[Scaled]:
     for count in sizes.workers:
         threads = max(1, (psutil.cpu_count() or 1) // count)
         say(f"{name}: starting {count} workers with {threads} threads each ...")
-        with servers.served(name, count, threads, sizes.store) as url:
+        with servers.served(name, Changes(count, threads), sizes.store) as url:
             load = load_of(url, sizes.seconds)
             load.warm_up()
             cards = load.cards()[: sizes.cards]
