@@ -122,9 +122,8 @@ def measure(options: argparse.Namespace) -> tuple[list[Measured], str]:
         measured = [load.open(rate) for rate in options.rate]
     else:
         bounds = options.max_p99, options.max_errors
-        measured = load.limit(
-            *bounds, options.rate[0], **({"halvings": 1} if options.quick else {})
-        )
+        halvings = 1 if options.quick else HALVINGS
+        measured = load.limit(*bounds, options.rate[0], halvings)
     return measured, load.mix_in_words()
 
 

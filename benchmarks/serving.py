@@ -197,8 +197,9 @@ def delays(name: str, load: Load, short: Load, sizes: Sizes) -> list[Delayed]:
     found = []
     cards = load.cards()[: sizes.cards]
     for users in sizes.clients[:1] + sizes.clients[3:4]:
-        for number in range(1, sizes.rounds + 1):
-            say(f"{name}: {users} clients, round {number} of {sizes.rounds}, with each wait")
+        rounds = max(1, sizes.rounds // 2)
+        for number in range(1, rounds + 1):
+            say(f"{name}: {users} clients, round {number} of {rounds}, with each wait")
             longer, shorter = load.errands(users, cards), short.errands(users, cards)
             found.append(Delayed(users, longer, shorter))
     return found
