@@ -20,12 +20,13 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui train test fuzz check venv archives triton clean
+.PHONY: help serve ui train test fuzz check bench venv archives triton clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PORT=8080 (serve, ui), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
 	@echo "  PHOTOS=folder, ENCODER=file, EVAL=folder, LICENCE=words, OUT=runs (train)"
+	@echo "  QUICK=1, PHOTOS=folder (bench)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.serve --port $(PORT)
@@ -46,6 +47,9 @@ check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff format --check .
 	@MYPYPATH=export/typings/10 $(PY) -m mypy
 	@MYPYPATH=export/typings/11 $(PY) -m mypy
+
+bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE, 20 minutes; QUICK=1: does it work?
+	@$(PY) -m benchmarks.report $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 

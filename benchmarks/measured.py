@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from benchmarks.results import Value
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class Measured:
         achieved: good replies a second, from the first request to the last reply.
         times: milliseconds of every good reply.
         errors: kind -> count.
+        busy: share of the machine's cores in use, by whatever runs on it.
+        client: share of them that the load's own process used.
+        stages: mean milliseconds inside the handler, where the server tells them.
     """
 
     load: str
@@ -24,6 +29,9 @@ class Measured:
     achieved: float
     times: list[float]
     errors: dict[str, int]
+    busy: float = 0.0
+    client: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
     def quantile(self, share: float) -> float:
         """Milliseconds within which this share of the good replies came; NaN without any."""
@@ -38,18 +46,14 @@ class Measured:
         bad = sum(self.errors.values())
         return bad / max(1, bad + len(self.times))
 
-    def row(self) -> str:
-        """A row of `TABLE`."""
-        offered = "" if self.offered is None else f"{self.offered:.2f}"
-        times = " | ".join(f"{self.quantile(q):.0f}" for q in (0.5, 0.95, 0.99))
+    def row(self) -> list[Value]:
+        """A row of a table with COLUMNS."""
+        times: list[Value] = [self.quantile(q) if self.times else None for q in (0.5, 0.95, 0.99)]
         errors = ", ".join(f"{kind}: {count}" for kind, count in self.errors.items())
-        return f"| {self.load} | {offered} | {self.achieved:.2f} | {times} | {errors or 'none'} |"
+        return [self.load, self.offered, self.achieved, *times, errors or "none"]
 
 
-TABLE = (
-    "| load | offered, 1/s | achieved, 1/s | p50, ms | p95, ms | p99, ms | errors |\n"
-    "|---|---|---|---|---|---|---|"
-)
+COLUMNS = ("load", "offered, 1/s", "achieved, 1/s", "p50, ms", "p95, ms", "p99, ms", "errors")
 
 
 def meets(measured: Measured, max_p99: float | None, max_errors: float) -> bool:

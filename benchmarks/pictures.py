@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,23 @@ def read_folder(folder: Path) -> tuple[list[Photograph], list[float]]:
     if not photographs:
         raise FileNotFoundError(f"no photograph in {folder}")
     return photographs, [1 / len(photographs)] * len(photographs)
+
+
+def deck(
+    photographs: Sequence[Photograph], shares: Sequence[float], order: random.Random
+) -> list[Photograph]:
+    """Shuffle the photographs, each as often as its share says beside the rarest.
+
+    Drawn one by one, a few large pictures more or less would change what a short run measures.
+    """
+    rarest = min(shares)
+    cards = [
+        photograph
+        for photograph, share in zip(photographs, shares, strict=True)
+        for _ in range(round(share / rarest))
+    ]
+    order.shuffle(cards)
+    return cards
 
 
 def what_is_wrong(body: bytes, photograph: Photograph) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import results
 from benchmarks.measured import Measured, meets
-from benchmarks.pictures import MIX, Photograph, load_mix, read_folder, what_is_wrong
+from benchmarks.pictures import MIX, Photograph, deck, load_mix, read_folder, what_is_wrong
 from tests.support import ROOT, SECONDS, encoded, picture
 
 
@@ -77,13 +80,17 @@ def load(pictures: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_users_are_served_and_what_they_saw_is_told(
     server: str, pictures: Path, tmp_path: Path, path: str
 ) -> None:
-    out = tmp_path / "raw.json"
-    done = load(pictures, "closed", "--url", server + path, "--users", "1", "3", "--out", str(out))
+    raw, saved = tmp_path / "raw.json", tmp_path / "table.json"
+    arguments = ["--users", "1", "3", "--raw", str(raw), "--json", str(saved)]
+    done = load(pictures, "closed", "--url", server + path, *arguments)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if "users |" in line]
     assert [row[0] for row in rows] == ["| 1 users", "| 3 users"]
     assert all(float(row[2]) > 1 and row[-1] == "none |" for row in rows)
-    assert '"times"' in out.read_text()
+    assert '"times"' in raw.read_text()
+    command, _, (table,) = results.load(saved)
+    assert command.startswith("python -m benchmarks.load closed --url http://127.0.0.1")
+    assert table.markdown() in done.stdout
 
 
 @pytest.mark.parametrize(("path", "kind"), [("grey", "reply: grey"), ("busy", "status 503")])
@@ -110,7 +117,7 @@ def test_the_highest_rate_is_looked_for_on_both_sides(server: str, pictures: Pat
     url = f"{server}/predictions/colorize"
     done = load(pictures, "limit", "--url", url, "--rate", "2", "--max-p99", "0.001")
     assert done.returncode == 1  # nothing is that fast
-    assert "highest rate within p99 0.001 ms: 0.00" in done.stdout
+    assert "Highest rate within p99 0.001 ms: 0.00 a second" in done.stdout
 
 
 def test_a_server_that_is_not_there_is_one_line(pictures: Path) -> None:
@@ -123,14 +130,14 @@ def test_a_server_that_is_not_there_is_one_line(pictures: Path) -> None:
 def test_times_count_from_when_a_request_was_due() -> None:
     script = (
         "import time; from types import SimpleNamespace as N\n"
-        "from benchmarks.locustfile import PHOTOGRAPHS, post\n"
+        "from benchmarks.locustfile import chosen, post\n"
         "class Reply:\n"
         "    status_code, request_meta = 503, {}\n"
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *a): pass\n"
         "    def failure(self, why): pass\n"
-        "user = N(client=N(post=lambda *a, **k: Reply()))\n"
-        "post(user, PHOTOGRAPHS[0], time.perf_counter() - 5)\n"
+        "user = N(client=N(post=lambda *a, **k: Reply()), path='/')\n"
+        "post(user, chosen()[0][0], time.perf_counter() - 5)\n"
         "print(Reply.request_meta['response_time'] >= 5000)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
@@ -156,6 +163,13 @@ def test_the_mix_has_the_stated_sizes_and_shares(pictures: Path) -> None:
         assert share == pytest.approx({0.3: 0.25, 1.0: 1 / 12}[megapixels])
     assert set(MIX) == {0.3, 3.0, 12.0}
     assert [p.width for p in read_folder(pictures)[0]] == [60]
+
+
+def test_a_deck_holds_each_photograph_as_often_as_its_share_says() -> None:
+    photographs, shares = load_mix()
+    cards = deck(photographs, shares, random.Random(0))
+    assert Counter(card.name for card in cards) == {"0.3 MP": 18, "3 MP": 9, "12 MP": 3}
+    assert cards != deck(photographs, shares, random.Random(1))
 
 
 def test_a_step_meets_its_gates_only_with_good_replies() -> None:
