@@ -16,7 +16,7 @@ TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml) \
-	$(filter-out handlers/serve.py,$(wildcard handlers/*.py))
+	$(filter-out $(addprefix handlers/,serve.py checks.py drain.py lint.py),$(wildcard handlers/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -45,6 +45,7 @@ fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for ano
 check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m handlers.lint config.properties handlers/model-config.yaml
 	@MYPYPATH=export/typings/10 $(PY) -m mypy
 	@MYPYPATH=export/typings/11 $(PY) -m mypy
 
@@ -101,7 +102,7 @@ $(PAGE_READY): pyproject.toml
 	@touch $(SERVE_READY) $@
 
 $(ALL_READY): pyproject.toml
-	$(call install,serve$(comma)export$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)dev)
+	$(call install,serve$(comma)export$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)ray$(comma)dev)
 	@touch $(SERVE_READY) $(PAGE_READY) $@
 
 $(TRITON_READY): tests/install_triton.py | $(ALL_READY)

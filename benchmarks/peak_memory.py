@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="cpu")
     add("--threads", type=int)
     add("--batch", type=int, default=1)
-    add("--side", type=int, default=224)
+    add("--side", type=int, default=128)
     add("--picture", type=Path, help="of a pipeline")
     options = parser.parse_args(arguments)
     if options.threads:

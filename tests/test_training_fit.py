@@ -45,6 +45,15 @@ def test_the_best_side_temperature_and_gain_are_found_where_they_are() -> None:
     assert "| chroma gain | -0.200 (-0.200 … -0.200) |" in text
 
 
+def test_of_sides_that_are_all_but_equal_the_smallest_is_taken() -> None:
+    errors = {96: 10.5, 128: 10.1, 160: 10.0, 192: 10.2, 224: 10.3}
+
+    def measure(methods: Sequence[Method]) -> list[Scores]:
+        return [scored(errors[m.side or 0], 40) for m in methods]
+
+    assert fit.fit(Method("", "net", side=224), False, measure).method.side == 128
+
+
 def test_a_gain_that_does_not_help_is_left_off() -> None:
     def measure(methods: Sequence[Method]) -> list[Scores]:
         return [scored(10 + abs((m.chroma_gain or 0) - 1), 40) for m in methods]
