@@ -26,7 +26,7 @@ from pathlib import Path
 import colorizer
 from benchmarks import document, results
 from benchmarks.document import Section
-from colorizer.api import write_beside
+from colorizer.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = Path("model_store")
@@ -218,7 +218,7 @@ def write(folder: Path, sections: Sequence[Section], quick: bool) -> None:
         ("report.md", document.markdown(title, intro, machine, sections)),
         ("report.html", document.page(title, intro, machine, sections)),
     ):
-        write_beside(folder / name, made.encode())
+        write_whole(folder / name, made.encode())
 
 
 def say(text: str) -> None:

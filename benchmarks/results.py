@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import colorizer
-from colorizer.api import write_beside
+from colorizer.files import write_whole
 
 Value = str | int | float | None
 PACKAGES = ("torch", "onnxruntime", "torchserve", "tensorrt", "numpy", "opencv-python-headless")
@@ -114,7 +114,7 @@ def save(path: Path, module: str, arguments: Sequence[str], tables: Sequence[Tab
         "tables": [asdict(table) for table in tables],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_beside(path, json.dumps(content, indent=1).encode())
+    write_whole(path, json.dumps(content, indent=1).encode())
 
 
 def load(path: Path) -> tuple[str, dict[str, str], list[Table]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,14 +144,3 @@ def parse_options(options: Mapping[str, object]) -> Options:
         BadOption: on a name that does not exist or a value that is not allowed.
     """
     return Options.parse({k: str(v) for k, v in options.items() if v is not None})
-
-
-def write_beside(path: Path, body: bytes) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(body)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

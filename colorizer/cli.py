@@ -156,6 +156,7 @@ def _targets(
                 for p in picture.rglob("*")
                 # not what an earlier run wrote, where --out lies inside the folder
                 if p.suffix.lower() in SUFFIXES
+                and not p.name.startswith(".")
                 and p.is_file()
                 and out.resolve() not in p.resolve().parents
             )
@@ -251,7 +252,7 @@ def run(jobs: Sequence[Job], done: int, method: Method | None, as_json: bool) ->
     """Colorize and write, showing how far it is; returns how many pictures failed."""
     from tqdm import tqdm
 
-    from colorizer.api import write_beside
+    from colorizer.files import write_whole
 
     failed = 0
     results = method(job.source for job in jobs) if method else iter(())
@@ -260,7 +261,7 @@ def run(jobs: Sequence[Job], done: int, method: Method | None, as_json: bool) ->
             error = result if isinstance(result, Exception) else None
             if isinstance(result, bytes):
                 try:
-                    write_beside(job.target, result)
+                    write_whole(job.target, result)
                 except OSError as why:
                     error = why
             failed += error is not None

@@ -29,3 +29,9 @@ def written_whole(target: Path) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
         else:
             beside.unlink(missing_ok=True)
+
+
+def write_whole(target: Path, body: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with written_whole(target) as beside:
+        beside.write_bytes(body)

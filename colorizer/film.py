@@ -6,7 +6,6 @@ Colours of what stands still between two frames are held together; a cut begins 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import __version__
+from colorizer.files import written_whole
 
 Float = NDArray[np.float32]
 
@@ -127,10 +127,12 @@ def colorize_film(pipeline: Any, source: Path, target: Path, hold: float = HOLD)
     import av
     from tqdm import tqdm
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        with av.open(str(source)) as film, av.open(str(beside), "w") as colour:
+        with (
+            written_whole(target) as beside,
+            av.open(str(source)) as film,
+            av.open(str(beside), "w") as colour,
+        ):
             if not film.streams.video:
                 raise CannotColorize(f"{source} has no picture in it")
             video = film.streams.video[0]
@@ -168,14 +170,11 @@ def colorize_film(pipeline: Any, source: Path, target: Path, hold: float = HOLD)
             if not done:
                 raise CannotColorize(f"{source} holds no frame that can be read")
             colour.mux(out.encode(None))
-        os.replace(beside, target)
     except (av.FFmpegError, ValueError) as error:
         raise CannotColorize(
             f"{source} cannot become {target.name}: {error}; if the sound does not fit that kind "
             "of file, write .mkv"
         ) from None
-    finally:
-        beside.unlink(missing_ok=True)
     return done
 
 

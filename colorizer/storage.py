@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from colorizer.api import write_beside
+from colorizer.files import write_whole
 
 RECORD = ".colorizer"  # folder, inside the one written to, that tells what is done
 PART = 1000  # lines of a part of the record
@@ -53,7 +53,9 @@ class Folder:
             pictures = [
                 one.path[len(self.root) + 1 :]
                 for one in inside
-                if one.type == fs.FileType.File and Path(one.path).suffix.lower() in suffixes
+                if one.type == fs.FileType.File
+                and Path(one.path).suffix.lower() in suffixes
+                and not Path(one.path).name.startswith(".")
             ]
             yield sorted(pictures)
             folders += sorted(
@@ -77,7 +79,7 @@ class Folder:
     def write(self, name: str, body: bytes) -> None:
         """Write a file, whole or not at all."""
         if isinstance(self._files, fs.LocalFileSystem):
-            write_beside(Path(self._at(name)), body)
+            write_whole(Path(self._at(name)), body)
             return
         # A store shows an object when its upload is complete. One that failed is not closed here,
         # since closing completes it.

@@ -28,13 +28,14 @@ def model(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """A folder of three pictures, one of them broken, and a note."""
+    """A folder of three pictures, one of them broken, a note, and what macOS leaves beside one."""
     folder = tmp_path / "album"
     (folder / "deep").mkdir(parents=True)
     (folder / "one.png").write_bytes(encoded(picture(40, 60)))
     (folder / "deep" / "two.JPG").write_bytes(encoded(picture(33, 20), "JPEG"))
     (folder / "broken.jpg").write_bytes(encoded(picture(50, 50), "JPEG")[:300])
     (folder / "notes.txt").write_text("names of the people")
+    (folder / "._one.png").write_bytes(b"Mac OS X")
     return folder
 
 

@@ -13,7 +13,7 @@ from colorizer.storage import Folder, Record
 
 def test_pictures_are_listed_folder_by_folder_without_the_one_written_to(tmp_path: Path) -> None:
     folder = Folder(tmp_path.as_uri())
-    for name in ("b.jpg", "a.PNG", "deep/c.jpg", "deep/notes.txt", "out/d.jpg"):
+    for name in ("b.jpg", "a.PNG", "deep/c.jpg", "deep/notes.txt", "._b.jpg", "out/d.jpg"):
         folder.write(name, b"x")
     out = Folder(str(tmp_path / "out"))
     listed = list(folder.list({".jpg", ".png"}, out.root))
