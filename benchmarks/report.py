@@ -57,6 +57,8 @@ BENCHMARKS = (
     Benchmark("peers", "peers"),
     Benchmark("soft_encode", "soft_encode"),
     Benchmark("film", "film"),
+    Benchmark("folder", "folder", [str(STORE / "colorize.mar")]),
+    Benchmark("memory", "memory"),
     Benchmark("serving", "serving"),
     Benchmark("load", "load", SEARCH),
     Benchmark("quality", "quality", ["--limit", "60"]),

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.test_image import KINDS
 
+from tests.pictures import KINDS
 from tests.support import (
     SECONDS,
     encoded,
