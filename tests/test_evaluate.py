@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 
 from colorizer import gamut, lab
 from colorizer.unet import Head
-from tests.support import coloured, encoded, opened
+from tests.support import SIDE, coloured, encoded, opened
 from training import evaluate, figures
 from training.methods import Colours, Method, Processes, eager_pipeline
 from training.metrics import (
@@ -162,9 +162,9 @@ def test_a_flipped_method_is_the_mean_with_the_mirrored_photograph(
     pipeline = eager_pipeline(weights("regression"))
     rgb = coloured(0)
     one, other = (Colours(p, {"net": pipeline}) for p in (rgb, rgb[:, ::-1].copy()))
-    assert not torch.equal(one.output("net"), other.output("net").flip(-1))
-    both = one.output("net", flipped=True)
-    assert torch.allclose(both, other.output("net", flipped=True).flip(-1), atol=1e-3)
+    assert not torch.equal(one.output("net", SIDE), other.output("net", SIDE).flip(-1))
+    both = one.output("net", SIDE, flipped=True)
+    assert torch.allclose(both, other.output("net", SIDE, flipped=True).flip(-1), atol=1e-3)
 
 
 def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None:

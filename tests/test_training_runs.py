@@ -195,13 +195,11 @@ def test_fine_tuning_asks_for_what_to_start_from(
     assert "--init-from model_store/regression.safetensors" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["files", "shards"])
 def test_two_processes_train_one_network(
-    photos: Path, weights: Callable[[Head], Path], tmp_path: Path, kind: str
+    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
 ) -> None:
-    if kind == "shards":
-        make_shards(photos, tmp_path / "shards", validation=0.3, palest=15, most=2)
-        photos = tmp_path / "shards"
+    make_shards(photos, tmp_path / "shards", validation=0.3, palest=15, most=2)
+    photos = tmp_path / "shards"
     out = tmp_path / "out.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += [f"--master-port={free_port()}", "-m", "training.train", "--preset", "regression"]

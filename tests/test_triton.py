@@ -235,7 +235,8 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
         seen = [answers.get(timeout=SECONDS) for _ in range(8)]
     assert sum(isinstance(one, Exception) for one in seen) == 6
     after = counted(port, cancelled), counted(port, done)
-    assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
+    assert after[1] - before[1] == 2
+    assert 1 <= after[0] - before[0] <= 6  # those that were cancelled after they had arrived
 
 
 @pytest.mark.server
