@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
     how.add_argument("--metadata", help="keep or strip EXIF (default: strip)")
     how.add_argument("--decoding", help="annealed-mean, mean, mode or sample (classification)")
-    how.add_argument("--temperature", type=float, help="lower is more colourful (classification)")
+    how.add_argument(
+        "--temperature", type=float, help="lower decides, higher mixes (classification)"
+    )
     how.add_argument("--seed", type=int, help="another draw for --decoding sample")
     return parser
 
