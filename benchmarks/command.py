@@ -59,8 +59,7 @@ def carry_out(
             if table.note:
                 print(f"{table.note}\n", flush=True)
         if options.json:
-            given = sys.argv[1:] if arguments is None else arguments
-            results.save(options.json, module, given, found)
+            results.save(options.json, module, arguments, found)
     except (BadCheckpoint, BadGraph, Unusable, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1

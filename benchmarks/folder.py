@@ -136,7 +136,6 @@ def _table(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and print a table; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folder", description=__doc__)
     add = parser.add_argument
     add("--version", action="version", version=colorizer.__version__)
@@ -148,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--batch", type=int, default=BATCH, help="of the command (default: %(default)s)")
     add("--json", type=Path, help="file to keep the table in, for the report")
     add("--quick", action="store_true", help="a few pictures, one round: only shows that it works")
-    options = parser.parse_args(given)
+    options = parser.parse_args(arguments)
     if options.quick:
         options.pictures, options.rounds = QUICK_PICTURES, 1
     for name in ("pictures", "rounds", "batch", "megapixels"):
@@ -174,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables:
         print(f"{table.title}\n\n{table.markdown()}\n\n{table.note}")
     if options.json:
-        results.save(options.json, "benchmarks.folder", given, tables)
+        results.save(options.json, "benchmarks.folder", arguments, tables)
     return 0
 
 

@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = table(options, measured, mix)
     print(f"### {found.title}\n\n{found.markdown()}\n\n{found.note}")
     if options.json:
-        given = sys.argv[1:] if arguments is None else arguments
-        results.save(options.json, "benchmarks.load", given, [found])
+        results.save(options.json, "benchmarks.load", arguments, [found])
     if options.raw:
         options.raw.write_text(json.dumps([asdict(one) for one in measured], indent=1) + "\n")
     met = [meets(one, options.max_p99, options.max_errors) for one in measured]

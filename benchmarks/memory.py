@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import colorizer
-from benchmarks import results
+from benchmarks import peak_memory, results
 from benchmarks.results import Plot, Table
 from colorizer.api import Colorizer
 from colorizer.engine import BadGraph
@@ -46,22 +46,13 @@ def photograph(megapixels: float, kind: str, colour: bool) -> bytes:
 
 
 def peak(model: str, body: bytes) -> tuple[int, int, int]:
-    """Colorize in this process: pixels, bytes of memory before, and at most while it went on.
-
-    Source: proc(5), /proc/PID/clear_refs (5 forgets the peak) and VmHWM of /proc/PID/status.
-    """
+    """Colorize in this process: pixels, bytes of memory before, and at most while it went on."""
     network = Colorizer(model, "cpu")
     network.pipeline.warm_up()
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_memory.held("cpu")
+    peak_memory.forget("cpu")
     reply = network.pipeline.colorize(body)
-    return reply.pixels, before, _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (found,) = (line for line in lines if line.startswith(f"{name}:"))
-    return 1024 * int(found.split()[1])
+    return reply.pixels, before, peak_memory.peak("cpu")
 
 
 def measure(model: str, megapixels: float) -> Table:
@@ -106,8 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"\n{table.markdown()}\n\n{table.note}")
     if options.json:
-        passed = sys.argv[1:] if arguments is None else arguments
-        results.save(options.json, "benchmarks.memory", passed, [table])
+        results.save(options.json, "benchmarks.memory", arguments, [table])
     return 1 if any(too_much(row) for row in table.rows) else 0
 
 

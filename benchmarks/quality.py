@@ -73,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"### {found.title}\n\n{found.markdown()}\n\n{found.note}")
     if options.json:
-        given = sys.argv[1:] if arguments is None else arguments
-        results.save(options.json, "benchmarks.quality", given, [found])
+        results.save(options.json, "benchmarks.quality", arguments, [found])
     return 0
 
 

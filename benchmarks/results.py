@@ -99,17 +99,18 @@ def machine() -> dict[str, str]:
     return found
 
 
-def save(path: Path, module: str, arguments: Sequence[str], tables: Sequence[Table]) -> None:
+def save(path: Path, module: str, arguments: Sequence[str] | None, tables: Sequence[Table]) -> None:
     """Write tables with the command and the machine that they come from.
 
     Args:
         path: file to write; there whole, or not at all.
         module: of the benchmark, as `benchmarks.engines`.
-        arguments: of its command line.
+        arguments: of its command line; None: those of this process.
         tables: what it found.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     content = {
-        "command": " ".join(["python -m", module, *arguments]),
+        "command": " ".join(["python -m", module, *given]),
         "machine": machine(),
         "tables": [asdict(table) for table in tables],
     }

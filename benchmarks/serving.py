@@ -99,8 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("serving: interrupted; nothing is saved", file=sys.stderr)
         return 130
     if options.json:
-        given = sys.argv[1:] if arguments is None else arguments
-        results.save(options.json, "benchmarks.serving", given, tables)
+        results.save(options.json, "benchmarks.serving", arguments, tables)
     return 0
 
 
