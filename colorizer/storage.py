@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Collection, Iterator
@@ -35,6 +36,16 @@ class Folder:
 
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}"
+
+    def below(self, name: str) -> Folder:
+        """A folder inside this one, whether or not there is one yet."""
+        inside = copy.copy(self)
+        inside.address, inside.root = f"{self.address}/{name}", self._at(name)
+        return inside
+
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return bool(self._files.get_file_info(self.root).type != fs.FileType.NotFound)
 
     def list(self, suffixes: Collection[str], without: str = "") -> Iterator[list[str]]:
         """Names of pictures, sorted, folder after folder: never those of all at once.
@@ -107,9 +118,8 @@ class Record:
             ValueError: if a part is damaged.
         """
         names: set[str] = set()
-        record = Folder.__new__(Folder)
-        record._files, record.root = self._folder._files, f"{self._folder.root}/{RECORD}"
-        if record._files.get_file_info(record.root).type == fs.FileType.NotFound:
+        record = self._folder.below(RECORD)
+        if not record.exists():
             return names
         for parts in record.list({".jsonl"}):
             for part in parts:
