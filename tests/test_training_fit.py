@@ -12,8 +12,10 @@ import torch
 
 from benchmarks import soft_encode
 from colorizer import checkpoint
-from colorizer.unet import Head
+from colorizer.checkpoint import Checkpoint
+from colorizer.unet import Head, UNet, UNetConfig
 from training import fit
+from training.losses import rebalancing_weights
 from training.methods import Method
 from training.metrics import Measured, Scores
 
@@ -66,8 +68,45 @@ def test_a_gain_that_does_not_help_is_left_off() -> None:
 
 def test_colour_counts_beside_its_error() -> None:
     pale, lively = scored(10, 20), scored(11, 38)
-    assert fit.cost(pale, 0) < fit.cost(lively, 0)
-    assert fit.cost(lively, 0.1) < fit.cost(pale, 0.1)
+    assert fit.Aim(0).cost(pale) < fit.Aim(0).cost(lively)
+    assert fit.Aim(0.1).cost(lively) < fit.Aim(0.1).cost(pale)
+    assert fit.Aim(0, most=6).cost(lively) < fit.Aim(0, most=6).cost(pale)
+
+
+def test_adjustment_and_gain_are_found_together() -> None:
+    # Each alone makes it worse: more adjustment is paler, more gain is further from the truth.
+    def measure(methods: Sequence[Method]) -> list[Scores]:
+        found = []
+        for m in methods:
+            gain, adjustment = m.chroma_gain or 0, float(m.network or 0)
+            found.append(scored(9 + 3 * gain - 4 * adjustment, 30 * gain - 15 * adjustment))
+        return found
+
+    start = Method("", "0.4", chroma_gain=1.0)
+    networks = ["0.4", "0.6", "0.8"]
+    found = fit.fit(start, False, measure, fit.Aim(most=6), networks)
+    assert (found.method.network, found.method.chroma_gain) == ("0.8", 1.65)
+    assert "| 0.8 | 1.65 |" in fit.tried(found)
+
+
+def test_another_adjustment_takes_back_more_of_the_rebalancing() -> None:
+    prior = np.full(261, 1 / 261)
+    prior[:9] = 5 / 261
+    prior /= prior.sum()
+    net = UNet(UNetConfig("classification"))
+    run = {"adjustment": 0.4, "rebalance": 0.5}
+    known = Checkpoint(net.config, provenance={"config": run, "prior": prior.tolist()})
+    features = net.eval().encode(torch.full((1, 1, 32, 32), 50.0))
+    more, said = fit.adjusted(net, known, 0.7)
+    taken = net.decode(features) - more.decode(features)
+    expected = 0.3 * rebalancing_weights(prior, 0.5).log()
+    torch.testing.assert_close(taken, expected.view(1, -1, 1, 1).expand_as(taken))
+    assert said.provenance["config"]["adjustment"] == 0.7
+    assert run["adjustment"] == 0.4
+    own, networks = fit.candidates(net, known)
+    assert own == "0.4"
+    assert set(networks) == {f"{share:g}" for share in fit.ADJUSTMENTS}
+    assert torch.equal(networks["0.4"][0].decode(features), net.decode(features))
 
 
 def test_a_difference_is_taken_picture_by_picture() -> None:
@@ -101,7 +140,10 @@ def test_a_fitted_checkpoint_has_new_knobs_and_the_same_weights(
     assert all(map(torch.equal, old.state_dict().values(), new.state_dict().values()))
     printed = capsys.readouterr().out
     assert "| flip averaging |" in printed
-    assert "chroma gain 0.1 (before: side 64, temperature 0.38, chroma gain 1)" in printed
+    assert (
+        "chroma gain 0.1 (before: side 64, temperature 0.38, adjustment 0, chroma gain 1)"
+        in printed
+    )
 
 
 def test_fitting_that_cannot_start_says_why_in_one_line(

@@ -1,24 +1,31 @@
 """Fit a checkpoint's knobs on held-out photographs: python -m training.fit --help
 
-The side that the network sees is chosen, then temperature and chroma gain, each over a grid, in
-turns; then every knob is measured on and off. What is decided here stands in the checkpoint; the
-weights are not touched.
+The side that the network sees is chosen, then the temperature, then adjustment and chroma gain
+together, each over a grid, in turns; then every knob is measured on and off. What is decided here
+stands in the checkpoint. Of its weights only the last bias of a classifier may change, which is
+what another adjustment in training would have changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
+from colorizer.unet import UNet
 from training.command import FAILURES, add_photographs, failed, picked
+from training.losses import rebalancing_weights
 from training.methods import Method, Processes, Result, evaluate
 from training.metrics import DRAWS, Scores
 
@@ -29,22 +36,41 @@ SIDES = (96, 128, 160, 192, 224)
 TIE = 0.12
 # Below 0.2 decoding is all but the mode: edges between two likely colours run through a wall.
 TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.45, 0.55)
-GAINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)  # bounded: beyond them a network is wrong, not pale
+# Shares of the rebalancing that are taken back from a classifier's logits: the more, the likelier
+# that a colour is right, and the paler all of them; a gain then brings them back.
+ADJUSTMENTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+# Bounded: beyond them a network is wrong, not pale.
+GAINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.65, 1.8)
 # Of ΔCF beside ΔE00 in what is made small: about as much as a stronger gain adds to ΔE00 for each
 # unit of colorfulness that it brings, on held-out photographs.
 WEIGHT = 0.0525
 
-NAME = "network"
+NAME = "network"  # of a checkpoint without adjustment; others are named by theirs
 
 
-def cost(scores: Scores, weight: float = WEIGHT) -> float:
-    """What the knobs make small: ΔE00 + weight * ΔCF.
+@dataclass(frozen=True)
+class Aim:
+    """What the knobs make small.
 
     ΔE00 alone chooses pale colours, since where a colour is uncertain grey errs least; ΔCF alone
     would choose any colours, if there are enough of them.
+
+    Attributes:
+        weight: of ΔCF beside ΔE00.
+        most: ΔCF that is not to be exceeded, whatever it costs.
     """
-    row = scores.row()
-    return row["ΔE00"] + weight * row["ΔCF"]
+
+    weight: float = WEIGHT
+    most: float = float("inf")
+
+    def cost(self, scores: Scores) -> float:
+        """ΔE00 + weight * ΔCF, and what ΔCF is above the most."""
+        row = scores.row()
+        return row["ΔE00"] + self.weight * row["ΔCF"] + max(0.0, row["ΔCF"] - self.most)
+
+    def __str__(self) -> str:
+        bound = "" if self.most == float("inf") else f", with ΔCF within {self.most:g}"
+        return f"ΔE00 + {self.weight:g} ΔCF{bound}"
 
 
 @dataclass
@@ -64,20 +90,31 @@ class Fit:
 Measure = Callable[[Sequence[Method]], list[Scores]]
 
 
-def fit(start: Method, classifier: bool, measure: Measure, weight: float = WEIGHT) -> Fit:
-    """Choose side, temperature and gain in turns, then measure the guided filter and flipping.
+AIM = Aim()
+
+
+def fit(
+    start: Method,
+    classifier: bool,
+    measure: Measure,
+    aim: Aim = AIM,
+    networks: Sequence[str | None] = (),
+) -> Fit:
+    """Choose side, temperature, adjustment and gain, then measure the guided filter and flipping.
 
     Args:
         start: the checkpoint's own knobs.
         classifier: whether there is a temperature.
         measure: gives scores for methods.
-        weight: of ΔCF.
+        aim: what to make small.
+        networks: names of the same network with other adjustments, if there are any.
     """
     found = Fit(start)
+    networks = networks or [start.network]
 
     def choose(variants: Sequence[Method], small: bool = False) -> None:
         found.measured(variants, measure)
-        costs = {method: cost(found.scores[method], weight) for method in variants}
+        costs = {method: aim.cost(found.scores[method]) for method in variants}
         best = min(variants, key=lambda method: costs[method])
         alike = [method for method in variants if costs[method] <= costs[best] + TIE]
         if small:
@@ -90,7 +127,9 @@ def fit(start: Method, classifier: bool, measure: Measure, weight: float = WEIGH
         choose([replace(found.method, side=side) for side in SIDES], small=True)
         if classifier:
             choose([replace(found.method, temperature=t) for t in TEMPERATURES])
-        choose([replace(found.method, chroma_gain=gain) for gain in GAINS])
+        # Together: each undoes the other's effect on colorfulness.
+        pairs = product(networks, GAINS)
+        choose([replace(found.method, network=name, chroma_gain=gain) for name, gain in pairs])
         if found.method == before:
             break
     found.measured([start, *off(found.method, classifier).values(), flipped(found.method)], measure)
@@ -142,30 +181,72 @@ def on_and_off(found: Fit, classifier: bool) -> str:
     return "\n".join(lines)
 
 
-def tried(found: Fit, weight: float) -> str:
+def tried(found: Fit, aim: Aim = AIM) -> str:
     """Format all that was measured as Markdown, the best first."""
     lines = [
-        "| side | T | gain | other | ΔE00 | CF | ΔCF | AuC | cost |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| side | T | adjustment | gain | other | ΔE00 | CF | ΔCF | AuC | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    order = sorted(found.scores, key=lambda method: cost(found.scores[method], weight))
+    order = sorted(found.scores, key=lambda method: aim.cost(found.scores[method]))
     for method in order:
         row = found.scores[method].row()
         other = "flipped" * method.flipped + "interpolated" * (not method.guided)
         t = "" if method.temperature is None else f"{method.temperature:g}"
         numbers = f"{row['ΔE00']:.3f} | {row['CF']:.2f} | {row['ΔCF']:.2f} | {row['AuC']:.4f}"
-        total = cost(found.scores[method], weight)
-        knobs = f"{method.side} | {t} | {method.chroma_gain:g} | {other}"
+        total = aim.cost(found.scores[method])
+        adjustment = "" if method.network == NAME else method.network
+        knobs = f"{method.side} | {t} | {adjustment} | {method.chroma_gain:g} | {other}"
         lines.append(f"| {knobs} | {numbers} | {total:.3f} |")
     return "\n".join(lines)
 
 
 def knobs_of(known: Checkpoint) -> str:
     """A checkpoint's knobs in words."""
+    adjustment = known.provenance.get("config", {}).get("adjustment", 0.0)
     return (
         f"side {known.network.side}, temperature {known.temperature:g}, "
-        f"chroma gain {known.chroma_gain:g}"
+        f"adjustment {adjustment:g}, chroma gain {known.chroma_gain:g}"
     )
+
+
+def adjusted(net: UNet, known: Checkpoint, adjustment: float) -> tuple[UNet, Checkpoint]:
+    """Give the classifier that training with another adjustment would have led to.
+
+    The loss sees logits + adjustment * log w (`training.losses.classification_loss`), w being the
+    weights of rebalancing; what is added there moves into the bias that the logits end with.
+
+    Raises:
+        KeyError: if the checkpoint doesn't say what its rebalancing was made of.
+    """
+    run = known.provenance["config"]
+    weights = rebalancing_weights(np.array(known.provenance["prior"], np.float64), run["rebalance"])
+    net = copy.deepcopy(net)
+    bias = net.get_parameter("head.3.bias")
+    with torch.no_grad():
+        bias -= (adjustment - run["adjustment"]) * weights.log()
+    origin = {**known.provenance, "config": {**run, "adjustment": adjustment}}
+    return net, replace(known, provenance=origin)
+
+
+Networks = dict[str, tuple[UNet, Checkpoint]]
+
+
+def candidates(net: UNet, known: Checkpoint) -> tuple[str, Networks]:
+    """Give a network's own name, and it under that name beside its other adjustments, if any."""
+    run = known.provenance.get("config", {})
+    if known.network.head != "classification" or "prior" not in known.provenance:
+        return NAME, {NAME: (net, known)}
+    shares = sorted({*ADJUSTMENTS, run["adjustment"]})
+    own = f"{run['adjustment']:g}"
+    return own, {f"{share:g}": adjusted(net, known, share) for share in shares}
+
+
+def saved(networks: Networks, folder: Path) -> Mapping[str, Path]:
+    """Write networks into a folder: name -> path."""
+    paths = {name: folder / f"{name}.safetensors" for name in networks}
+    for name, (net, known) in networks.items():
+        checkpoint.save(paths[name], net, known)
+    return paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -180,47 +261,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--weight", type=float, default=WEIGHT, help="of ΔCF beside ΔE00 (default: %(default)s)"
     )
+    parser.add_argument(
+        "--max-dcf",
+        type=float,
+        default=float("inf"),
+        help="ΔCF that is not to be exceeded, whatever ΔE00 it costs (default: none)",
+    )
     options = parser.parse_args(arguments)
+    aim = Aim(options.weight, options.max_dcf)
     try:
         net, known = checkpoint.load(options.checkpoint)
         paths = picked(options)
         classifier = known.network.head == "classification"
+        own, networks = candidates(net, known)
         start = Method(
             "",
-            NAME,
+            own,
             decoding="annealed-mean" if classifier else None,
             temperature=known.temperature if classifier else None,
             chroma_gain=known.chroma_gain,
             side=known.network.side,
         )
-        with Processes({NAME: options.checkpoint}, min(options.workers, len(paths))) as processes:
+        with (
+            tempfile.TemporaryDirectory(prefix="fit-") as folder,
+            Processes(saved(networks, Path(folder)), min(options.workers, len(paths))) as processes,
+        ):
 
             def measure(methods: Sequence[Method]) -> list[Scores]:
                 named = [replace(method, name=str(i)) for i, method in enumerate(methods)]
                 result: Result = evaluate(processes, named, paths)
                 return [result.scores[method.name] for method in named]
 
-            found = fit(start, classifier, measure, options.weight)
+            found = fit(start, classifier, measure, aim, list(networks))
         best = found.method
         measured = found.scores[best].row()
         knobs = {
             "photographs": len(found.scores[best].pictures),
-            "cost": f"ΔE00 + {options.weight:g} ΔCF",
+            "cost": str(aim),
             "ΔE00": round(measured["ΔE00"], 3),
             "ΔCF": round(measured["ΔCF"], 2),
         }
+        net, chosen = networks[best.network or own]
         fitted = replace(
-            known,
+            chosen,
             network=replace(known.network, side=best.side or known.network.side),
             chroma_gain=best.chroma_gain or known.chroma_gain,
             temperature=best.temperature or known.temperature,
             decoding="annealed-mean" if classifier else known.decoding,
-            provenance={**known.provenance, "knobs": knobs},
+            provenance={**chosen.provenance, "knobs": knobs},
         )
         checkpoint.save(options.out, net, fitted)
     except FAILURES as error:
         return failed("fit", error)
-    print(f"{knobs['photographs']} photographs\n\n{tried(found, options.weight)}\n")
+    print(f"{knobs['photographs']} photographs\n\n{tried(found, aim)}\n")
     print(on_and_off(found, classifier))
     print("\nFlip averaging doubles the network's work; it is measured here, and not served.")
     print(f"wrote {options.out}: {knobs_of(fitted)} (before: {knobs_of(known)})")

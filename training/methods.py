@@ -236,7 +236,10 @@ def _measure_one(
         return str(error)
     colours = Colours(truth.rgb, _pipelines)
     measured = [measure(colours.colour(method), truth) for method in methods]
-    classifiers = [n for n, p in _pipelines.items() if p.graph.head == "classification"]
+    used = {method.network for method in methods}
+    classifiers = [
+        n for n, p in _pipelines.items() if n in used and p.graph.head == "classification"
+    ]
     return measured, truth.chroma, {n: colours.calibration(n, truth) for n in classifiers}
 
 
