@@ -35,7 +35,7 @@ _RGB_TO_WHITE_XYZ = _RGB_TO_XYZ / _WHITE[:, None]  # XYZ relative to the white
 _WHITE_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_WHITE_XYZ)
 
 _DELTA = 6 / 29  # CIE 15: below DELTA cubed, the cube root becomes a straight line
-_BAND_PIXELS = 1 << 15  # rows are worked on in bands of about this many pixels: 0.4 MB of float32
+_BAND_PIXELS = 1 << 16  # rows are worked on in bands of about this many pixels: 0.8 MB of float32
 _STEPS = (1 << 16) - 1  # resolution of the tables of linear light: at most 0.06 of an 8-bit level
 _SLACK = 0.0005  # linear light; colours of 8-bit sRGB itself, rounded, must not count as outside
 
@@ -76,7 +76,7 @@ def rgb_to_lightness(rgb: UInt8) -> Float:
         return np.asarray(cv2.LUT(rgb, _GREY_LIGHTNESS), np.float32)
     lightness = np.empty(rgb.shape[:2], np.float32)
     red, green, blue = _LUMINANCE
-    for rows in _bands(*rgb.shape[:2]):
+    for rows in bands(*rgb.shape[:2]):
         band = cv2.split(rgb[rows])
         luminance = cv2.add(cv2.LUT(band[0], red), cv2.LUT(band[1], green))
         luminance = cv2.add(luminance, cv2.LUT(band[2], blue))
@@ -110,57 +110,61 @@ def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
         (H, W, 3) uint8.
     """
     rgb = np.empty((*lightness.shape, 3), np.uint8)
-    for rows in _bands(*lightness.shape):
-        light, a, b = lightness[rows], ab[rows, :, 0], ab[rows, :, 1]
-        planes = _lab_to_linear(light, a, b)
-        low = np.minimum(np.minimum(planes[0], planes[1]), planes[2])
-        high = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
-        if low.min() < -_SLACK or high.max() > 1 + _SLACK:
-            outside = (low < -_SLACK) | (high > 1 + _SLACK)
-            inside = _into_gamut(light[outside], a[outside], b[outside])
-            for plane, values in zip(planes, _lab_to_linear(*inside), strict=True):
-                plane[outside] = values
-        band = []
-        for plane in planes:  # in place: most of the time here goes into moving memory
-            plane *= np.float32(_STEPS)
-            plane += np.float32(0.5)
-            np.clip(plane, 0, _STEPS, out=plane)
-            band.append(cv2.LUT(plane.astype(np.uint16), _SRGB))
-        cv2.merge(band, rgb[rows])
+    for rows in bands(*lightness.shape):
+        roots_to_rgb(_roots(lightness[rows], ab[rows, :, 0], ab[rows, :, 1]), rgb[rows])
     return rgb
 
 
-def _bands(height: int, width: int) -> Iterator[slice]:
+def roots_to_rgb(roots: Float, rgb: UInt8) -> None:
+    """Convert one band of `bands` to sRGB, as `lab_to_rgb` does.
+
+    Few passes over all three channels at once, each a call that lets other threads run: most of
+    the time here goes into moving memory, and with many small calls threads wait for each other.
+
+    Args:
+        roots: (h, W, 3) float32: Lab's f of X, Y and Z, each relative to white; that of Y is
+            (L + 16) / 116, that of X is a / 500 more, and that of Z is b / 200 less.
+        rgb: (h, W, 3) uint8, to write to.
+    """
+    linear = _roots_to_linear(roots)
+    low, high, _, _ = cv2.minMaxLoc(linear.reshape(len(linear), -1))
+    if low < -_SLACK or high > 1 + _SLACK:
+        red, green, blue = cv2.split(linear)
+        lowest = cv2.min(cv2.min(red, green), blue)
+        highest = cv2.max(cv2.max(red, green), blue)
+        outside = np.flatnonzero((lowest < -_SLACK) | (highest > 1 + _SLACK))
+        x, y, z = roots.reshape(-1, 3)[outside].T
+        inside = _roots(*_into_gamut(116 * y - 16, 500 * (x - y), 200 * (y - z)))
+        linear.reshape(-1, 3)[outside] = _roots_to_linear(inside[None])[0]
+    # Rounds, and cuts off what is below 0 and above _STEPS.
+    steps = cv2.addWeighted(linear, float(_STEPS), linear, 0, 0, dtype=cv2.CV_16U)
+    cv2.LUT(steps, _SRGB, rgb)
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Rows of a picture that are worked on together: they fit into the processor's cache."""
     step = max(1, _BAND_PIXELS // max(1, width))
-    return (slice(top, top + step) for top in range(0, height, step))
+    return (slice(top, min(height, top + step)) for top in range(0, height, step))
 
 
-def _lab_to_linear(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
-    """Three arrays of one shape -> linear red, green and blue, not clipped."""
+def _roots(lightness: Float, a: Float, b: Float) -> Float:
+    """Three arrays of one shape -> (..., 3): Lab's f of X, Y and Z."""
     y = (lightness + np.float32(16)) * np.float32(1 / 116)
-    x = y + a * np.float32(1 / 500)
-    z = y - b * np.float32(1 / 200)
-    x, y, z = (_cube(value) for value in (x, y, z))
-    red, green, blue = (_mix(x, y, z, row) for row in _WHITE_XYZ_TO_RGB.astype(np.float32))
-    return red, green, blue
+    return np.stack([y + a * np.float32(1 / 500), y, y - b * np.float32(1 / 200)], axis=-1)
 
 
-def _mix(x: Float, y: Float, z: Float, weights: Float) -> Float:
-    """Weighted sum of three planes."""
-    mixed: Float = x * weights[0]
-    mixed += y * weights[1]
-    mixed += z * weights[2]
-    return mixed
-
-
-def _cube(value: Float) -> Float:
-    """Lab's f backwards."""
-    cube = value * value
-    cube *= value
-    dark = value < np.float32(_DELTA)
-    if dark.any():  # few pictures are this dark everywhere: most bands skip the straight part
-        cube[dark] = np.float32(3 * _DELTA**2) * (value[dark] - np.float32(4 / 29))
-    return cube
+def _roots_to_linear(roots: Float) -> Float:
+    """(H, W, 3) of Lab's f of X, Y and Z -> linear red, green and blue, not cut off."""
+    delta = np.float32(_DELTA)
+    if cv2.minMaxLoc(roots.reshape(len(roots), -1))[0] >= delta:
+        xyz = roots * roots
+        xyz *= roots
+    else:  # the cube down to delta, and from there on its tangent
+        upper = np.maximum(roots, delta)
+        xyz = upper * upper
+        xyz *= upper
+        xyz += (roots - upper) * np.float32(3 * _DELTA**2)
+    return np.asarray(cv2.transform(xyz, _WHITE_XYZ_TO_RGB.astype(np.float32)), np.float32)
 
 
 def _into_gamut(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
@@ -190,7 +194,7 @@ def _largest_chroma() -> Float:
     inside, outside = np.zeros_like(lightness), np.full_like(lightness, 150)
     for _ in range(14):  # bisection: 150 / 2**14 < 0.01
         middle = ((inside + outside) / 2).astype(np.float32)
-        planes = np.stack(_lab_to_linear(lightness, middle * cos, middle * sin))
-        fits = (planes.min(axis=0) >= -1e-5) & (planes.max(axis=0) <= 1 + 1e-5)
+        linear = _roots_to_linear(_roots(lightness, middle * cos, middle * sin))
+        fits = (linear.min(axis=-1) >= -1e-5) & (linear.max(axis=-1) <= 1 + 1e-5)
         inside, outside = np.where(fits, middle, inside), np.where(fits, outside, middle)
     return inside
