@@ -62,11 +62,11 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Delayed:
-    """One round with the wait for company that is shipped, and with a shorter one."""
+    """One round with the wait for company that is shipped, and with another."""
 
     clients: int
     shipped: Measured
-    shorter: Measured
+    other: Measured
 
 
 def queue(due: Sequence[float], costs: Sequence[float]) -> list[float]:
@@ -184,17 +184,17 @@ def workers_table(server: str, found: Sequence[Scaled]) -> Table:
 
 
 def delays_table(server: str, milliseconds: int, found: Sequence[Delayed]) -> Table:
-    """Throughput with the wait for company that is shipped, and with a shorter one."""
+    """Throughput with the wait for company that is shipped, and with another."""
     rows: list[list[Value]] = []
     said = []
     for count in dict.fromkeys(one.clients for one in found):
-        pairs = [(d.shipped, d.shorter) for d in found if d.clients == count]
-        shipped, shorter = (
+        pairs = [(d.shipped, d.other) for d in found if d.clients == count]
+        shipped, other = (
             statistics.median(m.achieved for m in ones) for ones in zip(*pairs, strict=True)
         )
-        ratios = [short.achieved / long.achieved for long, short in pairs]
+        ratios = [theirs.achieved / ours.achieved for ours, theirs in pairs]
         ratio = statistics.median(ratios)
-        rows.append([count, shipped, shorter, ratio, min(ratios), max(ratios)])
+        rows.append([count, shipped, other, ratio, min(ratios), max(ratios)])
         said.append(f"{ratio:.2f} times as fast with {count} client{'' if count == 1 else 's'}")
     columns = ["clients", "as shipped, 1/s", f"{milliseconds} ms, 1/s"]
     note = (

@@ -60,7 +60,7 @@ class Changes:
 
     workers: int = 1
     threads: int = 0
-    delay: int = 10
+    delay: int = 1
 
 
 @contextlib.contextmanager

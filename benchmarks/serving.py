@@ -3,7 +3,7 @@
 Starts each server itself, on free ports of this machine. In one run: the same photographs through
 the pipeline in a process of its own and through the server with as many clients as workers, in
 turn, several rounds; arrivals at 70 % of what the server then did; curves against clients and
-against workers, with where each stops rising; a shorter wait for company. About 9 minutes on 2
+against workers, with where each stops rising; a longer wait for company. About 9 minutes on 2
 cores.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from benchmarks.steps import Load
 
 LOAD = 0.7  # of the throughput, for arrivals
-SHORT = 1  # ms to wait for company, beside what is shipped
+LONG = 10  # ms to wait for company, beside what is shipped
 ONE_SIZE = "0.3 MP"  # the commonest of the mix
 
 
@@ -127,11 +127,11 @@ def measure(names: Sequence[str] | None, sizes: Sizes) -> Iterator[Table]:
             yield findings.stages_table(compared)
             yield findings.arrivals_table(name, arrivals(url, load, compared, pipeline, sizes))
             yield findings.clients_table(name, clients(load, sizes))
-            say(f"{name}: starting another, with a shorter wait for company ...")
-            with servers.served(name, Changes(delay=SHORT), sizes.store) as other:
-                short = load_of(other, sizes.seconds)
-                short.warm_up()
-                yield findings.delays_table(name, SHORT, delays(name, load, short, sizes))
+            say(f"{name}: starting another, with a longer wait for company ...")
+            with servers.served(name, Changes(delay=LONG), sizes.store) as other:
+                long = load_of(other, sizes.seconds)
+                long.warm_up()
+                yield findings.delays_table(name, LONG, delays(name, load, long, sizes))
         yield findings.workers_table(name, workers(name, sizes))
 
 
@@ -191,16 +191,16 @@ def arrived(
     return Arrived(what, measured, ideal)
 
 
-def delays(name: str, load: Load, short: Load, sizes: Sizes) -> list[Delayed]:
-    """The same photographs through a server and through one with a shorter wait, in turn."""
+def delays(name: str, load: Load, long: Load, sizes: Sizes) -> list[Delayed]:
+    """The same photographs through a server and through one with a longer wait, in turn."""
     found = []
     cards = load.cards()[: sizes.cards]
     for users in sizes.clients[:1] + sizes.clients[3:4]:
         rounds = max(1, sizes.rounds // 2)
         for number in range(1, rounds + 1):
             say(f"{name}: {users} clients, round {number} of {rounds}, with each wait")
-            longer, shorter = load.errands(users, cards), short.errands(users, cards)
-            found.append(Delayed(users, longer, shorter))
+            shipped, other = load.errands(users, cards), long.errands(users, cards)
+            found.append(Delayed(users, shipped, other))
     return found
 
 

@@ -44,6 +44,7 @@ FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Tracebac
 
 KEY_FILE = Path("key_file.json")  # TorchServe writes its tokens into the folder that it starts in
 METRICS = Path(__file__).resolve().with_name("metrics.yaml")
+LOGGING = METRICS.with_name("log4j2.xml")
 
 # What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
 ADDRESSES = {
@@ -131,6 +132,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--model-store", str(options.model_store.resolve())]
         command += ["--ts-config", str(config.resolve()), "--models", *archives]
+        command += ["--log-config", str(LOGGING)]
         server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -144,6 +144,19 @@ def test_each_reply_tells_its_times_and_an_id_that_the_log_knows(server: str, fo
     assert json.loads(line[line.index("{") :])["pixels"] == 60 * 80
 
 
+def test_a_photograph_costs_three_lines_of_log(server: str, folder: Path) -> None:
+    def lines() -> int:
+        return sum(log.read_text().count("\n") for log in (folder / "logs").glob("*.log"))
+
+    url, logged = f"{server}/colorize", folder / "logs" / "model_log.log"
+    next_line(logged, put(url, encoded(picture(60, 80))).headers["x-request-id"])
+    before, count = lines(), 5
+    for _ in range(count):
+        reply = put(url, encoded(picture(60, 80)))
+    next_line(logged, reply.headers["x-request-id"])
+    assert 0 < lines() - before <= 3 * count + 1  # the line of access of the one before may be late
+
+
 SCHEMA = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")
 schemathesis.openapi.media_type(
     "application/octet-stream",
