@@ -57,13 +57,13 @@ venv: $(ALL_READY) ## Make .venv with all that serving, training and testing nee
 train: $(ALL_READY) ## Train both networks on PHOTOS into OUT; again after Ctrl-C: goes on
 	@test -n "$(PHOTOS)" || { echo "Name a folder of colour photographs: make train PHOTOS=..." >&2; exit 2; }
 	@mkdir -p $(OUT)/unfitted
-	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"))
-	@$(call trained,regression,--init-from $(OUT)/unfitted/classification.safetensors)
+	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"),--max-dcf 5)
+	@$(call trained,regression,--init-from $(OUT)/unfitted/classification.safetensors,)
 	@test -z "$(EVAL)" || $(PY) -m training.evaluate $(OUT)/classification.safetensors \
 	  $(OUT)/regression.safetensors --photos "$(EVAL)" --out $(OUT)/evaluation
 
-# Train by the preset $(1) from $(2), and fit the knobs on what that run held out; what is there
-# already stays.
+# Train by the preset $(1) from $(2), and fit the knobs on what that run held out, by $(3); what is
+# there already stays.
 define trained
 set -e; \
 if [ ! -e $(OUT)/unfitted/$(1).safetensors ]; then \
@@ -71,7 +71,7 @@ if [ ! -e $(OUT)/unfitted/$(1).safetensors ]; then \
     --licence "$(LICENCE)" --out $(OUT)/unfitted/$(1).safetensors; \
 fi; \
 if [ ! -e $(OUT)/$(1).safetensors ]; then \
-  $(PY) -m training.fit $(OUT)/unfitted/$(1).safetensors --photos "$(PHOTOS)" --held-out \
+  $(PY) -m training.fit $(OUT)/unfitted/$(1).safetensors --photos "$(PHOTOS)" --held-out $(3) \
     --out $(OUT)/$(1).safetensors; \
 fi
 endef

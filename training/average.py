@@ -1,0 +1,81 @@
+"""Average the weights of checkpoints that were trained from one another: python -m training.average
+
+A network that is trained further on few photographs comes to know them by heart, and what it gains
+there it loses elsewhere; the mean of its weights before and after keeps what both know. It costs
+nothing when it is served. Source: Wortsman et al. 2022, "Model soups".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import colorizer
+from colorizer import checkpoint
+from colorizer.checkpoint import Checkpoint
+from colorizer.unet import UNet
+from training.command import FAILURES, failed
+
+# Of each network's origin, in the average's.
+TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
+
+
+def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoint]:
+    """Take the mean of all weights; knobs and origin are the last one's.
+
+    Raises:
+        ValueError: if the networks are not of one kind.
+    """
+    net, known = networks[-1]
+    for _, other in networks:
+        if replace(other.network, side=0) != replace(known.network, side=0):
+            raise ValueError(
+                "networks of two kinds have no mean: "
+                f"{other.network.head} {other.network.widths} "
+                f"and {known.network.head} {known.network.widths}"
+            )
+    states = [other.state_dict() for other, _ in networks]
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
+        for name, value in states[-1].items()
+    }
+    net.load_state_dict(mean)
+    origins = [
+        {key: other.provenance[key] for key in TOLD if key in other.provenance}
+        for _, other in networks
+    ]
+    return net, replace(known, provenance={**known.provenance, "average of": origins})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, average and write; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.average",
+        description=(__doc__ or "").partition("\n\n")[2],
+    )
+    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser.add_argument(
+        "checkpoints", type=Path, nargs="+", help="two or more, in order of training"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    options = parser.parse_args(arguments)
+    if len(options.checkpoints) < 2:
+        parser.error("name two checkpoints or more")
+    try:
+        net, known = average([checkpoint.load(path) for path in options.checkpoints])
+        checkpoint.save(options.out, net, known)
+    except FAILURES as error:
+        return failed("average", error)
+    print(f"wrote {options.out}: the mean of {', '.join(p.name for p in options.checkpoints)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
