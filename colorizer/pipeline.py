@@ -87,10 +87,11 @@ def finish(
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
     slope, offset = guided_lines(lightness, planes) if guided else (np.zeros_like(planes), planes)
     # What lab.roots_to_rgb takes are lines in L as well, two of them with ab's share.
-    share = np.float32([1 / 500, -1 / 200])
+    share = np.array([1 / 500, -1 / 200], np.float32)
     small = np.dstack([slope * share + 1 / 116, offset * share + 16 / 116]).astype(np.float32)
     if width < len(small):  # a sliver: fewer columns to begin with
-        small = cv2.resize(small, (width, len(small)), interpolation=cv2.INTER_LINEAR)
+        fewer = cv2.resize(small, (width, len(small)), interpolation=cv2.INTER_LINEAR)
+        small = np.asarray(fewer, np.float32)
     rgb = np.empty((height, width, 3), np.uint8)
     for rows in lab.bands(height, width):  # so that nothing else is as large as the picture
         light = lightness[rows]

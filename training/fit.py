@@ -223,7 +223,7 @@ def adjusted(net: UNet, known: Checkpoint, adjustment: float) -> tuple[UNet, Che
     net = copy.deepcopy(net)
     bias = net.get_parameter("head.3.bias")
     with torch.no_grad():
-        bias -= (adjustment - run["adjustment"]) * weights.log()
+        bias.sub_((adjustment - run["adjustment"]) * weights.log())
     origin = {**known.provenance, "config": {**run, "adjustment": adjustment}}
     return net, replace(known, provenance=origin)
 
