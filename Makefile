@@ -57,7 +57,7 @@ venv: $(ALL_READY) ## Make .venv with all that serving, training and testing nee
 train: $(ALL_READY) ## Train both networks on PHOTOS into OUT; again after Ctrl-C: goes on
 	@test -n "$(PHOTOS)" || { echo "Name a folder of colour photographs: make train PHOTOS=..." >&2; exit 2; }
 	@mkdir -p $(OUT)/unfitted
-	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"),--max-dcf 5)
+	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"),--max-dcf 6)
 	@$(call trained,regression,--init-from $(OUT)/unfitted/classification.safetensors,)
 	@test -z "$(EVAL)" || $(PY) -m training.evaluate $(OUT)/classification.safetensors \
 	  $(OUT)/regression.safetensors --photos "$(EVAL)" --out $(OUT)/evaluation

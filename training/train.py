@@ -209,13 +209,17 @@ def train(
         minutes = round((time.time() - started) / 60)
         losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
         origin = {
-            "init_from": init_from.name if init_from else None,
+            "init_from": None,
             "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
             "licence": licence,
         }
-        if before is not None:
-            origin["encoder"] = str(before.provenance.get("encoder", ""))
-            origin["licence"] = licence or str(before.provenance.get("licence", ""))
+        if init_from is not None:
+            source = checkpoint.load(init_from)[1].provenance
+            origin = {
+                "init_from": init_from.name,
+                "encoder": source.get("encoder", ""),
+                "licence": licence or source.get("licence", ""),
+            }
         provenance = {
             "photographs": len(found.train),
             "config": asdict(config),
