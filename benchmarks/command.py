@@ -50,25 +50,11 @@ def carry_out(
     """Print tables as they are measured, and save them; returns the exit code."""
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
-    found: list[Table] = []
-    name = module.rpartition(".")[2]
     try:
-        for table in tables:
-            found.append(table)
-            print(f"### {table.title}\n\n{table.markdown()}\n", flush=True)
-            if table.note:
-                print(f"{table.note}\n", flush=True)
-        if options.json:
-            results.save(options.json, module, arguments, found)
-    except (BadCheckpoint, BadGraph, Unusable, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; nothing is saved", file=sys.stderr)
-        return 130
+        errors = BadCheckpoint, BadGraph, Unusable
+        return results.carry_out(module, options.json, arguments, tables, errors)
     finally:
         torch.set_num_threads(before)
-    return 0
 
 
 def threads() -> str:

@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -38,9 +38,7 @@ ROUNDS = 7
 QUICK_PICTURES = 6
 
 
-def measure(
-    model: Path, photographs: Sequence[bytes], rounds: int, batch: int, size: str
-) -> list[Table]:
+def measure(model: Path, photographs: Sequence[bytes], rounds: int, batch: int, size: str) -> Table:
     """Time the engine, the folder command and the command without a network, in turn.
 
     Args:
@@ -72,7 +70,7 @@ def measure(
             "command without its network": lambda: _command(around, photos, out, batch),
         }
         found = _alternate(runs, rounds, len(photographs))
-    return [_table(found, len(photographs), rounds, size, pipeline.graph.engine)]
+    return _table(found, len(photographs), rounds, size, pipeline.graph.engine)
 
 
 def _run_all(pipeline: Pipeline, small: Sequence[Tensor], batch: int) -> None:
@@ -153,28 +151,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("pictures", "rounds", "batch", "megapixels"):
         if not getattr(options, name) > 0:
             parser.error(f"--{name} must be above 0")
-    try:
-        if options.photos:
-            found, _ = read_folder(options.photos)
-            sizes = sorted(one.width * one.height / 1e6 for one in found)
-            size = f"{sizes[0]:.2g} to {sizes[-1]:.2g} MP, middle {statistics.median(sizes):.2g}"
-        else:
-            samples, _ = load_mix({options.megapixels: 1.0})
-            found = [samples[n % len(samples)] for n in range(options.pictures)]
-            size = f"grey JPEG of {options.megapixels:g} MP"
-        bodies = [one.body for one in found[: options.pictures if options.quick else None]]
-        tables = measure(options.model, bodies, options.rounds, options.batch, size)
-    except (BadGraph, OSError, ValueError) as error:
-        print(f"folder: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("folder: interrupted; nothing was kept", file=sys.stderr)
-        return 130
-    for table in tables:
-        print(f"{table.title}\n\n{table.markdown()}\n\n{table.note}")
-    if options.json:
-        results.save(options.json, "benchmarks.folder", arguments, tables)
-    return 0
+    errors = BadGraph, ValueError
+    return results.carry_out("benchmarks.folder", options.json, arguments, tables(options), errors)
+
+
+def tables(options: argparse.Namespace) -> Iterator[Table]:
+    """Measure the photographs that were asked for.
+
+    Raises:
+        BadGraph, OSError: if there is no such model or photograph.
+        ValueError: if one could not be colorized.
+    """
+    if options.photos:
+        found, _ = read_folder(options.photos)
+        sizes = sorted(one.width * one.height / 1e6 for one in found)
+        size = f"{sizes[0]:.2g} to {sizes[-1]:.2g} MP, middle {statistics.median(sizes):.2g}"
+    else:
+        samples, _ = load_mix({options.megapixels: 1.0})
+        found = [samples[n % len(samples)] for n in range(options.pictures)]
+        size = f"grey JPEG of {options.megapixels:g} MP"
+    bodies = [one.body for one in found[: options.pictures if options.quick else None]]
+    yield measure(options.model, bodies, options.rounds, options.batch, size)
 
 
 if __name__ == "__main__":

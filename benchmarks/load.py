@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from benchmarks import results, servers
 from benchmarks.measured import COLUMNS, Measured, meets
 from benchmarks.pictures import Photograph
 from benchmarks.results import Plot, Table
+from colorizer.files import write_whole
 
 if TYPE_CHECKING:
     from benchmarks.steps import Load
@@ -74,24 +75,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.pictures:
         os.environ["COLORIZE_PICTURES"] = str(options.pictures)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server that we started
-    try:
+    measured: list[Measured] = []
+
+    def tables() -> Iterator[Table]:
         with contextlib.ExitStack() as stack:
             if options.start:
                 say(f"starting {options.start} ...")
                 options.url = stack.enter_context(servers.served(options.start))
-            measured, mix = measure(options)
-    except (servers.NoServer, OSError) as error:
-        print(f"load: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("load: interrupted", file=sys.stderr)
-        return 130
-    found = table(options, measured, mix)
-    print(f"### {found.title}\n\n{found.markdown()}\n\n{found.note}")
-    if options.json:
-        results.save(options.json, "benchmarks.load", arguments, [found])
-    if options.raw:
-        options.raw.write_text(json.dumps([asdict(one) for one in measured], indent=1) + "\n")
+            steps, mix = measure(options)
+        measured.extend(steps)
+        if options.raw:
+            write_whole(
+                options.raw, json.dumps([asdict(one) for one in measured], indent=1).encode()
+            )
+        yield table(options, measured, mix)
+
+    errors = (servers.NoServer,)
+    code = results.carry_out("benchmarks.load", options.json, arguments, tables(), errors)
+    if code:
+        return code
     met = [meets(one, options.max_p99, options.max_errors) for one in measured]
     return 0 if (any(met) if options.mode == "limit" else all(met)) else 1
 

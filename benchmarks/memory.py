@@ -9,7 +9,7 @@ import argparse
 import io
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -86,19 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--megapixels must be above 0, and at most {LARGEST:g}")
     if sys.platform != "linux":
         print("memory: the peak of a process is read from /proc: Linux is needed", file=sys.stderr)
-        return 1
-    try:
-        table = measure(options.model, QUICK if options.quick else options.megapixels)
-    except (BadGraph, FileNotFoundError) as error:
-        print(f"memory: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("memory: interrupted", file=sys.stderr)
-        return 130
-    print(f"\n{table.markdown()}\n\n{table.note}")
-    if options.json:
-        results.save(options.json, "benchmarks.memory", arguments, [table])
-    return 1 if any(too_much(row) for row in table.rows) else 0
+        return 2
+    found: list[Table] = []
+
+    def tables() -> Iterator[Table]:
+        found.append(measure(options.model, QUICK if options.quick else options.megapixels))
+        yield found[0]
+
+    code = results.carry_out("benchmarks.memory", options.json, arguments, tables(), (BadGraph,))
+    return code or int(any(too_much(row) for row in found[0].rows))
 
 
 def too_much(row: Sequence[results.Value]) -> bool:

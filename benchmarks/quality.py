@@ -53,28 +53,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         parser.error("--limit must be above 0")
-    limit = QUICK if options.quick else options.limit
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server that we started
-    try:
-        files = photographs(options.photos)
-        if limit:
-            files = files[:: max(1, len(files) // limit)][:limit]
-        with contextlib.ExitStack() as stack:
-            if not options.url:
-                print("starting torchserve ...", file=sys.stderr, flush=True)
-                options.url = stack.enter_context(servers.served("torchserve"))
-            client.check_address(options.url)
-            found = table(options.url, files)
-    except (servers.NoServer, Refused, OSError, ValueError) as error:
-        print(f"quality: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("quality: interrupted", file=sys.stderr)
-        return 130
-    print(f"### {found.title}\n\n{found.markdown()}\n\n{found.note}")
-    if options.json:
-        results.save(options.json, "benchmarks.quality", arguments, [found])
-    return 0
+    errors = servers.NoServer, Refused, ValueError
+    return results.carry_out("benchmarks.quality", options.json, arguments, tables(options), errors)
+
+
+def tables(options: argparse.Namespace) -> Iterator[Table]:
+    """Measure the photographs and the server that were asked for.
+
+    Raises:
+        NoServer, Refused, OSError, ValueError: if there are no such photographs or server.
+    """
+    files = photographs(options.photos)
+    limit = QUICK if options.quick else options.limit
+    if limit:
+        files = files[:: max(1, len(files) // limit)][:limit]
+    with contextlib.ExitStack() as stack:
+        if not options.url:
+            print("starting torchserve ...", file=sys.stderr, flush=True)
+            options.url = stack.enter_context(servers.served("torchserve"))
+        client.check_address(options.url)
+        yield table(options.url, files)
 
 
 def photographs(folder: Path | None) -> list[tuple[str, bytes]]:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -97,6 +97,45 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def carry_out(
+    module: str,
+    json: Path | None,
+    arguments: Sequence[str] | None,
+    tables: Iterable[Table],
+    errors: tuple[type[Exception], ...] = (),
+) -> int:
+    """Print tables as they are measured, and save them.
+
+    Args:
+        module: of the benchmark, as `benchmarks.engines`.
+        json: file to save them in, if any.
+        arguments: of its command line; None: those of this process.
+        tables: measured as they are asked for.
+        errors: that say why it can't be measured, beside those of files.
+
+    Returns:
+        The exit code: 0, 2 if it can't be measured, 130 if it was interrupted.
+    """
+    found: list[Table] = []
+    expected: tuple[type[Exception], ...] = (OSError, *errors)
+    name = module.rpartition(".")[2]
+    try:
+        for table in tables:
+            found.append(table)
+            print(f"### {table.title}\n\n{table.markdown()}\n", flush=True)
+            if table.note:
+                print(f"{table.note}\n", flush=True)
+        if json:
+            save(json, module, arguments, found)
+    except expected as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; nothing is saved", file=sys.stderr)
+        return 130
+    return 0
 
 
 def save(path: Path, module: str, arguments: Sequence[str] | None, tables: Sequence[Table]) -> None:

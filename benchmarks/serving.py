@@ -87,20 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.quick:
         sizes = Sizes(1, 3, 2.0, [1, 2], [1], store)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the servers too
-    tables: list[Table] = []
-    try:
-        for table in measure(options.servers, sizes):
-            print(f"### {table.title}\n\n{table.markdown()}\n\n{table.note}\n", flush=True)
-            tables.append(table)
-    except (servers.NoServer, OSError) as error:
-        print(f"serving: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("serving: interrupted; nothing is saved", file=sys.stderr)
-        return 130
-    if options.json:
-        results.save(options.json, "benchmarks.serving", arguments, tables)
-    return 0
+    tables = measure(options.servers, sizes)
+    errors = (servers.NoServer,)
+    return results.carry_out("benchmarks.serving", options.json, arguments, tables, errors)
 
 
 def measure(names: Sequence[str] | None, sizes: Sizes) -> Iterator[Table]:

@@ -100,7 +100,7 @@ def test_graphs_of_another_network_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = [str(weights("regression")), str(exported["classification"]), "--quick"]
-    assert engines.main(arguments) == 1
+    assert engines.main(arguments) == 2
     assert "holds a graph of a classification network" in capsys.readouterr().err
 
 
@@ -111,12 +111,12 @@ def test_graphs_of_another_network_are_refused(
 def test_a_device_that_is_not_here_is_refused(
     device: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert engines.main(["none", "none", "--device", device]) == 1
+    assert engines.main(["none", "none", "--device", device]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert engines.main(["none.safetensors", "none"]) == 1
+    assert engines.main(["none.safetensors", "none"]) == 2
     assert capsys.readouterr().err == "engines: no checkpoint at none.safetensors\n"
 
 
@@ -220,7 +220,7 @@ def test_a_batch_is_timed_beside_its_pictures(exported: dict[Head, Path], tmp_pa
 def test_a_film_needs_an_archive_and_says_which_command_makes_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert film.main(["--model", "none.mar"]) == 1
+    assert film.main(["--model", "none.mar"]) == 2
     assert capsys.readouterr().err.startswith("film: no archive at none.mar: run `make archives`")
 
 

@@ -115,5 +115,5 @@ def test_a_package_that_ddcolor_lacks_is_named(
     (tmp_path / "ddcolor").mkdir()
     (tmp_path / "ddcolor" / "model.py").write_text("import a_package_of_nobody\n")
     arguments = ["--quick", "--threads", "1", "--ddcolor", str(tmp_path)]
-    assert peers.main(arguments) == 1
+    assert peers.main(arguments) == 2
     assert "peers: DDColor needs a_package_of_nobody" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_tables_are_printed_as_they_come_and_saved(
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (Unusable("give another"), 1, "some: give another"),
+        (Unusable("give another"), 2, "some: give another"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
