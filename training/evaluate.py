@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer.engine import Graph
-from training import figures
+from training import figures, perceptual
 from training.command import FAILURES, add_photographs, failed, picked
 from training.methods import (
     GREY,
@@ -29,14 +29,26 @@ from training.methods import (
 )
 
 SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
-DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4}  # of the table; 2 of the others
+DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4, "LPIPS": 4}  # of the table; 2 of the others
 
-ABSENT = (
+EXPLAINED = (
     "ΔCF is the difference of the mean CF of all pictures and of all truths, ΔCF each the mean of "
     "each picture's own. In brackets: 95% bootstrap interval over photographs. The constant "
-    "colour is the mean ab of these photographs' own truth. FID and LPIPS are absent: they are "
-    "defined by other networks' weights, which are not at hand."
+    "colour is the mean ab of these photographs' own truth."
 )
+FEW = "FID falls with the number of photographs: compare it within this table only."
+
+
+def explanation(result: Result) -> str:
+    """What to know in order to read the table, and which measures are absent, and why."""
+    known = result.scores[GREY.name].row()
+    absent = [
+        f"{name} is absent: the weights that define it are not in {perceptual.folder()}; {url} "
+        "is what belongs there."
+        for name, url in perceptual.WEIGHTS.items()
+        if name not in known
+    ]
+    return " ".join([EXPLAINED, *([FEW] if "FID" in known else []), *absent])
 
 
 def methods_of(
@@ -74,9 +86,12 @@ def table(result: Result) -> str:
     for title, (values, limits) in rows.items():
         cells = []
         for name in names:
-            low, high = limits[name]
             n = DIGITS.get(name, 2)
-            cells.append(f"{values[name]:.{n}f} ({low:.{n}f}–{high:.{n}f})")
+            cell = f"{values[name]:.{n}f}"
+            if name in limits:
+                low, high = limits[name]
+                cell += f" ({low:.{n}f}–{high:.{n}f})"
+            cells.append(cell)
         lines.append(f"| {title} | {' | '.join(cells)} |")
     truth = {"CF": true_colorfulness(result), "CF (DDColor)": true_colorfulness(result, True)}
     cells = [f"{truth[n]:.2f}" if n in truth else "" for n in names]
@@ -115,7 +130,7 @@ def to_json(result: Result) -> str:
 def report(folder: Path, result: Result, methods: Sequence[Method], processes: Processes) -> None:
     """Write table.md, scores.json, the figures and the contact sheets into a folder."""
     head = f"{len(result.paths)} photographs, {len(result.left_out)} left out"
-    (folder / "table.md").write_text(f"{head}\n\n{table(result)}\n\n{ABSENT}\n")
+    (folder / "table.md").write_text(f"{head}\n\n{table(result)}\n\n{explanation(result)}\n")
     (folder / "scores.json").write_text(to_json(result) + "\n")
     served = [m for m in methods if m.name == m.network]
     histograms = {m.name: result.scores[m.name].chroma() for m in served}
@@ -206,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoints = named(options.checkpoint)
         graphs = {name: eager_pipeline(path).graph for name, path in checkpoints.items()}
         methods = methods_of(graphs, options.temperature, options.quick, options.interpolated)
-        with Processes(checkpoints, min(options.workers, len(paths))) as processes:
+        workers = min(options.workers, len(paths))
+        with Processes(checkpoints, workers, perceptual.at_hand()) as processes:
             result = evaluate(processes, methods, paths)
             if options.out:
                 with filled(options.out) as folder:
@@ -216,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(to_json(result))
     else:
-        print(f"{len(result.paths)} photographs\n\n{table(result)}\n\n{ABSENT}")
+        print(f"{len(result.paths)} photographs\n\n{table(result)}\n\n{explanation(result)}")
     if options.out:
         print(f"\nwrote {options.out}/: table, scores, figures, contact sheets")
     return 0

@@ -25,6 +25,7 @@ from colorizer.image import Picture, RequestError
 from colorizer.pipeline import Options, Pipeline, Prepared, finish, prepare
 from training.data import read_rgb, shrink
 from training.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
+from training.perceptual import Perceptual
 from training.photographs import Photograph
 
 T = TypeVar("T")
@@ -176,11 +177,16 @@ class Colours:
 
 # The networks of a process that measures: sent once, not with every photograph.
 _pipelines: dict[str, Pipeline] = {}
+_perceptual: Perceptual | None = None
 
 
-def _start(checkpoints: Mapping[str, Path], alone: bool) -> None:
+def _start(
+    checkpoints: Mapping[str, Path], perceptual: Mapping[str, Path] | None, alone: bool
+) -> None:
+    global _perceptual
     _pipelines.clear()
     _pipelines.update({name: eager_pipeline(path) for name, path in checkpoints.items()})
+    _perceptual = Perceptual(perceptual) if perceptual else None
     if not alone:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
         torch.set_num_threads(1)  # the processes themselves fill the cores
@@ -192,19 +198,33 @@ class Processes:
 
     With one worker the work is done in this process.
 
+    Args:
+        checkpoints: by name.
+        workers: processes.
+        perceptual: weights of the networks that LPIPS and FID need, of `perceptual.at_hand`.
+
     Raises:
         BadCheckpoint, FileNotFoundError: if a checkpoint cannot be read.
+        ValueError: if other weights cannot.
     """
 
-    def __init__(self, checkpoints: Mapping[str, Path], workers: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Path],
+        workers: int = 1,
+        perceptual: Mapping[str, Path] | None = None,
+    ) -> None:
         self.pool: ProcessPoolExecutor | None = None
         if workers <= 1:
-            _start(checkpoints, alone=True)
+            _start(checkpoints, perceptual, alone=True)
             return
         for path in checkpoints.values():
             checkpoint.load(path)  # said here, in one line, not by a process that dies of it
+        if perceptual:
+            Perceptual(perceptual)
+        given = checkpoints, perceptual, False
         self.pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start, (checkpoints, False)
+            workers, multiprocessing.get_context("spawn"), _start, given
         )
 
     def each(self, work: Callable[..., T], items: Iterable[tuple[object, ...]]) -> Iterator[T]:
@@ -231,7 +251,7 @@ def _measure_one(
 ) -> tuple[list[Measured], NDArray[np.int64], dict[str, NDArray[np.float64]]] | str:
     """One photograph's measures by each method, its own chroma, the classifiers' calibration."""
     try:
-        truth = Truth(read_rgb(path.read_bytes()))
+        truth = Truth(read_rgb(path.read_bytes()), _perceptual)
     except (RequestError, OSError) as error:
         return str(error)
     colours = Colours(truth.rgb, _pipelines)

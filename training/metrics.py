@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from colorizer import gamut, lab
 from training.losses import rebalancing_weights
+from training.perceptual import Perceptual, frechet_distance
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]
@@ -21,6 +23,11 @@ THRESHOLDS = 151  # AuC's: ab errors of 0, 1 ... 150 (Zhang 2016, section 3.1)
 CHROMA_STEP = 2  # width of the chroma histogram's columns, in ab units
 CHROMA_COLUMNS = 67  # up to 134, which is more than sRGB holds
 DRAWS = 1000  # of the bootstrap
+# of a table's columns; LPIPS is there where its network is
+ORDER = (
+    *("PSNR", "SSIM", "ΔE00", "CF", "ΔCF", "ΔCF each", "CF (DDColor)"),
+    *("AuC", "balanced AuC", "LPIPS"),
+)
 
 
 def colorfulness(rgb: UInt8) -> float:
@@ -56,8 +63,10 @@ def _colorfulness(rg: Float, yb: Float) -> float:
 class Truth:
     """A photograph with known colours, and what every comparison with it needs."""
 
-    def __init__(self, rgb: UInt8) -> None:
+    def __init__(self, rgb: UInt8, perceptual: Perceptual | None = None) -> None:
         self.rgb = rgb  # (H, W, 3)
+        self.perceptual = perceptual
+        self.features = perceptual.features(rgb) if perceptual else None
         self.lab = lab.rgb_to_lab(rgb)
         ab = torch.from_numpy(np.ascontiguousarray(self.lab[..., 1:])).movedim(-1, 0)[None]
         self.bins = gamut.encode(ab).numpy().ravel()  # (H * W,)
@@ -81,6 +90,8 @@ class Measured:
             0, 1 ... 150 that their ab error is within, summed.
         pixels: (Q,) true pixels of each bin.
         chroma: (CHROMA_COLUMNS,) pixels of the picture by chroma.
+        lpips: 0 for the same picture; None where its network is not at hand.
+        features: that FID compares, of the picture and of the truth, each (2048,); likewise.
     """
 
     psnr: float
@@ -91,6 +102,8 @@ class Measured:
     credit: Float
     pixels: NDArray[np.int64]
     chroma: NDArray[np.int64]
+    lpips: float | None = None
+    features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 def measure(found: UInt8, truth: Truth) -> Measured:
@@ -99,6 +112,7 @@ def measure(found: UInt8, truth: Truth) -> Measured:
     with np.errstate(divide="ignore"):
         psnr = min(100.0, float(peak_signal_noise_ratio(truth.rgb, found)))
     error = found_lab[..., 1:] - truth.lab[..., 1:]
+    features = truth.perceptual.features(found) if truth.perceptual else None
     level = np.minimum(np.ceil(np.hypot(error[..., 0], error[..., 1])), THRESHOLDS - 1).ravel()
     return Measured(
         psnr=psnr,
@@ -111,6 +125,8 @@ def measure(found: UInt8, truth: Truth) -> Measured:
         ).astype(np.float64),
         pixels=truth.pixels,
         chroma=chroma_histogram(found_lab),
+        lpips=truth.perceptual.lpips(found, truth.rgb) if truth.perceptual else None,
+        features=None if features is None or truth.features is None else (features, truth.features),
     )
 
 
@@ -137,6 +153,7 @@ class Scores:
 
     What belongs to a picture is averaged over the pictures; AuC is over all pixels. A bootstrap
     over pictures gives each measure's interval: pixels of one picture are far from independent.
+    FID has none: it falls with the number of different pictures, of which a resampling has fewer.
     """
 
     pictures: list[Measured] = field(default_factory=list)
@@ -144,7 +161,7 @@ class Scores:
     def per_picture(self) -> dict[str, Float]:
         """The measures that a picture has by itself, each (N,)."""
         found, true = np.array([p.colorfulness for p in self.pictures]).reshape(-1, 2).T
-        return {
+        values = {
             "PSNR": np.array([p.psnr for p in self.pictures]),
             "SSIM": np.array([p.ssim for p in self.pictures]),
             "ΔE00": np.array([p.delta_e for p in self.pictures]),
@@ -152,6 +169,8 @@ class Scores:
             "ΔCF each": np.abs(found - true),
             "CF (DDColor)": np.array([p.ddcolor[0] for p in self.pictures]),
         }
+        lpips = [p.lpips for p in self.pictures if p.lpips is not None]
+        return values | ({"LPIPS": np.array(lpips)} if lpips else {})
 
     def statistics(self) -> dict[str, Callable[[Float], Float]]:
         """Every measure, as a function of how often each picture counts: (R, N) -> (R,).
@@ -178,13 +197,26 @@ class Scores:
 
         found = {name: mean_of(measured) for name, measured in values.items()}
         found["ΔCF"] = lambda counts: np.abs(mean_of(off)(counts))
-        names = ("PSNR", "SSIM", "ΔE00", "CF", "ΔCF", "ΔCF each", "CF (DDColor)")
-        return {name: found[name] for name in names} | {"AuC": auc, "balanced AuC": balanced}
+        found |= {"AuC": auc, "balanced AuC": balanced}
+        return {name: found[name] for name in ORDER if name in found}
 
     def row(self) -> dict[str, float]:
         """All measures."""
         once = np.ones((1, len(self.pictures)))
-        return {name: float(of(once)[0]) for name, of in self.statistics().items()}
+        row = {name: float(of(once)[0]) for name, of in self.statistics().items()}
+        return row if self.fid is None else row | {"FID": self.fid}
+
+    @cached_property
+    def fid(self) -> float | None:
+        """Fréchet inception distance of the pictures and the truths; None where it has no network.
+
+        Asked for when all pictures are there: it takes a second, and is kept.
+        """
+        seen = [p.features for p in self.pictures if p.features is not None]
+        if len(seen) < 2:
+            return None
+        found, truth = (np.array(side) for side in zip(*seen, strict=True))
+        return frechet_distance(found, truth)
 
     def intervals(self, draws: int = DRAWS) -> dict[str, tuple[float, float]]:
         """95% interval of each measure: percentiles over resampled pictures.
