@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from colorizer.checkpoint import Checkpoint
 from colorizer.unet import Head, UNet, UNetConfig
 from export import archive
 from tests.support import SIDE, coloured, encoded
+
+# A script that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
