@@ -84,11 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.url = stack.enter_context(servers.served(options.start))
             steps, mix = measure(options)
         measured.extend(steps)
-        if options.raw:
-            write_whole(
-                options.raw, json.dumps([asdict(one) for one in measured], indent=1).encode()
-            )
         yield table(options, measured, mix)
+        if options.raw:
+            raw = json.dumps([asdict(one) for one in measured], indent=1) + "\n"
+            write_whole(options.raw, raw.encode())
 
     errors = (servers.NoServer,)
     code = results.carry_out("benchmarks.load", options.json, arguments, tables(), errors)

@@ -73,7 +73,8 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
             print("starting torchserve ...", file=sys.stderr, flush=True)
             options.url = stack.enter_context(servers.served("torchserve"))
         client.check_address(options.url)
-        yield table(options.url, files)
+        found = table(options.url, files)
+    yield found
 
 
 def photographs(folder: Path | None) -> list[tuple[str, bytes]]:

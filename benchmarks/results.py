@@ -101,7 +101,7 @@ def machine() -> dict[str, str]:
 
 def carry_out(
     module: str,
-    json: Path | None,
+    saved: Path | None,
     arguments: Sequence[str] | None,
     tables: Iterable[Table],
     errors: tuple[type[Exception], ...] = (),
@@ -110,7 +110,7 @@ def carry_out(
 
     Args:
         module: of the benchmark, as `benchmarks.engines`.
-        json: file to save them in, if any.
+        saved: file to save them in, if any.
         arguments: of its command line; None: those of this process.
         tables: measured as they are asked for.
         errors: that say why it can't be measured, beside those of files.
@@ -127,8 +127,8 @@ def carry_out(
             print(f"### {table.title}\n\n{table.markdown()}\n", flush=True)
             if table.note:
                 print(f"{table.note}\n", flush=True)
-        if json:
-            save(json, module, arguments, found)
+        if saved:
+            save(saved, module, arguments, found)
     except expected as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

@@ -28,9 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(home))
         perceptual.folder().mkdir(parents=True)
-        paths = [
-            perceptual.folder() / url.rpartition("/")[2] for url in perceptual.WEIGHTS.values()
-        ]
+        paths = [perceptual.place(name) for name in ("LPIPS", "FID")]
         torch.manual_seed(0)
         torch.save(torchvision_models().alexnet(weights=None).state_dict(), paths[0])
         torch.save({}, paths[1])
@@ -112,8 +110,7 @@ def test_weights_that_are_broken_are_told_with_what_belongs_there(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     perceptual.folder().mkdir(parents=True)
-    for name, url in perceptual.WEIGHTS.items():
-        path = perceptual.folder() / url.rpartition("/")[2]
-        path.write_bytes(b"half of a downl")
+    for name in perceptual.WEIGHTS:
+        perceptual.place(name).write_bytes(b"half of a downl")
         with pytest.raises(ValueError, match=f"does not hold what {name} needs: remove it"):
-            Processes({}, 2, {name: path})
+            Processes({}, 2, [name])

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,9 +180,7 @@ _pipelines: dict[str, Pipeline] = {}
 _perceptual: Perceptual | None = None
 
 
-def _start(
-    checkpoints: Mapping[str, Path], perceptual: Mapping[str, Path] | None, alone: bool
-) -> None:
+def _start(checkpoints: Mapping[str, Path], perceptual: Collection[str], alone: bool) -> None:
     global _perceptual
     _pipelines.clear()
     _pipelines.update({name: eager_pipeline(path) for name, path in checkpoints.items()})
@@ -201,7 +199,7 @@ class Processes:
     Args:
         checkpoints: by name.
         workers: processes.
-        perceptual: weights of the networks that LPIPS and FID need, of `perceptual.at_hand`.
+        perceptual: measures to take by other networks, of `perceptual.at_hand`.
 
     Raises:
         BadCheckpoint, FileNotFoundError: if a checkpoint cannot be read.
@@ -212,14 +210,15 @@ class Processes:
         self,
         checkpoints: Mapping[str, Path],
         workers: int = 1,
-        perceptual: Mapping[str, Path] | None = None,
+        perceptual: Collection[str] = (),
     ) -> None:
         self.pool: ProcessPoolExecutor | None = None
         if workers <= 1:
             _start(checkpoints, perceptual, alone=True)
             return
+        # What can't be read is said here, in one line, not by a process that dies of it.
         for path in checkpoints.values():
-            checkpoint.load(path)  # said here, in one line, not by a process that dies of it
+            checkpoint.load(path)
         if perceptual:
             Perceptual(perceptual)
         given = checkpoints, perceptual, False

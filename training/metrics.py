@@ -23,10 +23,18 @@ THRESHOLDS = 151  # AuC's: ab errors of 0, 1 ... 150 (Zhang 2016, section 3.1)
 CHROMA_STEP = 2  # width of the chroma histogram's columns, in ab units
 CHROMA_COLUMNS = 67  # up to 134, which is more than sRGB holds
 DRAWS = 1000  # of the bootstrap
-# of a table's columns; LPIPS is there where its network is
+# Of a table's columns; LPIPS is there where its network is
 ORDER = (
-    *("PSNR", "SSIM", "ΔE00", "CF", "ΔCF", "ΔCF each", "CF (DDColor)"),
-    *("AuC", "balanced AuC", "LPIPS"),
+    "PSNR",
+    "SSIM",
+    "ΔE00",
+    "CF",
+    "ΔCF",
+    "ΔCF each",
+    "CF (DDColor)",
+    "AuC",
+    "balanced AuC",
+    "LPIPS",
 )
 
 

@@ -5,7 +5,7 @@ Nothing is downloaded for them: the files are looked for where torch keeps what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +33,32 @@ def folder() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints")
 
 
-def at_hand() -> dict[str, Path]:
-    """The measures that can be taken here: name -> weights."""
-    paths = {name: folder() / url.rpartition("/")[2] for name, url in WEIGHTS.items()}
-    return {name: path for name, path in paths.items() if path.is_file()}
+def place(name: str) -> Path:
+    """Where a measure's weights belong."""
+    return folder() / WEIGHTS[name].rpartition("/")[2]
+
+
+def at_hand() -> list[str]:
+    """The measures that can be taken here: those whose weights are in their place."""
+    return [name for name in WEIGHTS if place(name).is_file()]
 
 
 class Perceptual:
-    """The networks of those measures whose weights are given.
+    """The networks of some measures.
 
     Args:
-        weights: of `at_hand`.
+        names: of the measures, of `at_hand`.
 
     Raises:
-        ValueError: if a file doesn't hold them.
+        ValueError: if a file doesn't hold what its measure needs.
     """
 
-    def __init__(self, weights: Mapping[str, Path]) -> None:
+    def __init__(self, names: Collection[str]) -> None:
         self._alexnet: Any = None
         self._inception: Any = None
         torchvision_models()  # which both packages import, and would fail on
         try:
-            for name, path in weights.items():
+            for name in names:
                 if name == "LPIPS":
                     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -65,12 +69,12 @@ class Perceptual:
                     )
 
                     self._inception = FeatureExtractorInceptionV3(
-                        "inception-v3-compat", ["2048"], str(path)
+                        "inception-v3-compat", ["2048"], str(place(name))
                     )
         except Exception as error:  # whatever unpickling a broken file ends in
             raise ValueError(
-                f"{path} does not hold what {name} needs: remove it, or put {WEIGHTS[name]} there "
-                f"({type(error).__name__})"
+                f"{place(name)} does not hold what {name} needs: remove it, or put "
+                f"{WEIGHTS[name]} there ({type(error).__name__})"
             ) from None
 
     def lpips(self, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float | None:
@@ -102,8 +106,7 @@ def _planes(rgb: NDArray[np.uint8]) -> Tensor:
 def _unit(rgb: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) float32, 0..1, no side below SMALLEST."""
     planes = _planes(rgb).float() / 255
-    size = [max(SMALLEST, side) for side in rgb.shape[:2]]
-    return torch.nn.functional.interpolate(planes, size) if size != [*rgb.shape[:2]] else planes
+    return torch.nn.functional.interpolate(planes, [max(SMALLEST, side) for side in rgb.shape[:2]])
 
 
 def frechet_distance(found: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
