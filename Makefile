@@ -15,8 +15,8 @@ ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
-SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/*.yaml) \
-	$(filter-out $(addprefix handlers/,serve.py checks.py drain.py lint.py),$(wildcard handlers/*.py))
+SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/torchserve/*.yaml) \
+	handlers/torchserve/handler.py handlers/torchserve/settings.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -29,10 +29,10 @@ help: ## List the targets
 	@echo "  QUICK=1, PHOTOS=folder (bench)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
-	@exec $(PY) -m handlers.serve --port $(PORT)
+	@exec $(PY) -m handlers.torchserve.serve --port $(PORT)
 
 ui: archives $(PAGE_READY) ## The same with a page for the browser, at http://127.0.0.1:PAGE_PORT
-	@$(PY) -m handlers.serve --port $(PORT) & server=$$!; \
+	@$(PY) -m handlers.torchserve.serve --port $(PORT) & server=$$!; \
 	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; trap 'exit 130' INT TERM; \
 	$(PY) -m page --server http://127.0.0.1:$(PORT) --port $(PAGE_PORT) --wait 300
 
@@ -45,7 +45,7 @@ fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for ano
 check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m handlers.lint config.properties handlers/model-config.yaml
+	@$(PY) -m handlers.torchserve.lint config.properties handlers/torchserve/model-config.yaml
 	@MYPYPATH=export/typings/10 $(PY) -m mypy
 	@MYPYPATH=export/typings/11 $(PY) -m mypy
 
@@ -59,7 +59,7 @@ train: $(ALL_READY) ## Train both networks on PHOTOS into OUT; again after Ctrl-
 	@mkdir -p $(OUT)/unfitted
 	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"),--max-dcf 6)
 	@$(call trained,regression,--init-from $(OUT)/unfitted/classification.safetensors,)
-	@test -z "$(EVAL)" || $(PY) -m training.evaluate $(OUT)/classification.safetensors \
+	@test -z "$(EVAL)" || $(PY) -m evaluation.evaluate $(OUT)/classification.safetensors \
 	  $(OUT)/regression.safetensors --photos "$(EVAL)" --out $(OUT)/evaluation
 
 # Train by the preset $(1) from $(2), and fit the knobs on what that run held out, by $(3); what is
@@ -105,8 +105,8 @@ $(ALL_READY): pyproject.toml
 	$(call install,serve$(comma)export$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)ray$(comma)dev)
 	@touch $(SERVE_READY) $(PAGE_READY) $@
 
-$(TRITON_READY): tests/install_triton.py | $(ALL_READY)
-	@$(PY) -m tests.install_triton
+$(TRITON_READY): handlers/triton/install.py | $(ALL_READY)
+	@$(PY) -m handlers.triton.install
 	@touch $@
 
 comma := ,

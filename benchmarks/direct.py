@@ -67,7 +67,7 @@ def direct(archive: Path) -> Iterator[Direct]:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.direct", temporary],
             cwd=ROOT,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # as handlers.serve has it
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # as handlers.torchserve.serve has it
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from benchmarks import command
 from benchmarks.results import Plot, Table
-from colorizer import film
 from colorizer.api import Colorizer
+from colorizer.commands import film
 
 MODULE = "benchmarks.film"
 FRAMES = 16

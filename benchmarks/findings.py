@@ -200,7 +200,7 @@ def delays_table(server: str, milliseconds: int, found: Sequence[Delayed]) -> Ta
     note = (
         f"With a wait of {milliseconds} ms: {', '.join(said)} (medians of the rounds; the last "
         "two columns are their lowest and highest). What is shipped: `maxBatchDelay` in "
-        "`handlers/model-config.yaml`."
+        "`handlers/torchserve/model-config.yaml`."
     )
     title = f"{server}: the wait for company"
     plot = Plot("clients", columns[1:], "photographs a second")

@@ -27,8 +27,9 @@ import colorizer
 from benchmarks import results
 from benchmarks.pictures import load_mix, read_folder
 from benchmarks.results import Table
-from colorizer import cli, image
+from colorizer import image
 from colorizer.api import BATCH, Colorizer
+from colorizer.commands import cli
 from colorizer.engine import BadGraph
 from colorizer.pipeline import Options, Pipeline, prepare
 

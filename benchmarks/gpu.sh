@@ -83,7 +83,7 @@ cat "$out/machine.txt"
     --out "$out/store/colorize.mar" --engine $engines
   run "$py" -m export triton model_store/regression.safetensors \
     --out "$out/store/triton" --engine $engines
-  [ -x .venv/triton/pytriton/tritonserver/bin/tritonserver ] || run "$py" -m tests.install_triton
+  [ -x .venv/triton/pytriton/tritonserver/bin/tritonserver ] || run "$py" -m handlers.triton.install
 
   for head in regression classification; do
     measure "engines-$head" benchmarks.engines "model_store/$head.safetensors" \

@@ -1,7 +1,7 @@
 """What users get, measured: colour photographs through a running server, against their own colours.
 
 Each photograph is posted as it is, of which the network sees only lightness, and comes back as PNG.
-Measures and intervals are those of `python -m training.evaluate`, beside grey: a server that runs
+Measures and intervals are those of `python -m evaluation.evaluate`, beside grey: a server that runs
 the same weights gives the same figures, up to its engine's rounding.
 """
 
@@ -23,11 +23,12 @@ from tqdm import tqdm
 import colorizer
 from benchmarks import results, servers
 from benchmarks.results import Table, Value
-from colorizer import client, image, lab
-from colorizer.client import Refused
+from colorizer import image, lab
+from colorizer.commands import client
+from colorizer.commands.client import Refused
 from colorizer.errors import RequestError
 from colorizer.pipeline import finish
-from training.metrics import Scores, Truth, measure
+from evaluation.metrics import Scores, Truth, measure
 
 UInt8 = NDArray[np.uint8]
 
@@ -117,7 +118,7 @@ def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
     note = (
         f"{len(served.pictures)} photographs; {len(files) - len(served.pictures)} more can't be "
         f"read. The truth's CF is {truth_cf:.4g}. Intervals are bootstrapped over photographs. The "
-        "same measures without a server, and what they mean: `python -m training.evaluate`."
+        "same measures without a server, and what they mean: `python -m evaluation.evaluate`."
     )
     columns = ["measure", "grey", "grey, 95%", "served", "served, 95%"]
     return Table("Quality of what is served", columns, rows, note)

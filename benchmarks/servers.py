@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "model_store"
 ARCHIVE = "colorize.mar"  # in a store, beside the folder triton/
-# Where `make test` installs Triton (tests/install_triton.py).
+# Where `make test` installs Triton (handlers/triton/install.py).
 TRITON = Path(sys.prefix, "triton", "pytriton", "tritonserver")
 NAMES = ("torchserve", "triton")
 START_SECONDS = 300.0
@@ -42,7 +42,7 @@ def missing(name: str, store: Path = STORE) -> str:
         archive = store / ARCHIVE
         return "" if archive.exists() else f"{archive} is missing: run `make archives`"
     if not (TRITON / "bin" / "tritonserver").exists():
-        return "Triton is not installed: run `python -m tests.install_triton`"
+        return "Triton is not installed: run `python -m handlers.triton.install`"
     if not (store / "triton" / "colorize" / "config.pbtxt").exists():
         return f"{store / 'triton'} is missing: run `make triton`"
     return ""
@@ -116,7 +116,14 @@ def _torchserve(store: Path, work: Path, port: int, changes: Changes | None) -> 
         changed.mkdir()
         _change(store / ARCHIVE, changed / ARCHIVE, changes)
         store = changed
-    command = [sys.executable, "-m", "handlers.serve", "--port", str(port), "--model-store"]
+    command = [
+        sys.executable,
+        "-m",
+        "handlers.torchserve.serve",
+        "--port",
+        str(port),
+        "--model-store",
+    ]
     command += [str(store), "--models", ARCHIVE, "--logs", str(work / "logs")]
     url = f"http://127.0.0.1:{port}"
     return command, dict(os.environ), f"{url}/ping", f"{url}/predictions/colorize"
@@ -160,7 +167,7 @@ def _triton(store: Path, work: Path, port: int, changes: Changes | None) -> _Sta
     # Its Python finds this environment by the first python3 on the path, not by PYTHONPATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as handlers.serve has it
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as handlers.torchserve.serve has it
     environment["LD_LIBRARY_PATH"] = str(sysconfig.get_config_var("LIBDIR"))
     url = f"http://127.0.0.1:{port}/v2"
     return command, environment, f"{url}/health/ready", f"{url}/models/colorize/infer"

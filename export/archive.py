@@ -25,16 +25,18 @@ import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import NAMES, Name
 from colorizer.files import written_whole
-from colorizer.settings import problems_of_model
 from export import graphs, parity, verify
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row
 from export.tensorrt import NotBuilt
 from export.verify import BadArchive
+from handlers.torchserve.settings import problems_of_model
 
 ROOT = Path(__file__).resolve().parent.parent
-HANDLER = ROOT / "handlers" / "torchserve_handler.py"
-SETTINGS = ROOT / "handlers" / "model-config.yaml"
+HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
+SETTINGS = ROOT / "handlers" / "torchserve" / "model-config.yaml"
+# Of the library: the commands and their needs stay outside of archives.
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "commands")
 ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
 
 
@@ -63,7 +65,7 @@ def archive(
         photos: folder of photographs to compare on; left out: scikit-image's samples.
 
     Raises:
-        BadSettings: if handlers/model-config.yaml has a key or value that would be ignored.
+        BadSettings: if model-config.yaml has a key or value that would be ignored.
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         ArchiveFailed: if torch-model-archiver fails.
     """
@@ -78,9 +80,7 @@ def archive(
         for name in engines:
             graphs.export(source, name, stage / name, matrix, say=say)
         shutil.rmtree(stage / graphs.HALF_ONNX, ignore_errors=True)  # the plan was built from it
-        shutil.copytree(
-            ROOT / "colorizer", stage / "colorizer", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / "colorizer", stage / "colorizer", ignore=LEFT_OUT)
         command = [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
             *("--model-name", out.stem, "--version", colorizer.__version__),

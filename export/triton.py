@@ -19,6 +19,7 @@ from colorizer.unet import Head
 from export import graphs, parity
 from export.archive import (
     ENGINE,
+    LEFT_OUT,
     ROOT,
     SETTINGS,
     BadSettings,
@@ -29,7 +30,7 @@ from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row
 from export.tensorrt import NotBuilt
 
-MODEL = ROOT / "handlers" / "triton_model.py"
+MODEL = ROOT / "handlers" / "triton" / "model.py"
 NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
 
 
@@ -55,7 +56,7 @@ def repository(
 
     Raises:
         SameName: if two checkpoints have the same head.
-        BadSettings: if handlers/model-config.yaml has a key or value that would be ignored.
+        BadSettings: if model-config.yaml has a key or value that would be ignored.
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         FileExistsError: if out holds something that is no model repository.
     """
@@ -77,7 +78,7 @@ def repository(
             shutil.rmtree(model / "1" / graphs.HALF_ONNX, ignore_errors=True)
             shutil.copytree(
                 *(ROOT / "colorizer", model / "1" / "colorizer"),
-                ignore=shutil.ignore_patterns("__pycache__"),
+                ignore=LEFT_OUT,
             )
             shutil.copy(MODEL, model / "1" / "model.py")
             (model / "config.pbtxt").write_text(config(name, settings))
@@ -107,7 +108,7 @@ def config(name: str, settings: Mapping[str, Any]) -> str:
     whose length varies.
     """
     return f"""\
-# Made by `python -m export triton` from handlers/model-config.yaml.
+# Made by `python -m export triton` from handlers/torchserve/model-config.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {settings["batchSize"]}

@@ -25,7 +25,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is told tha
 import gradio
 from PIL import Image
 
-from colorizer import __version__, client, image
+from colorizer import __version__, image
+from colorizer.commands import client
 
 NETWORKS = [
     ("Calm: one likely colour", "colorize"),

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 
 from colorizer.unet import Head, torchvision_models
-from tests import install_triton
+from evaluation.photographs import is_held_out
+from handlers.triton import install as install_triton
 from tests.support import ROOT, SECONDS, coloured, encoded, free_port, is_free
 from tests.test_film import grainy, write_film
-from training.survey import is_held_out
 
 # Text in a block -> what is typed instead.
 SUBSTITUTIONS = {
@@ -56,8 +56,8 @@ torchserve() {
   esac
 }
 curl() { command curl --fail "$@"; } # an error's text is no picture
-colorizer() { python -m colorizer.cli "$@"; }
-colorizer-film() { python -m colorizer.film "$@"; }
+colorizer() { python -m colorizer.commands.cli "$@"; }
+colorizer-film() { python -m colorizer.commands.film "$@"; }
 """
 
 # Appended to each preset, so that the training commands take seconds and need no other words.

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import install_triton
+from handlers.triton import install as install_triton
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120.0  # far more than anything here takes, even on a busy machine
@@ -58,10 +58,10 @@ def opened(body: bytes) -> Image.Image:
 def start_launcher(
     store: Path, work: Path, *arguments: str, **variables: str
 ) -> subprocess.Popen[str]:
-    """Start `python -m handlers.serve` in the folder `work`, as a shell would."""
+    """Start `python -m handlers.torchserve.serve` in the folder `work`, as a shell would."""
     environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    command = [sys.executable, "-m", "handlers.serve", "--model-store", str(store)]
+    command = [sys.executable, "-m", "handlers.torchserve.serve", "--model-store", str(store)]
     command += ["--config", str(ROOT / "config.properties"), *arguments]
     return subprocess.Popen(
         command, cwd=work, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
@@ -75,7 +75,9 @@ def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[by
         pytest.skip(reason)
     server = install_triton.SERVER
     if not (server / "bin" / "tritonserver").exists():
-        pytest.fail("Triton is not installed: run `make test`, or `python -m tests.install_triton`")
+        pytest.fail(
+            "Triton is not installed: run `make test`, or `python -m handlers.triton.install`"
+        )
     command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
     command += [f"--backend-directory={server / 'backends'}", "--exit-timeout-secs=60"]
     command += ["--disable-auto-complete-config"]  # else each model is started twice

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import colorizer
-from colorizer import cli
+from colorizer.commands import cli
 from colorizer.image import NotAPicture
 from colorizer.unet import Head
 from export import archive
@@ -201,7 +201,7 @@ def test_a_server_that_is_not_there_is_said_to_be_so(
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:
     script = (
-        "import sys; from colorizer import cli\n"
+        "import sys; from colorizer.commands import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""colorizer.client: what a busy server is asked, and how often."""
+"""colorizer.commands.client: what a busy server is asked, and how often."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from colorizer import client
+from colorizer.commands import client
 from tests.support import AnyServer
 
 ANSWERS: list[tuple[int, str | None]] = []  # status and Retry-After, in the order they are given

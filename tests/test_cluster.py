@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colorizer import cli
+from colorizer.commands import cli
 from colorizer.unet import Head
 from export import archive
 from tests.support import ROOT, SECONDS, encoded, picture
@@ -49,7 +49,7 @@ def album(tmp_path: Path) -> Path:
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     """The command as a shell starts it, on one thread as each worker has."""
-    command = [sys.executable, "-m", "colorizer.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "colorizer.commands.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=-1, stderr=-1)
 

@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from colorizer import settings
-from handlers import lint
+from handlers.torchserve import lint, settings
 from tests.support import ROOT
 
 CONFIG = ROOT / "config.properties"
-SETTINGS_OF_MODELS = ROOT / "handlers" / "model-config.yaml"
+SETTINGS_OF_MODELS = ROOT / "handlers" / "torchserve" / "model-config.yaml"
 LINES = CONFIG.read_text().splitlines()
 SETTINGS = dict(line.split("=", 1) for line in LINES if line and not line.startswith("#"))
 

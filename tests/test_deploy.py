@@ -178,7 +178,10 @@ def test_pods_are_added_by_a_metric_that_the_guides_rules_make(server: Server) -
     assert rule["seriesQuery"].startswith(server.queue + "{")
     assert rule["metricsQuery"].endswith("/ 1e6")
     if server is TORCHSERVE:
-        assert f"name: {server.queue}" in (ROOT / "handlers" / "metrics.yaml").read_text()
+        assert (
+            f"name: {server.queue}"
+            in (ROOT / "handlers" / "torchserve" / "metrics.yaml").read_text()
+        )
 
 
 @each_server

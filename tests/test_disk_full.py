@@ -107,7 +107,7 @@ def test_the_command_tells_which_picture_found_no_room_and_goes_on_later(
         (tmp_path / f"{name}.png").write_bytes(encoded(picture(*size)))
     filler = fill(disk, left=64 * 2**10)
     pictures = [str(tmp_path / f"{name}.png") for name in ("large", "small")]
-    command = ["colorizer.cli", *pictures, "--out", str(disk), "--format", "png"]
+    command = ["colorizer.commands.cli", *pictures, "--out", str(disk), "--format", "png"]
     command += ["--model", str(archives / "colorize.mar")]
     done = run(*command)
     assert done.returncode == 1

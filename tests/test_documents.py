@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from colorizer.unet import Head
-from tests import install_triton
+from handlers.triton import install as install_triton
 from tests.clone import STAND_INS, Ports, Shell, make_clone, variables
 from tests.support import (
     ROOT,
@@ -51,7 +51,7 @@ NOT_RUN = {
     "docs/deploy.md: docker build -f deploy/Dockerfile.triton": "needs Docker",
     "docs/deploy.md: docker compose": "needs Docker",
     "docs/deploy.md: kubectl apply": "needs a cluster",
-    "docs/serving.md: .venv/bin/python -m handlers.serve": "test_serve.py runs it, with keys",
+    "docs/serving.md: .venv/bin/python -m handlers.torchserve.serve": "test_serve.py runs it",
     "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's TensorRT",
     "docs/training.md: make train": "the steps that make takes are the next block's, which is run",
     "docs/training.md: .venv/bin/python -m training.shards": "test_training_runs.py runs torchrun",

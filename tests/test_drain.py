@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from handlers import drain
+from handlers.torchserve import drain
 from tests.support import SECONDS, free_port, start_launcher, wait_for_line
 from tests.test_serve import still_running, write_archive
 from tests.test_torchserve import put

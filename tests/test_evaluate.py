@@ -15,10 +15,9 @@ from skimage.metrics import structural_similarity
 
 from colorizer import gamut, lab
 from colorizer.unet import Head
-from tests.support import SIDE, coloured, encoded, opened
-from training import evaluate, figures
-from training.methods import Colours, Method, Processes, eager_pipeline
-from training.metrics import (
+from evaluation import evaluate, figures
+from evaluation.methods import Colours, Method, Processes, eager_pipeline
+from evaluation.metrics import (
     THRESHOLDS,
     Measured,
     Scores,
@@ -29,6 +28,7 @@ from training.metrics import (
     measure,
     ssim,
 )
+from tests.support import SIDE, coloured, encoded, opened
 
 QUIET = ["--workers", "1"]
 

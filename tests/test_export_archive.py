@@ -42,7 +42,7 @@ def test_an_archive_holds_graph_handler_settings_and_library(mar: Path) -> None:
     with zipfile.ZipFile(mar) as file:
         names = set(file.namelist())
         manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
-    expected = {"onnx/graph.onnx", "onnx/graph.json", "model-config.yaml", "torchserve_handler.py"}
+    expected = {"onnx/graph.onnx", "onnx/graph.json", "model-config.yaml", "handler.py"}
     assert expected | {"colorizer/pipeline.py", "colorizer/image.py"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("training")]
     assert manifest["modelName"] == "colorize-classes"
@@ -78,7 +78,7 @@ for name in ("torchvision", "skimage", "lightning", "safetensors", "onnx", "trai
     sys.modules[name] = None
 model, picture = sys.argv[1:]
 sys.path.append(model)  # TorchServe puts it behind PYTHONPATH
-import torchserve_handler
+import handler
 context = types.SimpleNamespace(
     system_properties={"model_dir": model, "gpu_id": None},
     model_yaml_config={"handler": {"threads": 1}},
@@ -87,7 +87,7 @@ context = types.SimpleNamespace(
     set_response_header=lambda index, name, value: None,
     set_response_content_type=lambda index, value: None,
 )
-handler = torchserve_handler.ColorizeHandler()
+handler = handler.ColorizeHandler()
 handler.initialize(context)
 body = pathlib.Path(picture).read_bytes()
 (reply,) = handler.handle([{"body": bytearray(body)}], context)

@@ -9,11 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from colorizer import film, lab
+from colorizer import lab
+from colorizer.commands import film
 from colorizer.unet import Head
+from evaluation.evaluate import eager_pipeline
 from export import archive
 from tests.support import picture
-from training.evaluate import eager_pipeline
 
 FRAMES = 12
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from colorizer import settings
-from handlers import lint
+from handlers.torchserve import lint, settings
 
 
 @pytest.mark.parametrize(

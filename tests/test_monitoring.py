@@ -25,7 +25,9 @@ WORDS = {"sum", "rate", "max", "by", "histogram_quantile", "le", "m", "e"}
 def exposed() -> dict[str, set[str]]:
     """Names as Prometheus sees them, with the labels of each."""
     found: dict[str, set[str]] = {}
-    for section in yaml.safe_load((ROOT / "handlers" / "metrics.yaml").read_text()).values():
+    for section in yaml.safe_load(
+        (ROOT / "handlers" / "torchserve" / "metrics.yaml").read_text()
+    ).values():
         for kind, metrics in section.items():
             for metric in metrics:
                 endings = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from colorizer.unet import torchvision_models
+from evaluation import evaluate, perceptual
+from evaluation.methods import Processes
+from evaluation.metrics import Scores, Truth, measure
+from evaluation.perceptual import Perceptual, frechet_distance
 from tests.support import coloured, encoded
-from training import evaluate, perceptual
-from training.methods import Processes
-from training.metrics import Scores, Truth, measure
-from training.perceptual import Perceptual, frechet_distance
 
 torchvision_models()  # without which torch_fidelity's torchvision fails
 

@@ -21,8 +21,8 @@ from colorizer.engine import Graph
 from colorizer.image import BadOption, BadPicture, Limits, NotAPicture, Picture
 from colorizer.pipeline import STAGES, Options, Pipeline, Reply, finish, prepare
 from colorizer.unet import Head
+from evaluation.evaluate import eager_pipeline
 from tests.support import SIDE, encoded, opened, picture
-from training.evaluate import eager_pipeline
 
 Weights = Callable[[Head], Path]
 

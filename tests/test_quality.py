@@ -12,7 +12,7 @@ import pytest
 from benchmarks import quality, results
 from colorizer.pipeline import Options
 from colorizer.unet import Head
-from training import methods
+from evaluation import methods
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from colorizer.storage import Folder, Record
+from colorizer.commands.storage import Folder, Record
 
 
 def test_pictures_are_listed_folder_by_folder_without_the_one_written_to(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from schemathesis import checks
 from schemathesis.specs.openapi import checks as specs
 
 from colorizer.pipeline import STAGES, Options, Pipeline
-from handlers.torchserve_handler import METRICS
+from handlers.torchserve.handler import METRICS
 from tests.support import (
     ROOT,
     SECONDS,

@@ -14,11 +14,11 @@ import yaml
 from colorizer.errors import BadOption
 from colorizer.options import HEADER, NAMES, Options
 from colorizer.unet import Head
-from handlers.torchserve_handler import METRICS, ColorizeHandler
+from evaluation.evaluate import eager_pipeline
+from handlers.torchserve.handler import METRICS, ColorizeHandler
 from tests.support import ROOT, encoded, opened, picture
-from training.evaluate import eager_pipeline
 
-SETTINGS = ROOT / "handlers" / "metrics.yaml"
+SETTINGS = ROOT / "handlers" / "torchserve" / "metrics.yaml"
 GOOD = encoded(picture(60, 80), "JPEG")
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from colorizer import gamut
 from colorizer.unet import AB_SCALE, Head
+from evaluation.prior import rebalancing_weights
 from training.config import BadConfig, TrainConfig, read_preset
-from training.losses import classification_loss, rebalancing_weights, regression_loss
+from training.losses import classification_loss, regression_loss
 
 # --- settings
 

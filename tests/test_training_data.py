@@ -17,13 +17,13 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from colorizer import gamut
+from evaluation.metrics import colorfulness
+from evaluation.photographs import Member, Part, find, find_photographs, is_held_out
 from tests.support import coloured, encoded, opened
 from training import shards
 from training.config import TrainConfig
 from training.data import Crops, degrade, random_crop, tone
-from training.metrics import colorfulness
-from training.photographs import Member, Part, find, find_photographs
-from training.survey import NEAR, is_held_out, perceptual_hash, survey, write_report
+from training.survey import NEAR, perceptual_hash, survey, write_report
 
 
 def test_broken_and_grey_photographs_are_left_out_with_their_reasons(photos: Path) -> None:

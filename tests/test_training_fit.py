@@ -14,10 +14,10 @@ from benchmarks import soft_encode
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import Head, UNet, UNetConfig
+from evaluation.methods import Method
+from evaluation.metrics import Measured, Scores
+from evaluation.prior import rebalancing_weights
 from training import fit
-from training.losses import rebalancing_weights
-from training.methods import Method
-from training.metrics import Measured, Scores
 
 
 def scored(delta_e: float, cf: float, pictures: int = 3) -> Scores:

@@ -71,7 +71,7 @@ def test_the_server_needs_no_rights_and_writes_to_its_logs_alone(
         if root and name in ("logs", "temporary"):
             os.chown(folder / name, NOBODY, NOBODY)
     shutil.copy(archives / "colorize.mar", folder / "store")
-    command = [*(SETPRIV if root else []), sys.executable, "-B", "-m", "handlers.serve"]
+    command = [*(SETPRIV if root else []), sys.executable, "-B", "-m", "handlers.torchserve.serve"]
     command += ["--port", str(free_port()), "--model-store", str(folder / "store")]
     command += ["--logs", str(folder / "logs")]
     environment = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary")}

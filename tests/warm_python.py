@@ -26,10 +26,10 @@ from tests.support import SECONDS
 
 PRELOADED = (
     "training.train",
-    "training.evaluate",
+    "evaluation.evaluate",
     "training.fit",
     "export.archive",
-    "colorizer.cli",
+    "colorizer.commands.cli",
 )
 # The real one gets options of Python itself, as -c, what isn't of this project, and servers: they
 # have to feel a Ctrl-C.

@@ -19,7 +19,7 @@ import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import UNet
-from training.command import FAILURES, failed
+from evaluation.command import FAILURES, failed
 
 # Of each network's origin, in the average's.
 TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")

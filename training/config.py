@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from colorizer.unet import Head
+from evaluation.photographs import HELD_OUT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,7 +83,7 @@ class TrainConfig:
     degrade: float = 0.4
     temperature: float = 0.3
     chroma_gain: float = 1.0
-    validation: float = 0.03
+    validation: float = HELD_OUT
     palest: float = 15.0
     patience: int = 0
     seed: int = 0

@@ -12,22 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from colorizer import image, lab
+from colorizer import lab
+from evaluation.photographs import Part, Photograph, read_rgb, shrink
 from training.config import TrainConfig
-from training.photographs import Part, Photograph
-
-# A photograph without any |a| or |b| above this teaches nothing about colour (Zhang 2016).
-GREY_AB = 5.0
-
-
-def read_rgb(data: bytes) -> NDArray[np.uint8]:
-    """Read a photograph as (H, W, 3) uint8.
-
-    Raises:
-        RequestError: if it cannot be read.
-    """
-    pixels = image.read(data).pixels
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
@@ -80,11 +67,6 @@ class Stream(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-
-def shrink(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resize to a square, averaging the pixels that fall together."""
-    return np.asarray(cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def to_tensors(rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:

@@ -24,10 +24,10 @@ import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import UNet
-from training.command import FAILURES, add_photographs, failed, picked
-from training.losses import rebalancing_weights
-from training.methods import Method, Processes, Result, evaluate
-from training.metrics import DRAWS, Scores
+from evaluation.command import FAILURES, add_photographs, failed, picked
+from evaluation.methods import Method, Processes, Result, evaluate
+from evaluation.metrics import DRAWS, Scores
+from evaluation.prior import rebalancing_weights
 
 # A network knows things by the size at which its training crops showed them.
 SIDES = (96, 128, 160, 192, 224)

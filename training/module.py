@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from colorizer.unet import UNet
+from evaluation.prior import rebalancing_weights
 from training.config import TrainConfig
 from training.data import Crops, Stream
-from training.losses import classification_loss, rebalancing_weights, regression_loss
+from training.losses import classification_loss, regression_loss
 from training.survey import Survey
 
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer.files import written_whole
+from evaluation.photographs import Photograph, find_photographs, find_shards
 from training.config import TrainConfig
-from training.photographs import Photograph, find_photographs, find_shards
 from training.survey import SURVEY, Survey, each_side, survey, to_json, write_report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -19,11 +18,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorizer import gamut, image, lab
-from training import figures
-from training.data import GREY_AB, read_rgb, shrink
-from training.losses import smooth
-from training.metrics import colorfulness
-from training.photographs import Member, Photograph, find
+from evaluation import figures
+from evaluation.metrics import colorfulness
+from evaluation.photographs import (
+    GREY_AB,
+    Member,
+    Photograph,
+    find,
+    is_held_out,
+    read_rgb,
+    shrink,
+)
+from evaluation.prior import smooth
 
 # Bits of 64 in which the perceptual hashes of near-duplicates may differ. Of some 70 photographs,
 # copies that were resized to 0.7, darkened or compressed to quality 40 differed in at most 4, those
@@ -160,11 +166,6 @@ def survey(folder: Path, validation: float, palest: float = 0.0) -> Survey:
         raise FileNotFoundError(f"no colour photograph to train on below {folder}")
     result.prior /= result.prior.sum()
     return result
-
-
-def is_held_out(data: bytes, share: float) -> bool:
-    """Tell from a file's content whether it belongs to the held-out share."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big") / 2**32 < share
 
 
 def write_report(folder: Path, found: Survey) -> None:

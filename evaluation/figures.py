@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.metrics import CHROMA_STEP, UInt8
+from evaluation.metrics import CHROMA_STEP, UInt8
 
 CELL = 256  # longer side of a picture on the contact sheet, in pixels
 TITLE = 18  # height of a line of text on it

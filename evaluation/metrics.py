@@ -13,8 +13,8 @@ from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from colorizer import gamut, lab
-from training.losses import rebalancing_weights
-from training.perceptual import Perceptual, frechet_distance
+from evaluation.perceptual import Perceptual, frechet_distance
+from evaluation.prior import rebalancing_weights
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Measure checkpoints against photographs with known colours: python -m training.evaluate --help"""
+"""Measure checkpoints on photographs with known colours: python -m evaluation.evaluate --help"""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer.engine import Graph
-from training import figures, perceptual
-from training.command import FAILURES, add_photographs, failed, picked
-from training.methods import (
+from evaluation import figures, perceptual
+from evaluation.command import FAILURES, add_photographs, failed, picked
+from evaluation.methods import (
     GREY,
     Method,
     Processes,
@@ -190,7 +190,7 @@ def filled(folder: Path) -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m evaluation.evaluate", description=__doc__)
     parser.add_argument("--version", action="version", version=colorizer.__version__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     add_photographs(parser)

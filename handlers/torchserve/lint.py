@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorizer import __version__, settings
+from colorizer import __version__
+from handlers.torchserve import settings
 
 if TYPE_CHECKING:
     import yaml
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0: all is right. 1: something is wrong. 2: a file can't be read.
     """
-    parser = argparse.ArgumentParser(prog="python -m handlers.lint", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m handlers.torchserve.lint", description=__doc__)
     add = parser.add_argument
     add("--version", action="version", version=__version__)
     add("files", nargs="+", type=Path, metavar="FILE", help="ending in .properties or .yaml")

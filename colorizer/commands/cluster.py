@@ -29,8 +29,8 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about GPUs, settled
 
 from colorizer.api import Colorizer, parse_options
-from colorizer.cli import ENDINGS, SUFFIXES, named, report
-from colorizer.storage import Folder, Record
+from colorizer.commands.cli import ENDINGS, SUFFIXES, named, report
+from colorizer.commands.storage import Folder, Record
 
 IN_FLIGHT = 2  # portions of a worker: while one is in the network, the other is read and written
 RETRIES = 2  # of a portion whose worker dies: a machine that goes is no picture's fault

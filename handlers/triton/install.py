@@ -1,4 +1,4 @@
-"""Install Triton Inference Server for the tests: python -m tests.install_triton
+"""Install Triton Inference Server for the tests: python -m handlers.triton.install
 
 nvidia-pytriton carries the server itself in a wheel. Its release is an old one, with known holes:
 for tests on this machine, never for a server that others reach.

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from colorizer import __version__, client
+from colorizer import __version__
+from colorizer.commands import client
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
@@ -290,7 +291,7 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
     import torch
 
-    from colorizer import cluster
+    from colorizer.commands import cluster
 
     cores = torch.get_num_threads() if options.worker_cores is None else options.worker_cores
     if cores < 1:

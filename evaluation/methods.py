@@ -23,10 +23,9 @@ from colorizer import checkpoint, gamut, lab
 from colorizer.engine import Graph
 from colorizer.image import Picture, RequestError
 from colorizer.pipeline import Options, Pipeline, Prepared, finish, prepare
-from training.data import read_rgb, shrink
-from training.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
-from training.perceptual import Perceptual
-from training.photographs import Photograph
+from evaluation.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
+from evaluation.perceptual import Perceptual
+from evaluation.photographs import Photograph, read_rgb, shrink
 
 T = TypeVar("T")
 

@@ -20,16 +20,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from colorizer import __version__
-from colorizer.settings import problems_of_properties
-from handlers import drain
-from handlers.checks import (
+from handlers.torchserve import drain
+from handlers.torchserve.checks import (
     CannotServe,
     check_free,
     check_room,
     find_archives,
     server_environment,
 )
-from handlers.drain import Output
+from handlers.torchserve.drain import Output
+from handlers.torchserve.settings import problems_of_properties
 
 STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
@@ -58,7 +58,9 @@ ADDRESSES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m handlers.serve", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m handlers.torchserve.serve", description=__doc__
+    )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
     add("--port", type=int, help="for predictions; the next four are for management, metrics, gRPC")
@@ -124,7 +126,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
         sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
         check_room(Path(temporary), sum(sizes), "unpacked archives", "TMPDIR=")
         # TorchServe would look for this file in the folder that it is started in.
-        if "metrics_config=handlers/metrics.yaml" in settings:
+        if "metrics_config=handlers/torchserve/metrics.yaml" in settings:
             changes.append(f"metrics_config={METRICS}")
         if changes:  # in a properties file the last line for a key wins
             config = Path(temporary) / "config.properties"

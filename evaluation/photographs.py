@@ -1,15 +1,21 @@
-"""Where photographs lie: files of a folder, or members of WebDataset shards (plain tar files)."""
+"""Photographs to train and measure on: where they lie, and how they are read and split."""
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from colorizer import image
+
+# A photograph without any |a| or |b| above this teaches nothing about colour (Zhang 2016).
+GREY_AB = 5.0
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -129,3 +135,26 @@ class Part:
                 for g in rng.permutation(len(starts) - 1)
             ]
         )
+
+
+def read_rgb(data: bytes) -> NDArray[np.uint8]:
+    """Read a photograph as (H, W, 3) uint8.
+
+    Raises:
+        RequestError: if it cannot be read.
+    """
+    pixels = image.read(data).pixels
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def shrink(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize to a square, averaging the pixels that fall together."""
+    return np.asarray(cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+HELD_OUT = 0.03  # share of the photographs, unless a training run says otherwise
+
+
+def is_held_out(data: bytes, share: float) -> bool:
+    """Tell from a file's content whether it belongs to the held-out share."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big") / 2**32 < share

@@ -8,10 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from colorizer.checkpoint import BadCheckpoint
-from training.config import TrainConfig
-from training.methods import cores
-from training.photographs import Photograph, find
-from training.survey import is_held_out
+from evaluation.methods import cores
+from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 # What a user, or the machine, can cause; anything else is a fault of ours.
 FAILURES = (BadCheckpoint, OSError, ValueError, BrokenProcessPool, KeyboardInterrupt)
@@ -26,7 +24,7 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
         "--held-out",
         type=float,
         nargs="?",
-        const=TrainConfig().validation,
+        const=HELD_OUT,
         metavar="SHARE",
         help="only those that a training run with this --validation held out (%(const)s)",
     )

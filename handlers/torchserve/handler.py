@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What is reported: its kind, unit, and dimensions beside the model's name. TorchServe's front end
-# passes on those that handlers/metrics.yaml names too.
+# passes on those that handlers/torchserve/metrics.yaml names too.
 METRICS: dict[str, tuple[str, str, list[str]]] = {
     "colorize_stage_seconds": ("histogram", "s", ["Stage"]),
     "colorize_picture_megapixels": ("histogram", "megapixels", []),

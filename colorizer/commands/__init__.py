@@ -1,0 +1,1 @@
+"""The commands, and what they need beside the core; archives carry none of it."""

@@ -1,0 +1,1 @@
+"""TorchServe: its handler, its settings, and `serve`, which starts and stops it."""

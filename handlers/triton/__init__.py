@@ -1,0 +1,1 @@
+"""Triton: its model, and `install`, which brings a server for the tests."""
