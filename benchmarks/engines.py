@@ -29,7 +29,6 @@ from export import parity
 from export.parity import NoPhotographs, Reference
 
 MODULE = "benchmarks.engines"
-TITLES = {"torchscript": "TorchScript", "onnx": "ONNX Runtime", "tensorrt": "TensorRT"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,10 +129,10 @@ def collect(net: UNet, graphs: Path, options: argparse.Namespace) -> Iterator[tu
                 f"{options.graphs} holds a graph of a {graph.head} network, and "
                 f"{options.checkpoint} is of {net.config.head}: name the graphs exported from it"
             )
-        yield TITLES[name], run
+        yield name, run
         if name == "tensorrt":
             recorded = cases.load("recorded", found[name] / graph.file, device)
-            yield "TensorRT, CUDA graph", recorded
+            yield "tensorrt, CUDA graph", recorded
 
 
 def differences(reference: Reference, engines: dict[str, Engine], head: str, batch: int) -> Table:
