@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -210,8 +211,10 @@ def test_gpus_are_sampled_while_the_load_runs(
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with serving.gpu() as lines:
-        while not (tmp_path / "given").exists():
-            pass
+        deadline = time.monotonic() + SECONDS
+        while not (tmp_path / "given").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)  # until its first line
         assert not lines
     assert lines == ["0, 80"]
     assert "--query-gpu=index,utilization.gpu" in (tmp_path / "given").read_text()
