@@ -132,7 +132,8 @@ def make_clone(tree: Path, weights: Callable[[Head], Path], archives: Path, port
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
     """What a clean clone hasn't, and weights, for which there are small ones."""
-    heavy = {".venv", ".git", "logs", "runs", "triton", "build"}
+    heavy = {".venv", ".git", "logs", "runs", "build"}
+    heavy |= {"triton"} if Path(folder).name == "model_store" else set()
     return {one for one in names if one in heavy or re.search(r"\.(mar|safetensors|pyc)$", one)}
 
 

@@ -20,9 +20,6 @@ MAY_IMPORT = {
     "benchmarks": {"colorizer", "evaluation", "handlers", "export", "benchmarks"},
     "page": {"colorizer"},
 }
-# One module beyond that: what the server sends is measured by the very code that measures
-# checkpoints, so that both figures mean the same.
-BESIDES = {"benchmarks/quality.py": {"evaluation.metrics"}}
 
 
 def imported(path: Path) -> set[str]:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import soft_encode
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import Head, UNet, UNetConfig
@@ -159,18 +158,6 @@ def test_fitting_that_cannot_start_says_why_in_one_line(
     empty = [str(weights("regression")), "--photos", str(tmp_path), "--out", str(out)]
     assert fit.main(empty) == 2
     assert not out.exists()
-
-
-def test_the_benchmark_of_soft_encoding_prints_shares_of_the_forward_pass(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert soft_encode.main(["--batch", "1", "--side", "32", "--repeat", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:] == [
-        "forward pass",
-        "soft-encoding, 32 x 32",
-        "soft-encoding, 16 x 16, as training does",
-    ]
 
 
 def test_methods_are_told_apart_by_what_they_do() -> None:
