@@ -101,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         "--worker-cores",
         type=int,
         metavar="N",
-        help="cores of each of the cluster's workers (default: those of this machine)",
+        help="cores of each of the cluster's workers (default: those of this machine, or a GPU's "
+        "share of its machine's)",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--format", choices=list(ENDINGS), default="jpeg", help="(default: jpeg)")
@@ -281,18 +282,21 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     if options.server is not None or len(options.pictures) != 1 or options.out is None:
         raise Refused("--ray takes one folder, and --out for its colours, without --server")
     try:
-        import pyarrow  # noqa: F401
-        import ray  # noqa: F401
+        from colorizer.commands import cluster
     except ImportError:
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
-    import torch
+    from colorizer.api import parse_options
+    from colorizer.image import BadOption
 
-    from colorizer.commands import cluster
-
-    cores = torch.get_num_threads() if options.worker_cores is None else options.worker_cores
-    if cores < 1:
+    cores = options.worker_cores
+    if cores is not None and cores < 1:
         raise Refused(f"--worker-cores must be at least 1, not {cores}")
-    _load(options)  # so that what is wrong with the network or an option is said here, once
+    if options.batch < 1:
+        raise Refused(f"--batch must be at least 1, not {options.batch}")
+    try:
+        parse_options(_said(options))
+    except BadOption as error:
+        raise Refused(str(error)) from None
     places = [
         place if isinstance(place, str) else str(place.absolute())
         for place in (options.pictures[0], options.out)
