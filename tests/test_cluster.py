@@ -106,7 +106,8 @@ def test_all_is_coloured_as_without_ray_though_a_worker_is_killed_and_later_runs
     finally:
         process.kill()
         process.wait()
-    assert set().union(*listening) == {"127.0.0.1"}
+    assert set().union(*listening) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert any(listening)
     assert process.returncode == 1, said
     assert "a worker died and is replaced" in said
     assert f"{PICTURES + 1} colorized, 1 failed, 0 there already" in said
@@ -154,11 +155,11 @@ def test_ctrl_c_ends_the_run_and_the_cluster_within_seconds(
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     """A cluster of this process, of four cores and a GPU as far as Ray knows."""
-    import ray
-
     from colorizer.commands import cluster  # sets what Ray reads when it is imported
 
-    assert cluster.ray is ray
+    assert cluster.STORE_BYTES
+    import ray
+
     ray.init(
         address="local",
         num_cpus=4,

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -281,11 +282,10 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     """
     if options.server is not None or len(options.pictures) != 1 or options.out is None:
         raise Refused("--ray takes one folder, and --out for its colours, without --server")
-    try:
-        from colorizer.commands import cluster
-    except ImportError:
-        raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
+    if not (find_spec("ray") and find_spec("pyarrow")):
+        raise Refused("--ray needs Ray: pip install 'colorizer[ray]'")
     from colorizer.api import parse_options
+    from colorizer.commands import cluster
     from colorizer.image import BadOption
 
     cores = options.worker_cores

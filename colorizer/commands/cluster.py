@@ -25,7 +25,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends nothing to it
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # none of Ray's messages on stdout
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default, no warning
 
-import ray
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -141,6 +140,8 @@ def colorize(
     Raises:
         CannotStart: if no worker is left.
     """
+    import ray
+
     hire: Any = ray.remote(Worker).options(
         num_cpus=work.threads, num_gpus=int(uses_gpus(work.device)), max_concurrency=calls
     )
@@ -197,6 +198,8 @@ def say(line: str) -> None:
 
 def uses_gpus(device: str | None) -> bool:
     """Whether each worker needs a GPU: if the device is one, or is open and the cluster has any."""
+    import ray
+
     if device is None:
         return bool(ray.cluster_resources().get("GPU", 0) >= 1)
     return device.startswith("cuda")
@@ -208,6 +211,8 @@ def fit(work: Work) -> tuple[Work, int]:
     Raises:
         CannotStart: if there is room for none.
     """
+    import ray
+
     gpus = uses_gpus(work.device)
     machines = [
         (int(one["Resources"].get("CPU", 0)), int(one["Resources"].get("GPU", 0)))
@@ -240,12 +245,15 @@ def connected(address: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         how: dict[str, Any] = {"address": address}
         if address == "local":
-            # Ray's name for "this machine alone": it then listens on 127.0.0.1 only.
+            # Then Ray listens on 127.0.0.1 only, on any system. It reads this when it is imported,
+            # so no module imports it at its top.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             how |= {"include_dashboard": False, "_temp_dir": folder}
             how |= {"object_store_memory": STORE_BYTES, "num_cpus": available_cores()}
         else:
             _look_for(address)
+        import ray
+
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -321,6 +329,8 @@ def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: 
     if left:
         packed = pack(model)
         with connected(address), tqdm(total=total, unit="picture", disable=None) as bar:
+            import ray  # only now, see connected
+
             fitted, workers = fit(work)
             shared = ray.put(packed)
             # A picture that kills its workers takes no other with it when it is tried alone.
