@@ -81,15 +81,19 @@ def listens_on(process: psutil.Process) -> set[str]:
     return set()
 
 
-def a_working_worker(process: subprocess.Popen[str]) -> psutil.Process:
-    """One that has a call in hand: Ray shows the call in the process's title."""
+def a_working_worker(process: subprocess.Popen[str], out: Path) -> psutil.Process:
+    """Wait for the first result, and find a worker that has pictures in hand, or had just now."""
     until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
-        for one in family(process):
-            with contextlib.suppress(psutil.Error):
-                if "".join(one.cmdline()[:1]).startswith("ray::Worker.colorize"):
-                    return one
-    raise AssertionError("no worker works")
+    while not list(out.rglob("*.jpg")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    titles = {}
+    for one in family(process):
+        with contextlib.suppress(psutil.Error):
+            titles["".join(one.cmdline()[:1])] = one
+    # Ray shows the call in the process's title.
+    return titles.get("ray::Worker.colorize") or titles["ray::Worker"]
 
 
 def test_all_is_coloured_as_without_ray_though_a_worker_is_killed_and_later_runs_do_what_is_missing(
@@ -99,7 +103,7 @@ def test_all_is_coloured_as_without_ray_though_a_worker_is_killed_and_later_runs
     arguments = [album, "--model", model, "--worker-cores", "1", "--json"]
     process = start(*arguments, "--out", out, "--ray", "local", "--batch", "2")
     try:
-        victim = a_working_worker(process)
+        victim = a_working_worker(process, out)
         listening = list(map(listens_on, family(process)))
         victim.send_signal(signal.SIGKILL)
         told, said = process.communicate(timeout=SECONDS)
@@ -139,7 +143,7 @@ def test_ctrl_c_ends_the_run_and_the_cluster_within_seconds(
     arguments = ["--model", model, "--worker-cores", "1", "--ray", "local"]
     process = start(album, "--out", tmp_path / "out", *arguments)
     try:
-        a_working_worker(process)
+        a_working_worker(process, tmp_path / "out")
         others = family(process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
