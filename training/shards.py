@@ -23,7 +23,7 @@ from training.survey import SURVEY, Survey, each_side, survey, to_json, write_re
 
 
 def make_shards(
-    photos: Path, out: Path, validation: float, palest: float, most: int = 1000
+    photos: Path, out: Path, validation: float, min_colorfulness: float, most: int = 1000
 ) -> Survey:
     """Write the photographs that can be trained on into shards, the held-out ones into their own.
 
@@ -34,7 +34,7 @@ def make_shards(
         photos: folder of photographs.
         out: folder to make; it must not exist.
         validation: share to hold out.
-        palest: colorfulness below which a photograph is not trained on.
+        min_colorfulness: colorfulness below which a photograph is not trained on.
         most: photographs in a shard.
 
     Raises:
@@ -46,7 +46,7 @@ def make_shards(
     find_photographs(photos)
     if find_shards(photos):
         raise FileExistsError(f"{photos} holds shards already")
-    found = survey(photos, validation, palest)
+    found = survey(photos, validation, min_colorfulness)
     with written_whole(out) as beside:
         beside.mkdir()
         number = 0
@@ -67,7 +67,7 @@ def make_shards(
                         number += 1
                         bar.update()
                 setattr(found, side, renamed)
-        (beside / SURVEY).write_text(to_json(found, validation, palest))
+        (beside / SURVEY).write_text(to_json(found, beside, validation, min_colorfulness))
         write_report(beside, found)
     return found
 
@@ -84,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--most", type=int, default=1000, help="photographs in a shard (default: %(default)s)"
     )
-    for name in ("validation", "palest"):
+    for name in ("validation", "min_colorfulness"):
         text = f"as in training (default: {getattr(usual, name)})"
-        parser.add_argument(f"--{name}", type=float, default=getattr(usual, name), help=text)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, default=getattr(usual, name), help=text)
     options = parser.parse_args(arguments)
     if options.most < 1:
         parser.error(f"--most must be 1 or more, not {options.most}")
