@@ -346,7 +346,7 @@ def test_shards_that_cannot_be_used_say_why_in_one_line(
     copy = tmp_path / "copy"
     shutil.copytree(sharded, copy)
     next(copy.glob("train-*.tar")).unlink()
-    with pytest.raises(ValueError, match="lacks .*png"):
+    with pytest.raises(ValueError, match=r"lacks .*png"):
         survey(copy, 0.3)
     (copy / "train-000000.tar").write_bytes(b"no tar file")
     with pytest.raises(ValueError, match="not a whole, uncompressed tar file"):

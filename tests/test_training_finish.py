@@ -34,7 +34,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_content_loss_is_least_for_the_truth(encoder: Path) -> None:
     features = finish.Features(encoder)
     lightness, ab = rgb_to_lab(torch.rand(2, 3, 32, 32))
-    losses = [float(finish.content_loss(features, lightness, ab, ab * k)) for k in (1, 0.5, 0)]
+    losses = [finish.content_loss(features, lightness, ab, ab * k).item() for k in (1, 0.5, 0)]
     assert losses[0] < 0.05
     assert losses == sorted(losses)
 
@@ -51,7 +51,7 @@ def test_a_critic_learns_to_tell_grey_from_colour() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(real.mean()) > float(made.mean()) + 0.5
+    assert real.mean().item() > made.mean().item() + 0.5
 
 
 def test_a_finish_moves_the_decoder_alone_and_says_so(

@@ -149,7 +149,7 @@ def finish(
 
     def improve(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
 
@@ -171,7 +171,7 @@ def finish(
         made = opinion(critic, lightness, predicted.detach())
         loss = functional.relu(1 - real).mean() + functional.relu(1 + made).mean()
         critics.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         critics.step()
 
     for _ in _progress(alone, "critic"):
