@@ -146,11 +146,13 @@ def colorize_film(
     with written_whole(target) as beside, video.open_film(film.path) as source, bar:
         writer = video.Writer(beside, film, source, deinterlace)
         try:
-            for line in writer.left_out:
-                _tell(f"left out: {line}")
+            for line in writer.notes:
+                _tell(line)
             frames = video.read_frames(source, film, tally, writer.copy, deinterlace)
             upright = (np.rot90(rgb, film.turns) for rgb in frames)
+            bar.set_description("loading the network")
             coloured = colorize_frames(load(), upright, hold, chroma)
+            bar.set_description("colorizing")
             for number, rgb in enumerate(coloured):
                 writer.add(np.rot90(rgb, -film.turns), *tally.times[number])
                 bar.update()
@@ -220,7 +222,7 @@ def _target(film: Path, out: str | None, overwrite: bool) -> Path:
         CannotColorize: if there is no film, or its colours have no place.
     """
     if not film.is_file():
-        what = "is a folder; name a film in it" if film.is_dir() else "does not exist"
+        what = "is a folder; name a film in it" if film.is_dir() else "is not a file that exists"
         raise CannotColorize(f"{film} {what}")
     target = film.with_name(f"{film.stem}-colour.mp4") if out is None else Path(out)
     if out is not None and (target.is_dir() or out.endswith("/")):
@@ -285,7 +287,6 @@ def _load(model: str, device: str | None) -> Any:
     Raises:
         CannotColorize: if there is no such network or device.
     """
-    print("colorizer-film: loading the network ...", file=sys.stderr)
     import torch
 
     from colorizer.api import Colorizer

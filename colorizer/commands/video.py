@@ -34,9 +34,12 @@ TEXT_ART = {"tty", "bin", "adf", "idf", "xbin"}
 # Tags that describe the old file; the new one gets its own.
 OWN_TAGS = {"encoder", "software", "duration", "vendor_id"}
 OWN_TAGS |= {"major_brand", "minor_version", "compatible_brands"}
+OWN_TAGS |= {"bps", "number_of_frames", "number_of_bytes"}
+AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 TS_DISCONT = 0x0200  # FFmpeg's flag of formats whose clock begins anywhere and may jump
-JUMP = 10  # seconds; more between two packets of a broadcast is a clock that was set anew
+# Seconds; a clock that jumps further, or back, was set anew: FFmpeg's own command has these limits.
+JUMP, BACK = 10, Fraction(1, 10)
 TOLERANCE = 0.25  # seconds by which a sound track may end elsewhere: containers cut it differently
 
 
@@ -282,14 +285,17 @@ def _decode(
 def _packets(source: InputContainer, film: Film, tally: Tally) -> Iterator[Any]:
     """Demux, with the times of broadcasts made to begin at zero and never to jump."""
     shift, last = -film.start, Fraction(0)
+    due: dict[int, Fraction] = {}  # when the next packet of each track should come
     floating = source.format.flags & TS_DISCONT
     try:
         for packet in source.demux():
             if floating and packet.dts is not None:
                 now = packet.dts * packet.time_base + shift
-                if abs(now - last) > JUMP:
-                    shift, now = shift + last - now, last
+                expected = due.get(packet.stream_index, last)
+                if abs(now - last) > JUMP or now < expected - BACK:
+                    shift, now = shift + expected - now, expected
                 last = max(last, now)
+                due[packet.stream_index] = now + (packet.duration or 0) * packet.time_base
                 ticks = round(shift / packet.time_base)
                 packet.dts += ticks
                 if packet.pts is not None:
@@ -322,7 +328,7 @@ class Writer:
     """A film that is being written: pictures in H.264, all other tracks as they were.
 
     Attributes:
-        left_out: what the container cannot hold, each with what to do about it.
+        notes: what the container cannot hold as it is, each with what becomes of it.
     """
 
     def __init__(
@@ -337,26 +343,22 @@ class Writer:
         self._film = film
         self._fields = None if deinterlace else film.fields
         kind = FORMATS[path.suffix.lower()]
-        self.left_out = ["transparency: H.264 has none"] if film.has_alpha else []
+        self.notes = ["left out: transparency, which H.264 lacks"] if film.has_alpha else []
         self._file = av.open(
             f"file:{path.absolute()}", "w", format=kind, metadata_errors="surrogateescape"
         )
         self._file.metadata.update(_kept_tags(source.metadata))
-        self._file.set_chapters(source.chapters())
+        self._chapters = source.chapters()
+        self._file.set_chapters(self._chapters)
         self._video = self._picture_track(source.streams[film.track])
         self.copied: list[Any] = []  # the old tracks
         self._copies: dict[int, Any] = {}  # the new ones, by the old one's index
-        self._next: dict[int, int] = {}  # by the old index, the earliest time that may follow
+        self._encoded: dict[int, Any] = {}  # those that are encoded anew
+        self._last: dict[int, tuple[int, int]] = {}  # begin and end of each one's last packet
         self.spans: dict[int, list[Fraction]] = {}  # where each sound begins and ends
         for stream in source.streams:
-            if stream.index != film.track and self._holds(stream, kind, path.suffix):
-                self.copied.append(stream)
-                if kind == "matroska" and stream.type == "video":
-                    self._attach(stream)
-                    continue
-                out = self._copies[stream.index] = self._file.add_stream_from_template(stream, True)
-                out.metadata.update(_kept_tags(stream.metadata))
-                out.disposition = stream.disposition
+            if stream.index != film.track:
+                self._add_track(stream, kind, path.suffix.lower())
         self._to_yuv = self._conversion()
         self._file.start_encoding()
 
@@ -388,31 +390,51 @@ class Writer:
         video.disposition = old.disposition
         return video
 
-    def _holds(self, stream: Any, kind: str, suffix: str) -> bool:
-        """Whether the container can hold a track; what it cannot is listed.
+    def _add_track(self, stream: Any, kind: str, suffix: str) -> None:
+        """Copy a track if the container holds it; else encode sound anew, or leave it out.
 
         Raises:
-            FilmError: if that is sound, which another container would keep.
+            FilmError: if it is sound that another container holds as it is.
         """
-        if stream.type != "video" or stream.disposition & NOT_A_FILM:
-            if _fits(stream, kind):
-                return True
-            others = [one for one in (".mkv", ".mov") if one != suffix.lower()]
-            better = [one for one in others if _fits(stream, FORMATS[one])]
-            if stream.type == "audio" and better:
-                raise FilmError(
-                    f"its sound ({stream.codec_context.name}) does not fit a {suffix} file; write "
-                    f"--out NAME{better[0]} instead"
-                )
-            keep = f"{suffix} cannot hold it" + (f", {better[0]} can" if better else "")
-        else:
-            keep = "only one picture track is colorized"
         codec = stream.codec_context.name if stream.codec_context else stream.name or "unknown"
-        # The writer makes tracks of time codes and chapters itself.
-        remade = stream.type == "data" and ("timecode" in stream.metadata or codec == "bin_data")
-        if not remade:
-            self.left_out.append(f"track {stream.index} ({stream.type}, {codec}): {keep}")
-        return False
+        what = f"track {stream.index} ({stream.type}, {codec})"
+        if stream.type == "video" and not stream.disposition & NOT_A_FILM:
+            self.notes.append(f"left out: {what}; only one picture track is colorized")
+            return
+        if stream.type == "data" and ("timecode" in stream.metadata or self._chapters):
+            return  # FFmpeg makes tracks of time codes and chapters itself
+        others = [one for one in (".mkv", ".mov") if one != suffix]
+        if _fits(stream, kind):
+            if kind == "matroska" and stream.type == "video":
+                self._attach(stream)
+            else:
+                out = self._file.add_stream_from_template(stream, True)
+                self._copies[stream.index] = out
+        elif better := [one for one in others if _fits(stream, FORMATS[one])]:
+            if stream.type == "audio":
+                raise FilmError(
+                    f"its sound ({codec}) does not fit {suffix}; write --out "
+                    f"{self._film.path.stem}-colour{better[0]} instead"
+                )
+            self.notes.append(f"left out: {what}; {suffix} cannot hold it, {better[0]} can")
+            return
+        elif stream.type == "audio" and stream.codec_context:
+            self._encoded[stream.index] = self._encode_sound(stream)
+            self.notes.append(f"{what} is encoded as AAC, as no container takes it as it is")
+        else:
+            self.notes.append(f"left out: {what}; {suffix} cannot hold it")
+            return
+        self.copied.append(stream)
+        if new := self._copies.get(stream.index) or self._encoded.get(stream.index):
+            new.metadata.update(_kept_tags(stream.metadata))
+            new.disposition = stream.disposition
+
+    def _encode_sound(self, old: Any) -> Any:
+        rate = old.rate if old.rate in AAC_RATES else 48000
+        layout = {1: "mono", 2: "stereo"}.get(old.channels, old.layout.name)
+        sound: Any = self._file.add_stream("aac", rate=rate, layout=layout)
+        sound.bit_rate = 96000 * min(old.channels, 8)
+        return sound
 
     def _attach(self, cover: Any) -> None:
         """Attach cover art as Matroska files have it: as a file."""
@@ -440,25 +462,28 @@ class Writer:
     def copy(self, packet: Any) -> None:
         """Copy a packet of another track."""
         index = packet.stream.index
-        if index not in self._copies or not packet.size:
-            return
-        earliest = self._next.get(index)
-        if packet.dts is None or (earliest is not None and packet.dts < earliest):
-            behind = 0 if packet.dts is None or packet.pts is None else packet.pts - packet.dts
-            packet.dts = earliest or 0
-            packet.pts = packet.dts + max(0, behind)
-        self._next[index] = packet.dts + 1
-        if packet.stream.type == "audio" and packet.pts is not None:
+        if packet.size and packet.stream.type == "audio" and packet.pts is not None:
             begin = packet.pts * packet.time_base
             end = begin + (packet.duration or 0) * packet.time_base
             span = self.spans.setdefault(index, [begin, end])
             span[1] = max(span[1], end)
+        if index in self._encoded:
+            with contextlib.suppress(av.InvalidDataError):  # damaged sound is silence
+                for frame in packet.decode():
+                    self._file.mux(self._encoded[index].encode(frame))
+        if index not in self._copies or not packet.size:
+            return
+        last, due = self._last.get(index, (None, 0))
+        if packet.dts is None or (last is not None and packet.dts <= last):  # no time, or no order
+            packet.pts = packet.dts = due
+        self._last[index] = packet.dts, packet.dts + (packet.duration or 1)
         packet.stream = self._copies[index]
         self._file.mux(packet)
 
     def finish(self) -> None:
         """Encode what is left and complete the file."""
-        self._file.mux(self._video.encode(None))
+        for track in (self._video, *self._encoded.values()):
+            self._file.mux(track.encode(None))
         self._file.close()
 
     def abandon(self) -> None:
@@ -468,7 +493,12 @@ class Writer:
 
 
 def _kept_tags(tags: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if key.lower() not in OWN_TAGS}
+    kept = {}
+    for key, value in tags.items():
+        plain = key.lower().split("-")[0]  # Matroska's may end in a language: BPS-eng
+        if plain not in OWN_TAGS and not plain.startswith("_statistics"):
+            kept[key] = value
+    return kept
 
 
 def _fits(stream: Any, kind: str) -> bool:
