@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -395,7 +396,7 @@ def overwrite(path: Path, number: int) -> None:
     [
         ("old.mp4", "libx264", "yuv420p", 5),
         ("old.mp4", "libx264", "yuv420p", 11),
-        ("old.mov", "mpeg4", "yuv420p", 5),
+        ("old.mov", "prores_ks", "yuv422p10le", 5),
         ("old.mov", "mjpeg", "yuvj420p", 0),
     ],
 )
@@ -426,7 +427,8 @@ def test_a_frame_that_the_decoder_patched_up_is_told(
         packet = [packet for packet in one.demux(video=0) if packet.size][5]
         assert packet.pos is not None
     body = bytearray(old.read_bytes())
-    body[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)
+    half = packet.size // 2
+    body[packet.pos + half : packet.pos + packet.size] = bytes(packet.size - half)
     old.write_bytes(body)
     assert run(old) == 1
     assert "1 frame is damaged" in capsys.readouterr().err
@@ -440,10 +442,10 @@ def test_a_film_that_breaks_off_is_told(
     old = tmp_path / name
     make(old, "mpeg4", count=40)
     body = old.read_bytes()
-    old.write_bytes(body[: len(body) // 2])
+    old.write_bytes(body[: len(body) * 3 // 4])
     assert run(old) == 1
     assert "the film breaks off after" in capsys.readouterr().err
-    assert 10 < Seen(tmp_path / "old-colour.mp4").frames < 30
+    assert 1 <= Seen(tmp_path / "old-colour.mp4").frames < 38
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
@@ -458,10 +460,14 @@ def test_sound_tracks_languages_titles_chapters_and_tags_are_kept_or_listed(
     assert run(old, "--out", new) == 0
     told, seen = capsys.readouterr().err, Seen(new)
     sounds = [track for track in seen.tracks if track[0] == "audio"]
-    assert [language for _, language, _ in sounds] == ["ger", "fre"]
-    for number, (_, _, title) in enumerate(sounds):
-        name = f"Ton {('ger', 'fre')[number]}"
-        assert title == name or f"title {name!r} of track {number + 1}" in told
+    assert len(sounds) == 2
+    for number, language in enumerate(("ger", "fre")):
+        for name, now, before in zip(
+            ("language", "title"), sounds[number][1:], (language, f"Ton {language}"), strict=True
+        ):
+            assert now == before or f"{name} {before!r} of track {number + 1}" in told
+    if suffix != ".mov":  # its list of languages is Apple's own
+        assert [language for _, language, _ in sounds] == ["ger", "fre"]
     assert seen.chapters == ["Hof", "Garten"]
     assert (seen.tags["title"], seen.tags["comment"]) == ("Großmutter", "1912")
 
@@ -480,10 +486,9 @@ def test_subtitles_are_kept_or_listed(
         av.open(str(tmp_path / "old.srt")) as text,
         av.open(str(tmp_path / "old.mkv"), "w") as out,
     ):
-        tracks = [
-            (one, out.add_stream_from_template(one.streams[0], True)) for one in (picture, text)
-        ]
-        for source, track in tracks:
+        films = (picture, text)
+        tracks = [out.add_stream_from_template(one.streams[0], True) for one in films]
+        for source, track in zip(films, tracks, strict=True):
             for packet in source.demux():
                 if packet.size:
                     packet.stream = track
@@ -550,7 +555,7 @@ def test_interlaced_films_keep_their_fields_or_are_deinterlaced(
     assert f"is interlaced, {order} field first" in capsys.readouterr().err
     assert Seen(new).fields == fields
     assert run(old, "--out", whole, "--deinterlace") == 0
-    assert "interlaced" not in capsys.readouterr().err
+    assert "is interlaced" not in capsys.readouterr().err
     seen = Seen(whole)
     assert (seen.frames, seen.fields) == (4, None)
     assert seen.times == Seen(new).times
@@ -738,12 +743,13 @@ def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
 def test_an_interrupted_film_leaves_nothing(
     painted: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*arguments: object) -> Iterator[np.ndarray]:
-        yield from [np.zeros((48, 64, 3), np.uint8)] * 2
+    def interrupted(
+        pipeline: Any, frames: Iterable[np.ndarray], *options: float
+    ) -> Iterator[np.ndarray]:
+        yield from islice(frames, 3)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(film, "colorize_frames", interrupted)
-    monkeypatch.setattr(video.Writer, "add", lambda *arguments: None)
     make(tmp_path / "old.mp4", sound="aac")
     assert run(tmp_path / "old.mp4") == 130
     assert [one.name for one in tmp_path.iterdir()] == ["old.mp4"]

@@ -157,7 +157,7 @@ def inspect(path: Path) -> Film:
             rate=rate,
             time_base=video.time_base or 1 / rate,
             frames=video.frames or round(length * rate) or _count(path, video.index),
-            end=None if floating or not film.duration else start + length,
+            end=None if floating else length or None,
             start=start if floating else Fraction(0),
             sample_aspect=video.sample_aspect_ratio or None,
             matrix=matrix,
