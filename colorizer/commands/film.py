@@ -151,8 +151,10 @@ def colorize_film(
             frames = video.read_frames(source, film, tally, writer.copy, deinterlace)
             upright = (np.rot90(rgb, film.turns) for rgb in frames)
             bar.set_description("loading the network")
-            coloured = colorize_frames(load(), upright, hold, chroma)
+            pipeline = load()
             bar.set_description("colorizing")
+            bar.unpause()  # the time left is that of frames alone
+            coloured = colorize_frames(pipeline, upright, hold, chroma)
             for number, rgb in enumerate(coloured):
                 writer.add(np.rot90(rgb, -film.turns), *tally.times[number])
                 bar.update()
