@@ -81,26 +81,15 @@ def make(
     tracks: int = 1,
     cover: bool = False,
     rich: bool = False,
+    title: str = "Großmutter",
 ) -> None:
     """Write a small film; times are milliseconds, rich ones have tags, titles and chapters."""
     width, height = size
     base = Fraction(1, 1000) if times else Fraction(1, rate)
-    with av.open(f"file:{path.absolute()}", "w") as out:
+    with av.open(f"file:{path.absolute()}", "w", metadata_errors="surrogateescape") as out:
+        out.metadata.update(title=title, comment="1912")
         if rich:
-            out.metadata.update(title="Großmutter", comment="1912")
-            chapters = [(0, 200, "Hof"), (200, 480, "Garten")]
-            out.set_chapters(
-                [
-                    {
-                        "id": begin + 1,
-                        "start": begin,
-                        "end": end,
-                        "time_base": Fraction(1, 1000),
-                        "metadata": {"title": title},
-                    }
-                    for begin, end, title in chapters
-                ]
-            )
+            out.set_chapters([chapter(0, 200, "Hof"), chapter(200, 480, "Garten")])
         if cover:
             art = out.add_stream("mjpeg", rate=1, width=32, height=32)
             art.pix_fmt, art.disposition = "yuvj420p", Disposition.attached_pic
@@ -135,12 +124,20 @@ def make(
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
         for heard in sounds:
-            wave = np.sin(np.arange(16000 * count // rate) / 5)[None]
-            kind = heard.format.name
-            wave = wave.astype(np.float32) if "flt" in kind else (wave * 9000).astype(np.int16)
-            heard_frame = av.AudioFrame.from_ndarray(wave, format=kind, layout="mono")
-            heard_frame.sample_rate, heard_frame.pts = 16000, 0
-            out.mux([*heard.encode(heard_frame), *heard.encode(None)])
+            out.mux([*heard.encode(tone(heard.format.name, count / rate)), *heard.encode(None)])
+
+
+def chapter(start: int, end: int, title: str) -> Any:
+    times = {"start": start, "end": end, "time_base": Fraction(1, 1000)}
+    return {"id": start + 1, "metadata": {"title": title}, **times}
+
+
+def tone(kind: str, seconds: float) -> av.AudioFrame:
+    wave = np.sin(np.arange(int(16000 * seconds)) / 5)[None]
+    wave = wave.astype(np.float32) if "flt" in kind else (wave * 9000).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(wave, format=kind, layout="mono")
+    frame.sample_rate, frame.pts = 16000, 0
+    return frame
 
 
 def filtered(source: tuple[int, int, str], *filters: tuple[str, str]) -> Any:
@@ -520,6 +517,15 @@ def test_cover_art_is_never_the_film(
     assert bool(seen.attached) or "left out, as .mov" in capsys.readouterr().err
 
 
+def test_tags_in_an_old_encoding_keep_their_bytes(
+    painted: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    make(tmp_path / "old.avi", "mpeg4", count=2, title="Gro\udcdfmutter")
+    assert run(tmp_path / "old.avi", "--out", tmp_path / "new.mkv") == 0
+    with av.open(str(tmp_path / "new.mkv"), metadata_errors="surrogateescape") as one:
+        assert one.metadata["title"] == "Gro\udcdfmutter"
+
+
 def test_a_first_track_of_one_picture_is_not_the_film(
     painted: list[tuple[int, ...]], tmp_path: Path
 ) -> None:
@@ -697,9 +703,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     Path("photo.jpg").write_bytes(encoded(picture(32, 32), "JPEG"))
     with av.open("sound.m4a", "w") as out:
         heard: Any = out.add_stream("aac", rate=16000, layout="mono")
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
-        silence.sample_rate = 16000
-        out.mux([*heard.encode(silence), *heard.encode(None)])
+        out.mux([*heard.encode(tone("fltp", 1)), *heard.encode(None)])
     before = sorted(os.listdir())
     assert run(*arguments) == 2
     error = capsys.readouterr().err

@@ -38,6 +38,7 @@ OWN_TAGS |= {"bps", "number_of_frames", "number_of_bytes"}
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 TS_DISCONT = 0x0200  # FFmpeg's flag of formats whose clock begins anywhere and may jump
+LOOK = 10  # frames to look at: an interlaced film may begin with a whole one
 # Seconds; a clock that jumps further, or back, was set anew: FFmpeg's own command has these limits.
 JUMP, BACK = 10, Fraction(1, 10)
 TOLERANCE = 0.25  # seconds by which a sound track may end elsewhere: containers cut it differently
@@ -140,7 +141,9 @@ def inspect(path: Path) -> Film:
         video = _picture(film)
         if video is None:
             raise FilmError(f"{path} has no moving picture in it")
-        frame = _first_frame(film, video, path)
+        frames = _first_frames(film, video, path)
+        frame = frames[0]
+        fields = [_field_order(one) for one in frames if one.interlaced_frame]
         rate = video.guessed_rate or video.average_rate or Fraction(25)
         start, length = (Fraction(n or 0, av.time_base) for n in (film.start_time, film.duration))
         matrix = frame.colorspace
@@ -164,7 +167,7 @@ def inspect(path: Path) -> Film:
             full_range=frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"),
             primaries=frame.color_primaries,
             transfer=frame.color_trc,
-            fields=_field_order(frame) if frame.interlaced_frame else None,
+            fields=fields[0] if fields else None,
             display_matrix=struct.unpack("=9i", bytes(turned)[:36]) if turned else None,
             turns=round(frame.rotation / 90) % 4,
             has_alpha=any(one.is_alpha for one in frame.format.components),
@@ -184,20 +187,24 @@ def _count(path: Path, track: int) -> int:
     return 0
 
 
-def _first_frame(film: InputContainer, video: Any, path: Path) -> av.VideoFrame:
+def _first_frames(film: InputContainer, video: Any, path: Path) -> list[av.VideoFrame]:
+    frames: list[av.VideoFrame] = []
     reason = "it holds none"
     if video.codec_context is None:
         raise FilmError(f"{path}: FFmpeg has no decoder for its picture")
     try:
         for packet in film.demux(video):
             try:
-                for frame in video.decode(packet):
-                    return frame  # type: ignore[no-any-return]
+                frames += video.decode(packet)
             except av.FFmpegError as error:
                 reason = str(error.strerror)
+            if len(frames) >= LOOK:
+                break
     except av.FFmpegError as error:
         reason = str(error.strerror)
-    raise FilmError(f"{path} has no frame that can be read: {reason}")
+    if not frames:
+        raise FilmError(f"{path} has no frame that can be read: {reason}")
+    return frames
 
 
 def _graph(width: int, height: int, pixels: str, *filters: tuple[str, str]) -> Any:
