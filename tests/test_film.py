@@ -6,9 +6,9 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,11 +228,33 @@ def test_a_film_keeps_its_frames_times_size_and_sound_and_gets_colour(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new.mp4", "old.mp4"]
 
 
+def flicker(pictures: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """Measure how much colour changes between frames where lightness does not.
+
+    Args:
+        pictures: (H, W, 3) each, in colour.
+        truth: the same frames before colorization; only their lightness counts.
+
+    Returns:
+        Mean change of ab, in Lab's units, over pixels whose L moves by less than film.STILL / 2.
+    """
+    planes = [
+        (lab.rgb_to_lab(one)[..., 1:], lab.rgb_to_lightness(before))
+        for one, before in zip(pictures, truth, strict=True)
+    ]
+    total, count = 0.0, 0
+    for (ab, light), (next_ab, next_light) in pairwise(planes):
+        still = np.abs(next_light - light) < film.STILL / 2
+        total += float(np.linalg.norm(next_ab - ab, axis=-1)[still].sum())
+        count += int(still.sum())
+    return total / max(1, count)
+
+
 def test_colour_flickers_less_than_frame_by_frame(weights: Callable[[Head], Path]) -> None:
     pipeline, frames = eager_pipeline(weights("regression")), grainy(6, 200, 256)
     alone, held = (list(film.colorize_frames(pipeline, frames, hold)) for hold in (0.0, film.HOLD))
     # Not by much here: a random network's colours follow each grain of L through the guided filter.
-    assert film.flicker(held, frames) < film.flicker(alone, frames)
+    assert flicker(held, frames) < flicker(alone, frames)
     # and what is held is the colour itself: no drift to grey
     spread = [float(np.ptp(one[-1].astype(int), axis=2).mean()) for one in (alone, held)]
     assert spread[1] == pytest.approx(spread[0], rel=0.25)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,30 +61,6 @@ class TemporalFilter:
                 ab = kept * last_ab + (1 - kept) * ab
         self._last = lightness, ab
         return ab
-
-
-def flicker(pictures: Sequence[NDArray[np.uint8]], truth: Sequence[NDArray[np.uint8]]) -> float:
-    """Measure how much colour changes between frames where lightness does not.
-
-    Args:
-        pictures: (H, W, 3) each, in colour.
-        truth: the same frames before colorization; only their lightness counts.
-
-    Returns:
-        Mean change of ab, in Lab's units, over pixels whose L moves by less than STILL / 2.
-    """
-    from colorizer import lab
-
-    planes = [
-        (lab.rgb_to_lab(one)[..., 1:], lab.rgb_to_lightness(before))
-        for one, before in zip(pictures, truth, strict=True)
-    ]
-    total, count = 0.0, 0
-    for (ab, light), (next_ab, next_light) in pairwise(planes):
-        still = np.abs(next_light - light) < STILL / 2
-        total += float(np.linalg.norm(next_ab - ab, axis=-1)[still].sum())
-        count += int(still.sum())
-    return total / max(1, count)
 
 
 def colorize_frames(
