@@ -36,7 +36,7 @@ import torch
 from benchmarks import results, samples, servers
 from benchmarks.results import Table, Unusable, Value, say
 from colorizer.api import Colorizer
-from colorizer.engine import BadGraph
+from colorizer.graph import BadGraph
 
 MODULE = "benchmarks.serving"
 LOADS = (0.5, 0.7, 0.9, 1.1)  # of the closed loop's best throughput: the open loop's rates

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from colorizer.checkpoint import BadCheckpoint
-from evaluation.methods import cores
+from colorizer.cores import cores
 from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 # What a user, or the machine, can cause; anything else is a fault of ours.

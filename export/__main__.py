@@ -10,7 +10,7 @@ from typing import get_args
 
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import NAMES, Hardware
+from colorizer.graph import NAMES, Hardware
 from export import graphs, parity, triton
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row

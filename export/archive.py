@@ -23,8 +23,8 @@ import yaml
 
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import NAMES, Name
 from colorizer.files import written_whole
+from colorizer.graph import NAMES, Name
 from export import graphs, parity, verify
 from export.graphs import NotEqual, Source
 from export.parity import NoPhotographs, Row

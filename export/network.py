@@ -25,7 +25,7 @@ def fold(net: UNet) -> UNet:
 
 
 def _fold_children(module: nn.Module) -> None:
-    """Modules stand in the order in which they run, here as in torchvision's bottlenecks."""
+    """Modules stand in the order in which they run, in `unet.Bottleneck` too."""
     before: tuple[str, nn.Conv2d | nn.ConvTranspose2d] | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and before is not None:

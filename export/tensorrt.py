@@ -16,8 +16,9 @@ from typing import SupportsInt
 
 import onnx
 
-from colorizer.engine import INPUT, Hardware, installed
+from colorizer.engines import installed
 from colorizer.files import written_whole
+from colorizer.graph import INPUT, Hardware
 
 FILE = "graph.plan"
 

@@ -13,9 +13,9 @@ import yaml
 
 import colorizer
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import Name
 from colorizer.files import written_whole
-from colorizer.unet import Head
+from colorizer.graph import Name
+from colorizer.recipe import Head
 from export import graphs, parity
 from export.archive import (
     ENGINE,
@@ -68,7 +68,7 @@ def repository(
         photographs = parity.photographs(photos)
         for path in weights:
             source = Source.read(path, photographs)
-            name = NAMES[source.folded.config.head]
+            name = NAMES[source.header.recipe.head]
             model = beside / name
             if model.exists():
                 raise SameName(f"{path} would be a second {name}; give one checkpoint of each head")

@@ -33,11 +33,10 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
     """
     net, known = networks[-1]
     for _, other in networks:
-        if replace(other.network, side=0) != replace(known.network, side=0):
+        if (other.recipe.head, other.widths) != (known.recipe.head, known.widths):
             raise ValueError(
                 "networks of two kinds have no mean: "
-                f"{other.network.head} {other.network.widths} "
-                f"and {known.network.head} {known.network.widths}"
+                f"{other.recipe.head} {other.widths} and {known.recipe.head} {known.widths}"
             )
     states = [other.state_dict() for other, _ in networks]
     mean = {

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from evaluation.photographs import HELD_OUT
 
 if sys.version_info >= (3, 11):

@@ -30,7 +30,9 @@ from safetensors.torch import load_file
 import colorizer
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import BadCheckpoint, Checkpoint
-from colorizer.unet import UNet, UNetConfig, torchvision_models
+from colorizer.recipe import Recipe
+from colorizer.unet import UNet
+from evaluation.perceptual import torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
 from training.module import Colorization
 from training.survey import survey, write_report
@@ -63,16 +65,14 @@ def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path |
     torch.manual_seed(config.seed)
     if config.head == "same":
         raise BadConfig("head = same is the head of a checkpoint: name one with --init-from")
-    # Served at its crops' side, by whose size it knows things, until training.fit finds a better.
-    network = UNetConfig(head=config.head, side=config.side, bins=len(gamut.bins()))
     if init_from is not None:
         other, before = checkpoint.load(init_from)
-        net = UNet(UNetConfig(**{**asdict(before.network), "head": config.head}))
+        net = UNet(config.head, len(gamut.bins()), before.widths)
         own = net.state_dict()
         fits = {k: v for k, v in other.state_dict().items() if v.shape == own[k].shape}
         net.load_state_dict(fits, strict=False)
         return net
-    net = UNet(network)
+    net = UNet(config.head, len(gamut.bins()))
     if encoder is not None:
         net.load_encoder(load_file(encoder))
     else:
@@ -103,9 +103,9 @@ def inherit(config: TrainConfig, init_from: Path | None) -> tuple[TrainConfig, C
     run = before.provenance.get("config", {})
     config = replace(
         config,
-        head=before.network.head,
-        temperature=before.temperature,
-        chroma_gain=before.chroma_gain,
+        head=before.recipe.head,
+        temperature=before.recipe.temperature,
+        chroma_gain=before.recipe.chroma_gain,
         **{key: run[key] for key in INHERITED if key in run},
     )
     return config, before
@@ -208,13 +208,15 @@ def train(
     if rank == 0:
         minutes = round((time.time() - started) / 60)
         losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
+        side = config.side
         origin = {
             "init_from": None,
             "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
             "licence": licence,
         }
         if init_from is not None:
-            source = checkpoint.load(init_from)[1].provenance
+            first = checkpoint.load(init_from)[1]
+            side, source = first.recipe.side, first.provenance
             origin = {
                 "init_from": init_from.name,
                 "encoder": source.get("encoder", ""),
@@ -233,15 +235,17 @@ def train(
             "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
             "prior": [float(f"{share:.4g}") for share in found.prior],
         }
-        decoding = {"decoding": before.decoding} if before else {}
-        header = Checkpoint(
-            network=net.config,
+        # Served at the side of its crops, or of the network that it began with, until training.fit
+        # finds a better one.
+        recipe = Recipe(
+            head=net.kind,
+            side=side,
+            bins=gamut.bin_centres() if net.kind == "classification" else (),
+            decoding=before.recipe.decoding if before else Recipe.decoding,
             temperature=config.temperature,
             chroma_gain=config.chroma_gain,
-            provenance=provenance,
-            **decoding,
         )
-        checkpoint.save(out, model.net, header)
+        checkpoint.save(out, model.net, Checkpoint(recipe, net.widths, provenance))
         print(f"wrote {out}: {trainer.global_step} steps, {losses}")
     return out
 
