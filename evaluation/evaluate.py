@@ -19,7 +19,7 @@ import colorizer
 from colorizer import checkpoint
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
-from evaluation.command import FAILURES, add_photographs, failed, picked
+from evaluation.command import add_photographs, picked, run
 from evaluation.methods import (
     GREY,
     Method,
@@ -218,19 +218,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    try:
-        paths = picked(options)
-        checkpoints = named(options.checkpoint)
-        recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}
-        methods = methods_of(recipes, options.temperature, options.quick, options.interpolated)
-        workers = min(options.workers, len(paths))
-        with Processes(checkpoints, workers, perceptual.at_hand()) as processes:
-            result = evaluate(processes, methods, paths)
-            if options.out:
-                with filled(options.out) as folder:
-                    report(folder, result, methods, processes)
-    except FAILURES as error:
-        return failed("evaluate", error)
+    return run("evaluate", lambda: measure(options))
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Evaluate what the options name, print the measures, and write them where --out says."""
+    paths = picked(options)
+    checkpoints = named(options.checkpoint)
+    recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}
+    methods = methods_of(recipes, options.temperature, options.quick, options.interpolated)
+    workers = min(options.workers, len(paths))
+    with Processes(checkpoints, workers, perceptual.at_hand()) as processes:
+        result = evaluate(processes, methods, paths)
+        if options.out:
+            with filled(options.out) as folder:
+                report(folder, result, methods, processes)
     if options.json:
         print(to_json(result))
     else:

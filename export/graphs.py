@@ -161,7 +161,7 @@ def _convert(
         return torchscript.FILE, ()
     folded = source.folded
     if precision == "float16":
-        largest = network.largest_activation(folded, torch.from_numpy(source.reference.lightness))
+        largest = network.largest_activation(folded, source.reference.lightness)
         say(f"{source.name}: largest activation {largest:.0f} of {network.FLOAT16_MAX:.0f}")
         folded = network.half(folded)
     onnx.write(folded, side, folder / onnx.FILE)

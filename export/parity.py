@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from colorizer import gamut, image
 from colorizer.engines import Eager
-from colorizer.errors import RequestError
+from colorizer.errors import RequestError, UserError
 from colorizer.finish import finish, prepare
 from colorizer.graph import Engine, Precision
 from colorizer.image import Picture
@@ -43,7 +43,7 @@ TOLERANCE: dict[Precision, dict[str, float]] = {
 }
 
 
-class NoPhotographs(Exception):
+class NoPhotographs(UserError):
     """A folder without any photograph that can be read, or no package to take them from."""
 
 

@@ -17,6 +17,7 @@ from typing import SupportsInt
 import onnx
 
 from colorizer.engines import installed
+from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import INPUT, Hardware
 
@@ -42,7 +43,7 @@ SUPPORTED = {
 }
 
 
-class NotBuilt(Exception):
+class NotBuilt(UserError):
     """TensorRT is missing, or refused the graph; the message says what to do."""
 
 

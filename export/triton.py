@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import yaml
 
 import colorizer
-from colorizer.checkpoint import BadCheckpoint
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Name
 from colorizer.recipe import Head
@@ -22,19 +22,17 @@ from export.archive import (
     LEFT_OUT,
     ROOT,
     SETTINGS,
-    BadSettings,
     add_graph_options,
     check_settings,
 )
-from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs, Row
-from export.tensorrt import NotBuilt
+from export.graphs import Source
+from export.parity import Row
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
 NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
 
 
-class SameName(Exception):
+class SameName(UserError):
     """Two checkpoints of one head: a repository has one model of each."""
 
 
@@ -147,15 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_graph_options(parser)
     options = parser.parse_args(arguments)
     engines = list(dict.fromkeys(options.engine))
-    try:
+
+    def work() -> int:
         repository(options.checkpoint, options.out, engines=engines, photos=options.photos)
-    except (
-        *(NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, BadSettings, SameName),
-        OSError,
-    ) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return run_command("export", work)

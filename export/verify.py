@@ -12,12 +12,13 @@ from pathlib import Path
 
 import colorizer
 from colorizer import graph
+from colorizer.errors import UserError
 from colorizer.graph import BadGraph
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
-class BadArchive(Exception):
+class BadArchive(UserError):
     """An archive that is not what export wrote."""
 
 

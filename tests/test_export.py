@@ -276,7 +276,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
     main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = str(tmp_path / "missing.safetensors")
-    assert main([missing, "--out", str(tmp_path / "a.mar")]) == 1
+    assert main([missing, "--out", str(tmp_path / "a.mar")]) == 2
     assert capsys.readouterr().err == f"export: no checkpoint at {missing}\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -288,7 +288,7 @@ def test_the_command_writes_graphs_and_the_matrix_and_says_what_tensorrt_needs(
     (tmp_path / "photos" / "a.png").write_bytes(encoded(PICTURES[0]))
     out = tmp_path / "out"
     arguments = [str(weights("regression")), "--to", "torchscript", "tensorrt", "--out", str(out)]
-    assert command.main([*arguments, "--photos", str(tmp_path / "photos")]) == 1
+    assert command.main([*arguments, "--photos", str(tmp_path / "photos")]) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
     assert "TensorRT is not installed" in said.err

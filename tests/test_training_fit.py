@@ -171,6 +171,6 @@ def test_fitting_that_cannot_start_says_why_in_one_line(
 
 
 def test_methods_are_told_apart_by_what_they_do() -> None:
-    method = Method("", "net", chroma_gain=1.0)
-    assert replace(method, chroma_gain=1.1) != method
+    method = Method("", "net", Recipe())
+    assert fit.tuned(method, chroma_gain=1.1) != method
     assert len({method, replace(method), fit.flipped(method)}) == 2

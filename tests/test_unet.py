@@ -93,3 +93,22 @@ def test_weights_that_are_not_resnet50s_are_refused(net: UNet, change: str) -> N
         weights["layer3.0.conv1.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match=r"layers\.2\.0\.conv1\.weight"):
         net.load_encoder(weights)
+
+
+def test_the_encoder_is_torchvisions_resnet50() -> None:
+    """The same names, shapes and outputs, so that its weights and old checkpoints fit."""
+    torch.manual_seed(4)
+    resnet = torchvision_models().resnet50(weights=None).eval()
+    net = UNet(widths=NARROW).eval()
+    net.load_encoder(dict(resnet.state_dict()))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x))))
+        found = net.pool(net.stem(x))
+        for number, layer in enumerate(net.layers, start=1):
+            expected = getattr(resnet, f"layer{number}")(expected)
+            found = layer(found)
+            assert torch.equal(expected, found)
+    names = {name for name in resnet.state_dict() if not name.startswith("fc.")}
+    own = [name for name in net.state_dict() if name.startswith(("stem.", "layers."))]
+    assert len(own) == len(names)

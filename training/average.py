@@ -19,7 +19,7 @@ import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import UNet
-from evaluation.command import FAILURES, failed
+from evaluation.command import run
 
 # Of each network's origin, in the average's.
 TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
@@ -67,13 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if len(options.checkpoints) < 2:
         parser.error("name two checkpoints or more")
-    try:
+
+    def work() -> int:
         net, known = average([checkpoint.load(path) for path in options.checkpoints])
         checkpoint.save(options.out, net, known)
-    except FAILURES as error:
-        return failed("average", error)
-    print(f"wrote {options.out}: the mean of {', '.join(p.name for p in options.checkpoints)}")
-    return 0
+        print(f"wrote {options.out}: the mean of {', '.join(p.name for p in options.checkpoints)}")
+        return 0
+
+    return run("average", work)
 
 
 if __name__ == "__main__":

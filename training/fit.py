@@ -26,7 +26,7 @@ from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.recipe import Recipe
 from colorizer.unet import UNet
-from evaluation.command import FAILURES, add_photographs, failed, picked
+from evaluation.command import add_photographs, picked, run
 from evaluation.methods import Method, Processes, Result, evaluate
 from evaluation.metrics import DRAWS, Scores
 from evaluation.prior import rebalancing_weights
@@ -278,42 +278,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ΔCF that is not to be exceeded, whatever ΔE00 it costs (default: none)",
     )
     options = parser.parse_args(arguments)
-    aim = Aim(options.weight, options.max_dcf)
-    try:
-        net, known = checkpoint.load(options.checkpoint)
-        paths = picked(options)
-        classifier = known.recipe.head == "classification"
-        own, networks = candidates(net, known)
-        start = Method("", own, replace(known.recipe, decoding="annealed-mean"))
-        with (
-            tempfile.TemporaryDirectory(prefix="fit-") as folder,
-            Processes(saved(networks, Path(folder)), min(options.workers, len(paths))) as processes,
-        ):
+    return run("fit", lambda: fit_checkpoint(options, Aim(options.weight, options.max_dcf)))
 
-            def measure(methods: Sequence[Method]) -> list[Scores]:
-                named = [replace(method, name=str(i)) for i, method in enumerate(methods)]
-                result: Result = evaluate(processes, named, paths)
-                return [result.scores[method.name] for method in named]
 
-            found = fit(start, classifier, measure, aim, list(networks))
-        best = found.method
-        measured = found.scores[best].row()
-        knobs = {
-            "photographs": len(found.scores[best].pictures),
-            "cost": str(aim),
-            "ΔE00": round(measured["ΔE00"], 3),
-            "ΔCF": round(measured["ΔCF"], 2),
-        }
-        net, chosen = networks[best.network or own]
-        fitted = replace(
-            chosen,
-            recipe=best.recipe or known.recipe,
-            provenance={**chosen.provenance, "knobs": knobs},
-        )
-        checkpoint.save(options.out, net, fitted)
-    except FAILURES as error:
-        return failed("fit", error)
-    print(f"{knobs['photographs']} photographs\n\n{tried(found, aim)}\n")
+def fit_checkpoint(options: argparse.Namespace, aim: Aim) -> int:
+    """Fit a checkpoint's recipe, write it and print what was measured."""
+    net, known = checkpoint.load(options.checkpoint)
+    paths = picked(options)
+    classifier = known.recipe.head == "classification"
+    own, networks = candidates(net, known)
+    start = Method("", own, replace(known.recipe, decoding="annealed-mean"))
+    with (
+        tempfile.TemporaryDirectory(prefix="fit-") as folder,
+        Processes(saved(networks, Path(folder)), min(options.workers, len(paths))) as processes,
+    ):
+
+        def measure(methods: Sequence[Method]) -> list[Scores]:
+            named = [replace(method, name=str(i)) for i, method in enumerate(methods)]
+            result: Result = evaluate(processes, named, paths)
+            return [result.scores[method.name] for method in named]
+
+        found = fit(start, classifier, measure, aim, list(networks))
+    best = found.method
+    measured = found.scores[best].row()
+    count = len(found.scores[best].pictures)
+    knobs = {
+        "photographs": count,
+        "cost": str(aim),
+        "ΔE00": round(measured["ΔE00"], 3),
+        "ΔCF": round(measured["ΔCF"], 2),
+    }
+    net, chosen = networks[best.network or own]
+    fitted = replace(
+        chosen,
+        recipe=best.recipe or known.recipe,
+        provenance={**chosen.provenance, "knobs": knobs},
+    )
+    checkpoint.save(options.out, net, fitted)
+    print(f"{count} photographs\n\n{tried(found, aim)}\n")
     print(on_and_off(found, classifier))
     print("\nFlip averaging doubles the network's work; it is measured here, and not served.")
     print(f"wrote {options.out}: {knobs_of(fitted)} (before: {knobs_of(known)})")

@@ -29,7 +29,9 @@ from safetensors.torch import load_file
 
 import colorizer
 from colorizer import checkpoint, gamut
-from colorizer.checkpoint import BadCheckpoint, Checkpoint
+from colorizer.checkpoint import Checkpoint
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.recipe import Recipe
 from colorizer.unet import UNet
 from evaluation.perceptual import torchvision_models
@@ -288,18 +290,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for key in list(options)
         if key.startswith("set_")
     }
-    try:
+
+    def work() -> int:
         config = read_preset(options.pop("preset")).override(
             {key: value for key, value in overrides.items() if value is not None}
         )
-        train(config, **options)
-    except (BadConfig, BadCheckpoint, OSError, ValueError) as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("training: interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+        try:
+            train(config, **options)
+        except ValueError as error:  # a file that does not hold what it should
+            raise UserError(str(error)) from None
+        return 0
+
+    return run_command("training", work, "continue with --resume")
 
 
 if __name__ == "__main__":
