@@ -20,8 +20,8 @@ from colorizer.pipeline import Pipeline, Reply
 
 UInt8 = NDArray[np.uint8]
 
-# Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the cache
-# (`python -m benchmarks.folder`); a GPU is worth a larger --batch.
+# Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the
+# cache; a GPU is worth a larger --batch.
 BATCH = 4
 _IN_FLIGHT = 2  # batches: while one is in the network, pictures of the other are read and written
 

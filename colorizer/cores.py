@@ -14,7 +14,7 @@ def cores() -> int:
     OMP_NUM_THREADS decides if it is set; else the smaller of the processes' affinity and the
     container's CPU quota. `os.cpu_count()` knows neither.
     """
-    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2": nested levels
     if chosen.isdigit() and int(chosen) > 0:
         return int(chosen)
     if hasattr(os, "sched_getaffinity"):

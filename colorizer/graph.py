@@ -145,10 +145,12 @@ def read_graph(place: Place) -> Graph:
         if number != FORMAT:
             raise ValueError(f"the manifest has format {number}, and this version reads {FORMAT}")
         graph = Graph(**{**values, **_typed(values)})
+        if graph.engine not in NAMES:
+            raise ValueError(f"its engine is {graph.engine!r:.40}; known are {', '.join(NAMES)}")
+        if not isinstance(graph.file, str):
+            raise ValueError("it names no file")
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise BadGraph(f"{place} holds no graph that can be read ({error}); {rebuild}") from None
-    if graph.engine not in NAMES:
-        raise BadGraph(f"{place} is for engine {graph.engine!r:.40}, unknown here; {rebuild}")
     return graph
 
 

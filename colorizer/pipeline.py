@@ -105,8 +105,7 @@ class Pipeline:
         limits: of pictures and replies.
         batch_invariant: whether the network runs picture by picture, so that each gets the very
             bytes that it would get alone. A batch sums in another order, and a colour may end a
-            level apart. On CPUs that costs little (benchmarks/batches.py); GPUs are built for
-            batches.
+            level apart. On CPUs that costs little; GPUs are built for batches.
     """
 
     def __init__(

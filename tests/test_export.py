@@ -264,10 +264,42 @@ def test_an_altered_graph_is_refused_with_the_command_that_rebuilds_it(
             Pipeline.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"file": "graph.pt", "surprise": 1}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "\xff", '{"format": 1, "surprise": 1}'])
 def test_a_manifest_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text(text)
+    (tmp_path / MANIFEST).write_text(text, "latin-1")
     with pytest.raises(BadGraph, match="python -m export"):
+        read_graph(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 2}, "format 2, and this version reads 1"),
+        ({"format": None}, "format None"),
+        ({"engine": "openvino"}, "openvino"),
+        ({"recipe.head": "foo"}, "head is 'foo'"),
+        ({"recipe.head": "classification"}, "0 bins"),
+        ({"recipe.side": 65}, "multiple of 32"),
+        ({"recipe.side": "64"}, "multiple of 32"),
+        ({"recipe.decoding": "median"}, "decoding is 'median'"),
+        ({"recipe.temperature": 0}, "temperature is 0"),
+        ({"recipe.temperature": None}, "graph"),
+        ({"recipe.chroma_gain": -1}, "chroma_gain is -1"),
+        ({"recipe.bins": [[1, 2]]}, "1 bins"),
+        ({"recipe.more": 1}, "more"),
+        ({"recipe": None}, "graph"),
+        ({"file": 3}, "graph"),
+    ],
+)
+def test_a_manifest_with_a_value_that_is_not_allowed_is_refused(
+    change: dict[str, object], said: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    values = json.loads((folders["regression"] / "onnx" / MANIFEST).read_text())
+    for name, value in change.items():
+        part, _, key = name.rpartition(".")
+        (values[part] if part else values)[key] = value
+    (tmp_path / MANIFEST).write_text(json.dumps(values))
+    with pytest.raises(BadGraph, match=said):
         read_graph(tmp_path)
 
 

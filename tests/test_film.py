@@ -15,7 +15,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from av.stream import Disposition
 
 from colorizer import engines, lab

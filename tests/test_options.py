@@ -100,3 +100,20 @@ def test_the_options_that_need_a_classifier_are_named(
 def test_options_are_found_among_headers() -> None:
     headers = [("X-Colorize-Format", "png"), ("content-type", "a"), ("x-colorize-SEED", "1")]
     assert from_headers(headers) == {"format": "png", "seed": "1"}
+
+
+def test_the_readme_has_every_option_with_its_words_and_its_range() -> None:
+    rows = [
+        [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith(f"| `{HEADER.title()}")
+    ]
+    told = {name: (header, values) for header, name, values, _ in rows}
+    assert set(told) == set(NAMES)
+    for option in OPTIONS:
+        header, values = told[option.name]
+        assert header.lower() == HEADER + option.name
+        if option.choices:
+            assert all(f"`{word}`" in f"`{values}`" for word in option.choices)
+        elif option.name != "seed":
+            assert values.startswith(f"{option.low:g} … {option.high:g}")
