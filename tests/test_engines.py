@@ -6,14 +6,17 @@ import dataclasses
 import hashlib
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from colorizer import engines
-from colorizer.engines import OnnxRuntime, TorchScript
+from colorizer.engines import OnnxRuntime, TensorRT, TorchScript
 from colorizer.graph import MANIFEST, BadGraph, Graph, Name, read_graph
 from colorizer.recipe import Head, Recipe
 from export import graphs
@@ -159,3 +162,31 @@ def test_a_plan_is_refused_where_there_is_no_gpu(
     on_a_gpu(monkeypatch, "10.16.1", GPU)
     with pytest.raises(BadGraph, match="needs an NVIDIA GPU"):
         engines.load(tmp_path, "cpu", "tensorrt")
+
+
+def test_tensorrt_runs_one_call_at_a_time_and_large_batches_in_parts() -> None:
+    """Its context holds one input and one output: a second thread would take the first's colours.
+
+    Without a GPU: what runs a part is replaced, the lock and the splitting are the engine's.
+    """
+    engine = TensorRT.__new__(TensorRT)
+    engine._lock, engine._largest = threading.Lock(), 2
+    running: list[int] = []
+    most: list[int] = []
+    sizes: list[int] = []
+
+    def run(lightness: np.ndarray) -> np.ndarray:
+        running.append(1)
+        most.append(len(running))
+        sizes.append(len(lightness))
+        time.sleep(0.01)
+        running.pop()
+        return lightness + 1
+
+    engine._run = run  # type: ignore[method-assign]
+    batches = [np.full((5, 1, 2, 2), n, np.float32) for n in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        for batch, found in zip(batches, threads.map(engine, batches), strict=True):
+            assert np.array_equal(found, batch + 1)
+    assert max(most) == 1
+    assert sizes == [2, 2, 1] * 6
