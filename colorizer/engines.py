@@ -27,7 +27,6 @@ from colorizer.graph import (
     BadGraph,
     Graph,
     Name,
-    Place,
     find,
     open_place,
     read_file,
@@ -197,9 +196,11 @@ def load(
         BadDevice: if there is no such device.
         BadGraph: if there is no graph, it was altered, or does not fit this machine.
     """
+    device = device and check_device(device)
     place = open_place(model)
     found = find(place)
-    device = choose_device(device, found)
+    if device is None:
+        device = "cuda:0" if {"torchscript", "tensorrt"} & set(found) and gpus() else "cpu"
     wanted = PREFERRED[device.partition(":")[0]] if name == "auto" else (name,)
     reasons = []
     for engine in wanted:
@@ -230,18 +231,16 @@ def start(
     return TensorRT(body, device, graph.version_compatible)
 
 
-def choose_device(device: str | None, found: dict[Name, Place]) -> str:
-    """Check a device's name, or choose one.
+def check_device(device: str) -> str:
+    """Check a device's name; returns it, numbered if it is a GPU.
 
     Raises:
         BadDevice: if it is neither "cpu" nor a CUDA GPU that is here.
     """
     if device == "cpu":
         return device
-    if device is not None and not re.fullmatch(r"cuda(:[0-9]{1,3})?", device):
+    if not re.fullmatch(r"cuda(:[0-9]{1,3})?", device):
         raise BadDevice(f"device is {device!r:.40}; use cpu, or cuda:0 for an NVIDIA GPU")
-    if device is None:
-        return "cuda:0" if {"torchscript", "tensorrt"} & set(found) and gpus() else "cpu"
     number, count = int(device.partition(":")[2] or 0), gpus()
     if number >= count:
         raise BadDevice(

@@ -66,11 +66,15 @@ def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0, guided: bool
     slope, offset = (
         guided_lines(prepared.small[0], planes) if guided else (np.zeros_like(planes), planes)
     )
-    lines = lab.root_lines(slope, offset)
+    lines = np.concatenate([slope, offset], axis=2)  # (S, S, 4)
     rgb = np.empty((height, width, 3), np.uint8)
     for rows in lab.bands(height, width):  # so that nothing else is as large as the picture
-        enlarged = enlarge(lines, height, width, rows)
-        lab.lines_to_rgb(prepared.lightness[rows], enlarged, rgb[rows])
+        light = prepared.lightness[rows]
+        enlarged = cv2.split(enlarge(lines, height, width, rows))
+        slope_a, slope_b, a, b = (np.asarray(one, np.float32) for one in enlarged)
+        a += np.multiply(slope_a, light, out=slope_a)
+        b += np.multiply(slope_b, light, out=slope_b)
+        lab.band_to_rgb(light, a, b, rgb[rows])
     return rgb
 
 

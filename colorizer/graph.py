@@ -99,7 +99,7 @@ def open_place(model: Path | bytes) -> Place:
             return model
         if not model.is_file():
             raise BadGraph(
-                f"no model at {model}: run `make archives` to build the shipped ones, or name "
+                f"no archive at {model}: run `make archives` to build the shipped ones, or name "
                 "another"
             )
     name = "the model" if isinstance(model, bytes) else str(model)

@@ -111,49 +111,32 @@ def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
     """
     rgb = np.empty((*lightness.shape, 3), np.uint8)
     for rows in bands(*lightness.shape):
-        _roots_to_rgb(_roots(lightness[rows], ab[rows, :, 0], ab[rows, :, 1]), rgb[rows])
+        a, b = cv2.split(ab[rows])
+        band_to_rgb(
+            lightness[rows], np.asarray(a, np.float32), np.asarray(b, np.float32), rgb[rows]
+        )
     return rgb
 
 
-def root_lines(slope: Float, offset: Float) -> Float:
-    """Turn lines of ab in L into lines of Lab's f(X) and f(Z) in L, for `lines_to_rgb`.
+def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: UInt8) -> None:
+    """Convert one band of `bands` as `lab_to_rgb` does, all channels at once in few calls.
 
-    f(X) = (L + 16) / 116 + a / 500 and f(Z) = (L + 16) / 116 - b / 200 (CIE 15) are linear in L
-    where a and b are.
-
-    Args:
-        slope: (..., 2) float32.
-        offset: (..., 2) float32: ab is slope * L + offset.
-
-    Returns:
-        (..., 4) float32: the slopes of f(X) and f(Z), and their offsets.
-    """
-    share = np.array([1 / 500, -1 / 200], np.float32)
-    return np.dstack([slope * share + 1 / 116, offset * share + 16 / 116]).astype(np.float32)
-
-
-def lines_to_rgb(lightness: Float, lines: Float, rgb: UInt8) -> None:
-    """Convert one band of `bands` to sRGB, as `lab_to_rgb` does.
+    OpenCV releases Python's lock only inside a call: many small ones would make threads wait for
+    each other.
 
     Args:
         lightness: (h, W) float32, 0..100.
-        lines: (h, W, 4) float32, of `root_lines`.
+        a: (h, W) float32; overwritten.
+        b: (h, W) float32; overwritten.
         rgb: (h, W, 3) uint8, to write to.
     """
-    slope_x, slope_z, x, z = cv2.split(lines)
-    x += np.multiply(slope_x, lightness, out=slope_x)
-    z += np.multiply(slope_z, lightness, out=slope_z)
     y = lightness * np.float32(1 / 116)
     y += np.float32(16 / 116)
-    _roots_to_rgb(np.asarray(cv2.merge([x, y, z]), np.float32), rgb)
-
-
-def _roots_to_rgb(roots: Float, rgb: UInt8) -> None:
-    """Convert one band: (h, W, 3) of Lab's f(X), f(Y), f(Z) to sRGB, written into `rgb`.
-
-    All three channels at once in few calls: OpenCV releases Python's lock only inside a call, so
-    many small calls would make threads wait for each other.
-    """
+    a *= np.float32(1 / 500)
+    a += y
+    b *= np.float32(-1 / 200)
+    b += y
+    roots = np.asarray(cv2.merge([a, y, b]), np.float32)  # Lab's f of X, Y and Z (CIE 15)
     linear = _roots_to_linear(roots)
     low, high, _, _ = cv2.minMaxLoc(linear.reshape(len(linear), -1))
     if low < -_SLACK or high > 1 + _SLACK:

@@ -19,7 +19,7 @@ from PIL import Image
 from colorizer import Colorizer, engines
 from colorizer.engines import BadDevice, Eager
 from colorizer.errors import BadOption, BadPicture, UserError
-from colorizer.graph import BadGraph
+from colorizer.graph import BadGraph, Graph
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
@@ -114,7 +114,7 @@ def test_options_are_checked_whatever_is_given(colorizer: Colorizer) -> None:
 def test_a_missing_file_and_a_missing_model_are_told(colorizer: Colorizer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         colorizer.colorize(str(tmp_path / "nothing.jpg"))
-    with pytest.raises(BadGraph, match=r"no model at .*nothing\.mar: run `make archives`"):
+    with pytest.raises(BadGraph, match=r"no archive at .*nothing\.mar: run `make archives`"):
         Colorizer(str(tmp_path / "nothing.mar"))
     (tmp_path / "text.mar").write_text("hello")
     with pytest.raises(BadGraph, match="not an archive"):
@@ -123,7 +123,7 @@ def test_a_missing_file_and_a_missing_model_are_told(colorizer: Colorizer, tmp_p
         Colorizer(b"hello")
 
 
-@pytest.mark.parametrize("device", ["mps", "foo", "cuda:x", "cuda:-1", "cpu:0", "CUDA", ""])
+@pytest.mark.parametrize("device", ["mps", "foo", "cuda:x", "cuda:-1", "cpu:0", "CUDA", " "])
 def test_a_device_that_does_not_exist_is_told_with_those_that_do(device: str, folder: Path) -> None:
     with pytest.raises(BadDevice, match="use cpu, or cuda:0"):
         Colorizer(folder, device)
@@ -141,13 +141,19 @@ def test_a_gpu_that_is_not_here_is_told(
 def test_a_gpu_is_taken_by_itself_only_where_a_graph_can_use_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from colorizer.graph import find
+    asked: list[str] = []
+
+    def start(graph: Graph, body: bytes, device: str, threads: int | None) -> Eager:
+        asked.append(device)
+        return Eager(None, device)
 
     monkeypatch.setattr(engines, "gpus", lambda: 2)
-    assert engines.choose_device(None, find(folder)) == "cuda:0"
-    assert engines.choose_device(None, find(folder / "onnx")) == "cpu"
-    assert engines.choose_device("cuda", find(folder / "onnx")) == "cuda:0"
-    assert engines.choose_device("cuda:1", find(folder)) == "cuda:1"
+    monkeypatch.setattr(engines, "start", start)
+    Colorizer(folder)
+    Colorizer(folder / "onnx")
+    Colorizer(folder, "cuda")
+    Colorizer(folder, "cuda:1")
+    assert asked == ["cuda:0", "cpu", "cuda:0", "cuda:1"]
 
 
 def archived(folder: Path) -> bytes:
