@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from colorizer import checkpoint
-from colorizer.unet import Head, torchvision_models
+from colorizer.recipe import Head
+from evaluation.perceptual import torchvision_models
 from tests.support import ROOT, SECONDS, free_port
 from training import train
 from training.config import read_preset
@@ -99,8 +100,8 @@ def test_the_encoder_stands_still_until_it_is_told_to_learn(
     arguments += ["--init-from", str(before), "--steps", "2", "--validation", "0"]
     assert run(photos, out, *arguments) == 0
     (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
-    assert known.network.head == "regression"  # the trunk of a classifier
-    assert known.network.widths == old.config.widths
+    assert known.recipe.head == "regression"  # the trunk of a classifier
+    assert known.widths == old.widths
     after = new.state_dict()
     still = {
         name: torch.equal(value, after[name])

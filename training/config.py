@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from colorizer.unet import Head
+from colorizer.errors import UserError
+from colorizer.recipe import Head
 from evaluation.photographs import HELD_OUT
 
 if sys.version_info >= (3, 11):
@@ -20,7 +21,7 @@ else:
 PRESETS = Path(__file__).parent / "presets"
 
 
-class BadConfig(Exception):
+class BadConfig(UserError):
     """A key that does not exist, or a value of the wrong type."""
 
 

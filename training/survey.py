@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from colorizer import gamut, image, lab
 from evaluation import figures
+from evaluation.bins import encode
 from evaluation.metrics import colorfulness
 from evaluation.photographs import (
     GREY_AB,
@@ -102,7 +103,7 @@ def look(photograph: Photograph, share: float, palest: float) -> Look:
     lively = colorfulness(small)
     if lively < palest and not held_out:  # measured against all that is real, taught by some
         return Look(f"pale: colorfulness {lively:.1f}, below {palest:g}")
-    bins = gamut.encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
+    bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return Look(
