@@ -50,8 +50,8 @@ check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@MYPYPATH=export/typings/10 $(PY) -m mypy
 	@MYPYPATH=export/typings/11 $(PY) -m mypy
 
-bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE, 20 minutes; QUICK=1: does it work?
-	@$(PY) -m benchmarks.report $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")
+bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE; QUICK=1: only shows that they work
+	@$(PY) -m benchmarks $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 

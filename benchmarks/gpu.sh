@@ -10,7 +10,7 @@ py=.venv/bin/python
 engines="tensorrt torchscript onnx"
 batches="1 8"
 repeat=50
-sizes="--rounds 3 --seconds 20 --clients 1 4 16 32 --workers 1 2"
+sizes="--rounds 3 --seconds 20 --users 1 4 16 32"
 
 cd "$(dirname "$0")/.."
 [ -x "$py" ] || { echo "gpu.sh: $py is missing: run make venv" >&2; exit 2; }

@@ -20,7 +20,7 @@ import colorizer
 from benchmarks import peak_memory, results
 from benchmarks.results import Plot, Table
 from colorizer.api import Colorizer
-from colorizer.engine import BadGraph
+from colorizer.graph import BadGraph
 
 LARGEST = 50.0  # megapixels: as large as colorizer.image reads
 QUICK = 2.0

@@ -1,4 +1,4 @@
-"""What users get, measured: colour photographs through a running server, against their own colours.
+"""Measure quality as served: colour photographs through a server, against their own colours.
 
 Each photograph is posted as it is, of which the network sees only lightness, and comes back as PNG.
 Measures and intervals are those of `python -m evaluation.evaluate`, beside grey: a server that runs
@@ -12,58 +12,45 @@ import contextlib
 import io
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-import colorizer
-from benchmarks import results, servers
-from benchmarks.results import Table, Value
-from colorizer import image, lab
+from benchmarks import results, samples, servers
+from benchmarks.results import Table, Unusable, Value, say
 from colorizer.commands import client
 from colorizer.commands.client import Refused
 from colorizer.errors import RequestError
-from colorizer.pipeline import finish
-from evaluation.metrics import Scores, Truth, measure
+from evaluation.methods import GREY, Colours
+from evaluation.metrics import Scores, Truth, UInt8, measure
+from evaluation.photographs import find_photographs, read_rgb
 
-UInt8 = NDArray[np.uint8]
-
-SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")  # scikit-image's own, in colour
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+MODULE = "benchmarks.quality"
 QUICK = 2  # photographs
+MEGAPIXELS = 0.25  # of the samples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = results.parser(MODULE, __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("url", nargs="?", help="of a network (default: TorchServe is started for it)")
-    add("--photos", type=Path, help="folder of colour photographs (default: scikit-image's four)")
-    add("--limit", type=int, help="every n-th photograph only, this many in all")
-    add("--json", type=Path, metavar="FILE", help="save the table there too")
-    add("--quick", action="store_true", help=f"{QUICK} photographs: shows that it works")
+    add("--photos", type=Path, help="folder of colour photographs (default: samples)")
+    add("--limit", type=results.positive, help="every n-th photograph, this many in all")
     options = parser.parse_args(arguments)
-    if options.limit is not None and options.limit < 1:
-        parser.error("--limit must be above 0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server that we started
-    errors = servers.NoServer, Refused, ValueError
-    return results.carry_out("benchmarks.quality", options.json, arguments, tables(options), errors)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server, too
+    errors = Refused, ValueError
+    return results.carry_out(MODULE, options.json, arguments, tables(options), errors)
 
 
 def tables(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure the photographs and the server that were asked for.
+    """Measure the photographs that were named, or samples.
 
     Raises:
-        NoServer, Refused, OSError, ValueError: if there are no such photographs or server.
+        Unusable, Refused, OSError, ValueError: if there are no such photographs or server.
     """
     files = photographs(options.photos)
     limit = QUICK if options.quick else options.limit
@@ -71,7 +58,7 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
         files = files[:: max(1, len(files) // limit)][:limit]
     with contextlib.ExitStack() as stack:
         if not options.url:
-            print("starting torchserve ...", file=sys.stderr, flush=True)
+            say("starting torchserve")
             options.url = stack.enter_context(servers.served("torchserve"))
         client.check_address(options.url)
         found = table(options.url, files)
@@ -79,19 +66,14 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
 
 
 def photographs(folder: Path | None) -> list[tuple[str, bytes]]:
-    """Names and bytes of the photographs below a folder, or of scikit-image's in colour.
+    """Names and bytes of the photographs below a folder, or of samples in colour.
 
     Raises:
         FileNotFoundError: if there is none.
     """
     if folder is None:
-        from skimage import data
-
-        return [(name, _png(getattr(data, name)())) for name in SAMPLES]
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not paths:
-        raise FileNotFoundError(f"no photographs ({', '.join(sorted(SUFFIXES))}) below {folder}")
-    return [(str(path), path.read_bytes()) for path in paths]
+        return [(name, samples.sample(MEGAPIXELS, name).body) for name in samples.NAMES]
+    return [(str(path), path.read_bytes()) for path in find_photographs(folder)]
 
 
 def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
@@ -99,21 +81,25 @@ def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
 
     Raises:
         Refused: if the server doesn't answer, or refuses one that can be read here.
-        ValueError: if none can be read, or a reply is of another size.
+        Unusable: if none can be read, or a reply has another size.
     """
     grey, served = Scores(), Scores()
-    for truth, found in coloured(url, tqdm(files, "photographs", file=sys.stderr, mininterval=2)):
-        served.pictures.append(measure(found, truth))
-        grey.pictures.append(measure(_grey(truth), truth))
+    for name, body in tqdm(files, "photographs", file=sys.stderr, mininterval=2):
+        try:
+            truth = Truth(read_rgb(body))
+        except RequestError as error:
+            print(f"left out: {name}: {error}", file=sys.stderr)
+            continue
+        served.pictures.append(measure(coloured(url, name, body, truth), truth))
+        grey.pictures.append(measure(Colours(truth.rgb, {}).colour(GREY), truth))
     if not served.pictures:
-        raise ValueError("none of the photographs can be read")
-    rows: list[list[Value]] = []
+        raise Unusable("none of the photographs can be read")
     of = [(scores.row(), scores.intervals()) for scores in (grey, served)]
-    for name in of[0][0]:
-        row: list[Value] = [name]
+    rows: list[list[Value]] = []
+    for measured in of[0][0]:
+        rows.append([measured])
         for values, limits in of:
-            row += [values[name], "{:.4g} to {:.4g}".format(*limits[name])]
-        rows.append(row)
+            rows[-1] += [values[measured], "{:.4g} to {:.4g}".format(*limits[measured])]
     truth_cf = float(np.mean([one.colorfulness[1] for one in served.pictures]))
     note = (
         f"{len(served.pictures)} photographs; {len(files) - len(served.pictures)} more can't be "
@@ -121,34 +107,22 @@ def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
         "same measures without a server, and what they mean: `python -m evaluation.evaluate`."
     )
     columns = ["measure", "grey", "grey, 95%", "served", "served, 95%"]
-    return Table("Quality of what is served", columns, rows, note)
+    return Table("Quality as served", columns, rows, note)
 
 
-def coloured(url: str, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[Truth, UInt8]]:
-    """Each photograph, and what the server makes of it, (H, W, 3) uint8."""
-    for name, body in files:
-        try:
-            pixels = image.read(body).pixels
-        except RequestError as error:
-            print(f"left out: {name}: {error}", file=sys.stderr)
-            continue
-        rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-        reply = client.post(url, body, {"format": "png"})
-        found = np.asarray(Image.open(io.BytesIO(reply)).convert("RGB"))
-        if found.shape != rgb.shape:
-            raise ValueError(f"{name} came back as another size: {found.shape}, not {rgb.shape}")
-        yield Truth(rgb), found
+def coloured(url: str, name: str, body: bytes, truth: Truth) -> UInt8:
+    """Post a photograph: its colours, (H, W, 3) uint8.
 
-
-def _grey(truth: Truth) -> UInt8:
-    """The photograph's lightness alone."""
-    return finish(lab.rgb_to_lightness(truth.rgb), np.zeros((2, 32, 32), np.float32))
-
-
-def _png(pixels: UInt8) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    Raises:
+        Refused: if the server gives none.
+        Unusable: if they have another size.
+    """
+    reply = client.post(url, body, {"format": "png"})
+    found = np.asarray(Image.open(io.BytesIO(reply)).convert("RGB"))
+    if found.shape != truth.rgb.shape:
+        shapes = f"{found.shape}, not {truth.rgb.shape}"
+        raise Unusable(f"{name} came back with another size: {shapes}")
+    return found
 
 
 if __name__ == "__main__":

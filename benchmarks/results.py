@@ -1,10 +1,13 @@
-"""What a benchmark has found: printed as Markdown, kept as JSON, drawn by the report."""
+"""Tables of results: printed as Markdown, saved as JSON; and what every benchmark's command has."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,33 +23,28 @@ Value = str | int | float | None
 PACKAGES = ("torch", "onnxruntime", "torchserve", "tensorrt", "numpy", "opencv-python-headless")
 
 
+class Unusable(Exception):
+    """Input that can't be measured; the message says why, and what to give instead."""
+
+
 @dataclass(frozen=True)
 class Plot:
-    """How the report draws a table.
-
-    Attributes:
-        x: column of the horizontal axis; its numbers make a curve, its words bars.
-        y: columns of the vertical axis, in one unit.
-        unit: of the vertical axis.
-        log: whether both axes are logarithmic.
-    """
+    """Which columns of a table to plot."""
 
     x: str
     y: Sequence[str]
     unit: str
-    log: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a benchmark.
+    """One table of results.
 
     Attributes:
         title: what was measured.
         columns: their names, with units.
-        rows: a value for each column; None where there is none.
-        note: what to know in order to read it, in Markdown.
-        plot: how the report draws it.
+        rows: one value for each column; None where there is none.
+        note: what a reader needs to know, in Markdown.
     """
 
     title: str
@@ -56,14 +54,15 @@ class Table:
     plot: Plot | None = None
 
     def markdown(self) -> str:
-        """The table without its title."""
-        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        """Format the table with its title and note."""
+        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
+        lines += ["|" + "---|" * len(self.columns)]
         lines += ["| " + " | ".join(map(shown, row)) + " |" for row in self.rows]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
 
 def shown(value: Value) -> str:
-    """A value as a person reads it: three figures that mean something."""
+    """Format a value, numbers with three significant figures."""
     if value is None:
         return ""
     if not isinstance(value, float):
@@ -74,15 +73,11 @@ def shown(value: Value) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on, and with: names and versions."""
+    """Describe the machine and the installed versions."""
     cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
+    with contextlib.suppress(OSError, IndexError):
+        info = Path("/proc/cpuinfo").read_text()
+        cpu = re.findall(r"^model name\s*: (.*)$", info, re.MULTILINE)[0]
     found = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "CPU": cpu,
@@ -99,6 +94,27 @@ def machine() -> dict[str, str]:
     return found
 
 
+def parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Make a command line with the options that all benchmarks share."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=colorizer.__version__)
+    made.add_argument("--json", type=Path, metavar="FILE", help="also save the tables there")
+    made.add_argument("--quick", action="store_true", help="smallest sizes: only shows it works")
+    return made
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
 def carry_out(
     module: str,
     saved: Path | None,
@@ -112,21 +128,19 @@ def carry_out(
         module: of the benchmark, as `benchmarks.engines`.
         saved: file to save them in, if any.
         arguments: of its command line; None: those of this process.
-        tables: measured as they are asked for.
-        errors: that say why it can't be measured, beside those of files.
+        tables: measured while they are iterated over.
+        errors: that mean it can't be measured, besides OSError and Unusable.
 
     Returns:
         The exit code: 0, 2 if it can't be measured, 130 if it was interrupted.
     """
     found: list[Table] = []
-    expected: tuple[type[Exception], ...] = (OSError, *errors)
     name = module.rpartition(".")[2]
+    expected: tuple[type[Exception], ...] = (OSError, Unusable, *errors)
     try:
         for table in tables:
             found.append(table)
-            print(f"### {table.title}\n\n{table.markdown()}\n", flush=True)
-            if table.note:
-                print(f"{table.note}\n", flush=True)
+            print(table.markdown(), flush=True)
         if saved:
             save(saved, module, arguments, found)
     except expected as error:
@@ -138,14 +152,19 @@ def carry_out(
     return 0
 
 
+def say(text: str) -> None:
+    """Report progress on standard error."""
+    print(f"{text} ...", file=sys.stderr, flush=True)
+
+
 def save(path: Path, module: str, arguments: Sequence[str] | None, tables: Sequence[Table]) -> None:
-    """Write tables with the command and the machine that they come from.
+    """Write tables as JSON, with their command and machine; the file is replaced atomically.
 
     Args:
-        path: file to write; there whole, or not at all.
+        path: file to write; its folder is made if needed.
         module: of the benchmark, as `benchmarks.engines`.
         arguments: of its command line; None: those of this process.
-        tables: what it found.
+        tables: to save.
     """
     given = sys.argv[1:] if arguments is None else arguments
     content = {
@@ -160,8 +179,4 @@ def save(path: Path, module: str, arguments: Sequence[str] | None, tables: Seque
 def load(path: Path) -> tuple[str, dict[str, str], list[Table]]:
     """Read what `save` wrote: command, machine, tables."""
     content: dict[str, Any] = json.loads(path.read_text())
-    tables = [
-        Table(**{**one, "plot": Plot(**one["plot"]) if one["plot"] else None})
-        for one in content["tables"]
-    ]
-    return content["command"], content["machine"], tables
+    return content["command"], content["machine"], [Table(**one) for one in content["tables"]]

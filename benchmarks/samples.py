@@ -1,80 +1,101 @@
-"""Pictures that the benchmarks work on: photographs as they are, or of any size."""
+"""Photographs to post and to colorize: scikit-image's samples at stated sizes, or a folder's."""
 
 from __future__ import annotations
 
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from PIL import Image, ImageStat
+from skimage import data
 
-from colorizer import image
-from colorizer.image import OutputOptions, Picture, RequestError
-from colorizer.pipeline import prepare
-
-NAMES = (
-    *("astronaut", "cat", "coffee", "rocket", "stereo_motorcycle"),
-    *("camera", "coins", "grass", "brick", "hubble_deep_field"),
-)
-MOST = 32  # photographs of a folder
-SIDE = 384  # that they are shrunk to
+# Megapixels -> how many of ten requests: web scans, old cameras' files, a modern scan
+MIX = {0.3: 6, 3.0: 3, 12.0: 1}
+NAMES = ("astronaut", "chelsea", "coffee")  # in colour, part of scikit-image's package
+QUALITY = 90  # of the JPEGs sent
 ASPECT = 4 / 3
+GREY = 1.0  # mean chroma in 8-bit levels of YCbCr below which a reply counts as not coloured
+SEED = 0  # of the order of the photographs
 
 
-def photographs(folder: Path | None) -> list[NDArray[np.uint8]]:
-    """Read at most MOST photographs of a folder, evenly spread, or scikit-image's samples.
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """A file to post, and the size that has to come back."""
+
+    name: str
+    body: bytes
+    width: int
+    height: int
+
+
+def sample(megapixels: float, name: str = NAMES[0], grey: bool = False) -> Photograph:
+    """Make a JPEG of a sample, mirrored on and on, so that any size is as detailed as the sample.
+
+    Args:
+        megapixels: of the photograph.
+        name: of scikit-image's sample.
+        grey: whether to drop its colours.
+    """
+    one = getattr(data, name)()
+    height = max(1, round((1e6 * megapixels / ASPECT) ** 0.5))
+    width = max(1, round(height * ASPECT))
+    down, right = max(0, height - one.shape[0]), max(0, width - one.shape[1])
+    pixels = np.pad(one, ((0, down), (0, right), (0, 0)), mode="symmetric")[:height, :width]
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    file = io.BytesIO()
+    (picture.convert("L") if grey else picture).save(file, "JPEG", quality=QUALITY)
+    return Photograph(f"{megapixels:g} MP", file.getvalue(), width, height)
+
+
+def load(folder: Path | None) -> list[Photograph]:
+    """Read the photographs of a folder, or make those of MIX, grey, each as often as it says.
 
     Raises:
-        OSError: if there are fewer than two that can be read.
+        FileNotFoundError: if the folder has none that Pillow reads.
     """
     if folder is None:
-        from skimage import data
-
-        found = [getattr(data, name)() for name in NAMES]
-        return [shrink(one[0] if isinstance(one, tuple) else one) for one in found]
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    pictures = []
-    for path in paths[:: max(1, len(paths) // MOST)]:
+        made = [(sample(mp, name, True), n) for mp, n in MIX.items() for name in NAMES]
+        return [photograph for photograph, count in made for _ in range(count)]
+    photographs = []
+    for path in sorted(folder.iterdir()):
         try:
-            pictures.append(shrink(image.read(path.read_bytes()).pixels))
-        except RequestError:
+            body = path.read_bytes()
+            with Image.open(io.BytesIO(body)) as im:
+                photographs.append(Photograph(folder.name, body, im.width, im.height))
+        except OSError:
             continue
-    if len(pictures) < 2:
-        raise OSError(f"{folder} holds fewer than two photographs that can be read")
-    return pictures[:MOST]
+    if not photographs:
+        raise FileNotFoundError(f"no photograph in {folder}")
+    return photographs
 
 
-def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring the longer side to SIDE at most."""
-    scale = min(1.0, SIDE / max(pixels.shape[:2]))
-    size = (max(1, round(scale * pixels.shape[1])), max(1, round(scale * pixels.shape[0])))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+def shuffled(photographs: Sequence[Photograph], order: random.Random) -> list[Photograph]:
+    """Shuffle the photographs.
+
+    Requests go through the whole list before any comes again: drawn one by one, a few large
+    pictures more or less would change what a short run measures.
+    """
+    return order.sample(photographs, len(photographs))
 
 
-def batch(pictures: list[NDArray[np.uint8]], side: int, count: int) -> Tensor:
-    """(count, 1, side, side) L of photographs, over and over where there are fewer."""
-    some = [prepare(Picture(one), side).small for one in pictures[:count]]
-    return torch.stack([some[i % len(some)] for i in range(count)])
+def what_is_wrong(body: bytes, photograph: Photograph) -> str | None:
+    """Check a reply: it has to be a picture, of the same size, in colour.
 
-
-def size_of(megapixels: float) -> tuple[int, int]:
-    """Width and height of so many megapixels, 4 to 3."""
-    height = (1e6 * megapixels / ASPECT) ** 0.5
-    return max(1, round(height * ASPECT)), max(1, round(height))
-
-
-def large(width: int, height: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8: a photograph, mirrored on and on, so that it stays as detailed as it is."""
-    from skimage import data
-
-    one = data.astronaut()
-    down, right = max(0, height - one.shape[0]), max(0, width - one.shape[1])
-    mirrored = np.pad(one, ((0, down), (0, right), (0, 0)), mode="symmetric")
-    return np.ascontiguousarray(mirrored[:height, :width])
-
-
-def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A JPEG as the library writes it by default."""
-    return image.write(pixels, OutputOptions())
+    A JPEG is decoded at an eighth of its size: enough to see colour, and little work for a machine
+    that the server may share.
+    """
+    try:
+        with Image.open(io.BytesIO(body)) as im:
+            size = im.size
+            im.draft("RGB", (im.width // 8, im.height // 8))
+            small = im.convert("YCbCr")
+    except (OSError, SyntaxError):
+        return "no picture"
+    if size != (photograph.width, photograph.height):
+        return "another size"
+    extremes = np.abs(np.array(ImageStat.Stat(small).mean[1:]) - 128)
+    spread = np.array(ImageStat.Stat(small).stddev[1:])
+    return "grey" if float((extremes + spread).max()) < GREY else None

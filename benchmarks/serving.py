@@ -1,217 +1,273 @@
-"""What serving costs: TorchServe, and Triton where it is installed, beside the pipeline in-process.
+"""Load TorchServe and Triton with Locust: beside the pipeline in-process, closed and open loop.
 
-Starts each server itself, on free ports of this machine. In one run: the same photographs through
-the pipeline in a process of its own and through the server with as many clients as workers, in
-turn, several rounds; arrivals at 70 % of what the server then did; curves against clients and
-against workers, with where each stops rising; a longer wait for company. About 9 minutes on 2
-cores.
+Without --url each server that is installed is started on free ports of this machine. In one run:
+
+in-process: the same photographs through the pipeline in this process, and through the server by
+one client, in turn.
+closed loop: users who each post as soon as their last photograph is back.
+open loop: requests that arrive by themselves (Poisson), whether the server keeps up or not. Times
+count from when a request was due.
+
+The GPU's utilization is sampled where nvidia-smi is there. Client and server share the machine
+where both run on it; the figures are then of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import random
+import shutil
 import signal
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import urlsplit
 
-import psutil
+from benchmarks import results, samples, servers
+from benchmarks.results import Table, Unusable, Value, say
+from colorizer.api import Colorizer
+from colorizer.graph import BadGraph
 
-import colorizer
-from benchmarks import findings, results, servers
-from benchmarks.direct import Direct, Round, direct
-from benchmarks.findings import Arrived, Compared, Delayed, Scaled
-from benchmarks.load import load_of, say
-from benchmarks.measured import Measured
-from benchmarks.pictures import Photograph, load_mix
-from benchmarks.results import Table
-from benchmarks.servers import Changes
-
-if TYPE_CHECKING:
-    from benchmarks.steps import Load
-
-LOAD = 0.7  # of the throughput, for arrivals
-LONG = 10  # ms to wait for company, beside what is shipped
-ONE_SIZE = "0.3 MP"  # the commonest of the mix
+MODULE = "benchmarks.serving"
+LOADS = (0.5, 0.7, 0.9, 1.1)  # of the closed loop's best throughput: the open loop's rates
+WARM_UP_SECONDS = 3.0
+COLUMNS = (
+    *("offered, 1/s", "achieved, 1/s", "p50, ms", "p95, ms", "p99, ms", "cores busy"),
+    *("by the client", "GPU busy", "errors"),
+)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much is measured.
+class Step:
+    """One step of load.
 
     Attributes:
-        rounds: of server and in-process in turn.
-        cards: photographs of a round; None: a whole deck, in which the mix is exact.
-        seconds: of each kind of arrivals.
-        clients: steps of the curve.
-        workers: likewise.
-        store: folder of the archive, and of Triton's repository.
+        users: of a closed loop.
+        offered: requests a second that were due, of an open loop.
+        achieved: good replies a second, from the first request to the last reply.
+        times: milliseconds of every good reply.
+        errors: kind -> count.
+        busy: share of the machine's cores in use, 0..1, by whatever runs on it.
+        client: share of the cores that the load itself used, 0..1.
+        inside: mean milliseconds in the pipeline's own stages (Server-Timing); 0: not reported.
+        gpu: mean utilization of the busiest GPU, 0..1; None without one.
     """
 
-    rounds: int
-    cards: int | None
-    seconds: float
-    clients: list[int]
-    workers: list[int]
-    store: Path = servers.STORE
+    users: int | None
+    offered: float | None
+    achieved: float
+    times: list[float]
+    errors: dict[str, int]
+    busy: float
+    client: float
+    inside: float
+    gpu: float | None = None
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds within which this share of the good replies came; NaN without any."""
+        ordered = sorted(self.times)
+        if not ordered:
+            return float("nan")
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    def meets(self, max_p99: float | None, max_errors: float | None) -> bool:
+        """Check the step against gates; a step without a good reply meets none."""
+        bad = sum(self.errors.values())
+        in_time = max_p99 is None or self.quantile(0.99) <= max_p99
+        share = bad / max(1, bad + len(self.times))
+        return bool(self.times) and in_time and (max_errors is None or share <= max_errors)
+
+    def row(self) -> list[Value]:
+        """Format as a row of COLUMNS."""
+        shares = 0.5, 0.95, 0.99
+        quantiles: list[Value] = [self.quantile(q) if self.times else None for q in shares]
+        errors = ", ".join(f"{kind}: {count}" for kind, count in self.errors.items()) or "none"
+        tail: list[Value] = [self.busy, self.client, self.gpu, errors]
+        return [self.offered, self.achieved, *quantiles, *tail]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and measure; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    cores = psutil.cpu_count() or 1
-    doubled = [1 << k for k in range(cores.bit_length())]
+    """Parse the command line and measure; returns the exit code, 1 where a gate is missed."""
+    parser = results.parser(MODULE, __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
-    add("--servers", nargs="+", choices=servers.NAMES, help="(default: those that are installed)")
-    add("--rounds", type=int, default=4, help="(default: %(default)s)")
-    add("--seconds", type=float, default=30.0, help="of arrivals (default: %(default)s)")
-    add("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="(default: %(default)s)")
-    add("--workers", type=int, nargs="+", default=doubled, help="(default: %(default)s)")
+    add("--url", help="of a network on a running server; Triton's ends in /infer")
+    add("--servers", nargs="+", choices=servers.NAMES, help="to start (default: all installed)")
     add("--store", type=Path, default=servers.STORE, help="colorize.mar and triton/ (model_store)")
-    add("--json", type=Path, metavar="FILE", help="save the tables there too")
-    add("--quick", action="store_true", help="smallest sizes: shows that it works, and no more")
+    add("--rounds", type=results.positive, default=3, help="beside in-process (%(default)s)")
+    add("--users", type=results.positive, nargs="+", default=[1, 2, 4, 8], help="(1 2 4 8)")
+    add("--rate", type=float, nargs="+", help="requests a second of the open loop (default: "
+        "50, 70, 90 and 110 %% of the closed loop's best)")  # fmt: skip
+    add("--seconds", type=float, default=15.0, help="of a step (default: %(default)g)")
+    add("--photos", type=Path, help="folder to post from (default: samples in a mix of sizes)")
+    add("--max-p99", type=float, metavar="MS", help="gate: exit code 1 if a step is slower")
+    add("--max-errors", type=float, metavar="SHARE", help="gate: likewise, of all requests")
     options = parser.parse_args(arguments)
-    if min(options.rounds, *options.clients, *options.workers) < 1 or options.seconds <= 0:
-        parser.error("--rounds, --seconds, --clients and --workers must be above 0")
-    store = options.store
-    sizes = Sizes(options.rounds, None, options.seconds, options.clients, options.workers, store)
     if options.quick:
-        sizes = Sizes(1, 3, 2.0, [1, 2], [1], store)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the servers too
-    tables = measure(options.servers, sizes)
-    errors = (servers.NoServer,)
-    return results.carry_out("benchmarks.serving", options.json, arguments, tables, errors)
+        options.rounds, options.users, options.seconds = 1, [1, 2], 2.0
+    if options.url:
+        url = urlsplit(options.url)
+        if url.scheme not in ("http", "https") or not url.path.strip("/"):
+            parser.error(f"--url must be that of a network, not {options.url!r}")
+    if options.seconds <= 0 or min(options.rate or [1]) <= 0:
+        parser.error("--seconds and --rate must be above 0")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server, too
+    steps: list[Step] = []
+    code = results.carry_out(MODULE, options.json, arguments, measure(options, steps), (BadGraph,))
+    gates = options.max_p99, options.max_errors
+    return code or int(not all(step.meets(*gates) for step in steps))
 
 
-def measure(names: Sequence[str] | None, sizes: Sizes) -> Iterator[Table]:
-    """Measure each server, and give the tables as they come.
+def measure(options: argparse.Namespace, steps: list[Step]) -> Iterator[Table]:
+    """Measure each server; the steps of the loops are added to `steps`.
 
     Raises:
-        NoServer: if one that was asked for can't be started, or none can.
+        Unusable: if a server can't be started or gives no colours.
     """
-    why = {name: servers.missing(name, sizes.store) for name in servers.NAMES}
-    chosen = names or [name for name in servers.NAMES if not why[name]]
+    if options.url:
+        warm_up(options.url, options)
+        yield from loops(options.url, options.url, options, steps)
+        return
+    why = {name: servers.missing(name, options.store) for name in servers.NAMES}
+    chosen = options.servers or [name for name in servers.NAMES if not why[name]]
     if not chosen:
-        raise servers.NoServer("; ".join(why.values()))
-    for name in servers.NAMES:
-        if name not in chosen:
-            say(f"left out: {name}; {why[name] or 'it was not asked for'}")
+        raise Unusable("; ".join(why.values()))
     for name in chosen:
-        say(f"{name}: starting ...")
-        archive = sizes.store / servers.ARCHIVE
-        with servers.served(name, store=sizes.store) as url, direct(archive) as pipeline:
-            load = load_of(url, sizes.seconds)
-            load.warm_up()
-            compared = in_turn(name, load, pipeline, sizes)
-            yield findings.compared_table(compared)
-            yield findings.stages_table(compared)
-            yield findings.arrivals_table(name, arrivals(url, load, compared, pipeline, sizes))
-            yield findings.clients_table(name, clients(load, sizes))
-            say(f"{name}: starting another, with a longer wait for company ...")
-            with servers.served(name, Changes(delay=LONG), sizes.store) as other:
-                long = load_of(other, sizes.seconds)
-                long.warm_up()
-                yield findings.delays_table(name, LONG, delays(name, load, long, sizes))
-        yield findings.workers_table(name, workers(name, sizes))
+        say(f"{name}: starting")
+        with servers.served(name, options.store) as url:
+            warm_up(url, options)
+            yield beside(name, url, options)
+            yield from loops(name, url, options, steps)
+    for name in set(servers.NAMES) - set(chosen):
+        print(f"left out: {name}; {why[name] or 'not asked for'}", file=sys.stderr)
 
 
-def in_turn(name: str, load: Load, pipeline: Direct, sizes: Sizes) -> Compared:
-    """The same photographs in-process and through the server, in turn."""
-    cards = load.cards()[: sizes.cards]
-    places = [load.photographs.index(card) for card in cards]
-    pipeline.colorize(places[:2])  # warms up, as the server has
-    alone: list[Round] = []
-    served: list[Measured] = []
-    for number in range(1, sizes.rounds + 1):
-        say(f"{name}: round {number} of {sizes.rounds}, in-process")
-        alone.append(pipeline.colorize(places))
-        say(f"{name}: round {number} of {sizes.rounds}, through the server")
-        served.append(load.errands(1, cards))
-    return Compared(name, alone, served)
+def beside(name: str, url: str, options: argparse.Namespace) -> Table:
+    """Time the same photographs in-process and through the server, in turn."""
+    network = Colorizer(options.store / servers.ARCHIVE)
+    photographs = samples.shuffled(samples.load(options.photos), random.Random(samples.SEED))
+    photographs = photographs[: 3 if options.quick else None]
+    network.colorize(photographs[0].body)  # warms up, as the server has
+    rows: list[list[Value]] = []
+    for number in range(1, options.rounds + 1):
+        say(f"{name}: round {number} of {options.rounds}, in-process and served")
+        start = time.perf_counter()
+        for photograph in photographs:
+            network.colorize(photograph.body)
+        alone = len(photographs) / (time.perf_counter() - start)
+        step = load(url, options, once=len(photographs))
+        inside = step.inside or None
+        around = statistics.mean(step.times) - inside if inside and step.times else None
+        rows.append([number, alone, step.achieved, step.achieved / alone, inside, around])
+        rows[-1].append(step.row()[-1])
+    ratios = [float(row[3] or 0) for row in rows]
+    columns = ["round", "in-process, 1/s", "served, 1/s", "ratio", "in the pipeline, ms"]
+    return Table(
+        f"{name}: throughput beside the pipeline in-process",
+        [*columns, "around it, ms", "errors"],
+        rows,
+        f"**Ratio {statistics.median(ratios):.2f}** (median; {min(ratios):.2f} to "
+        f"{max(ratios):.2f}). {len(photographs)} photographs, one client. In the pipeline: mean of "
+        "its stages inside the server, where it reports them; around it: the rest of the reply's "
+        "time, that is HTTP, the server's front end, the batching delay and its processes.",
+    )
 
 
-def arrivals(
-    url: str, load: Load, compared: Compared, pipeline: Direct, sizes: Sizes
-) -> list[Arrived]:
-    """Requests at LOAD of the throughput: of the mix and of one size, by chance and evenly.
+def loops(name: str, url: str, options: argparse.Namespace, steps: list[Step]) -> Iterator[Table]:
+    """Run the closed loop at each number of users, then the open loop at each rate."""
+    words = f"{options.photos or 'The stated mix of sizes'}, {options.seconds:g} s a step."
+    closed = []
+    for users in options.users:
+        say(f"{name}: {users} users")
+        closed.append(load(url, options, users=users, seconds=options.seconds))
+    steps += closed
+    rows = [[one.users, *one.row()[1:]] for one in closed]
+    yield Table(f"{name}: closed loop", ["users", *COLUMNS[1:]], rows, f"{words} {_SHARES}")
+    best = max(one.achieved for one in closed)
+    if not best:  # the table says why
+        return
+    opened = []
+    loads = LOADS[: 1 if options.quick else None]
+    for rate in options.rate or [share * best for share in loads]:
+        say(f"{name}: {rate:.2f} requests a second")
+        opened.append(load(url, options, rate=rate, seconds=options.seconds))
+    steps += opened
+    yield Table(
+        f"{name}: open loop",
+        COLUMNS,
+        [one.row() for one in opened],
+        f"{words} Poisson arrivals; times count from when a request was due. {_SHARES}",
+    )
 
-    Each beside an ideal server, which has the same arrivals, takes each photograph's time
-    in-process, and does one after another: what a queue alone makes of the times.
+
+_SHARES = (
+    "Cores busy is the share of the machine's cores in use, by whatever runs on it; by the client, "
+    "the share that the load itself took."
+)
+
+
+def warm_up(url: str, options: argparse.Namespace) -> None:
+    """Post for a moment, which is not counted.
+
+    Raises:
+        Unusable: if nothing comes back in colour.
     """
-    photographs, _ = load_mix()
-    costs: dict[str, list[float]] = {}
-    for card, times in zip(
-        load.cards(), zip(*(one.times for one in compared.alone), strict=True), strict=False
-    ):
-        costs.setdefault(card.name, []).extend(times)
-    cost = {name: statistics.median(times) for name, times in costs.items()}
-    found = [arrived("mix, Poisson", load, LOAD * compared.rate, cost)]
-    same = [one for one in load.photographs if one.name == ONE_SIZE]
-    single = load_of(url, sizes.seconds, (same, [1 / len(same)] * len(same)))
-    cards = single.cards() * (1 if sizes.cards else 5)
-    rate = LOAD * single.errands(1, cards).achieved
-    places = [[p.body for p in photographs].index(card.body) for card in cards]
-    cost = {ONE_SIZE: statistics.median(pipeline.colorize(places).times)}
-    found.append(arrived(f"{ONE_SIZE}, Poisson", single, rate, cost))
-    found.append(arrived(f"{ONE_SIZE}, evenly spaced", single, rate, cost, even=True))
-    return found
+    step = load(url, options, seconds=min(WARM_UP_SECONDS, options.seconds))
+    if not step.times:
+        kinds = ", ".join(step.errors) or "no reply"
+        raise Unusable(f"{url} gives no colours ({kinds}): start it with make serve")
 
 
-def arrived(
-    what: str, load: Load, rate: float, cost: dict[str, float], even: bool = False
-) -> Arrived:
-    """One kind of arrivals, through the server and through the ideal one."""
-    from benchmarks.locustfile import SEED, endless
+def load(url: str, options: argparse.Namespace, **step: Any) -> Step:
+    """Run one step of load in a process of its own.
 
-    measured = load.open(rate, even)
-    order = endless(random.Random(SEED))
-    due = load.due(rate, even)
-    served: list[Photograph] = [next(order) for _ in due]
-    ideal = findings.queue(due, [cost[one.name] for one in served])
-    return Arrived(what, measured, ideal)
-
-
-def delays(name: str, load: Load, long: Load, sizes: Sizes) -> list[Delayed]:
-    """The same photographs through a server and through one with a longer wait, in turn."""
-    found = []
-    cards = load.cards()[: sizes.cards]
-    for users in sizes.clients[:1] + sizes.clients[3:4]:
-        rounds = max(1, sizes.rounds // 2)
-        for number in range(1, rounds + 1):
-            say(f"{name}: {users} clients, round {number} of {rounds}, with each wait")
-            shipped, other = load.errands(users, cards), long.errands(users, cards)
-            found.append(Delayed(users, shipped, other))
-    return found
+    Raises:
+        Unusable: if that fails.
+    """
+    given = {"url": url, "photos": str(options.photos) if options.photos else None, **step}
+    command = [sys.executable, "-m", "benchmarks.locustfile", json.dumps(given)]
+    with gpu() as samples_of:
+        done = subprocess.run(command, cwd=servers.ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Unusable("the load ended early; its message is above")
+    return Step(**json.loads(done.stdout.splitlines()[-1]), gpu=busiest(samples_of))
 
 
-def clients(load: Load, sizes: Sizes) -> list[Scaled]:
-    """Throughput and times against clients."""
-    cards = load.cards()[: sizes.cards]
-    return [Scaled(n, load.errands(n, cards * (1 if sizes.cards else 2))) for n in sizes.clients]
+@contextlib.contextmanager
+def gpu() -> Iterator[list[str]]:
+    """Sample GPUs by nvidia-smi until the block ends; gives its lines then, none without it."""
+    lines: list[str] = []
+    if not shutil.which("nvidia-smi"):
+        yield lines
+        return
+    command = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--loop-ms=200"]
+    with subprocess.Popen(
+        [*command, "--format=csv,noheader,nounits"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield lines
+        finally:
+            process.terminate()
+            lines += process.communicate()[0].splitlines()
 
 
-def workers(name: str, sizes: Sizes) -> list[Scaled]:
-    """The same against workers, the cores shared out among them."""
-    found = []
-    for count in sizes.workers:
-        threads = max(1, (psutil.cpu_count() or 1) // count)
-        say(f"{name}: starting {count} workers with {threads} threads each ...")
-        with servers.served(name, Changes(count, threads), sizes.store) as url:
-            load = load_of(url, sizes.seconds)
-            load.warm_up()
-            cards = load.cards()[: sizes.cards]
-            load.errands(count, cards[: 4 * count])  # every worker's first pictures
-            found.append(Scaled(count, load.errands(max(8, 2 * count), cards * 2), threads))
-    return found
+def busiest(lines: Sequence[str]) -> float | None:
+    """Mean utilization of the busiest GPU, 0..1, from lines "index, percent"; None without any."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        index, _, percent = line.partition(", ")
+        if percent.isdigit():
+            found.setdefault(index, []).append(float(percent) / 100)
+    return max(map(statistics.mean, found.values()), default=None)
 
 
 if __name__ == "__main__":

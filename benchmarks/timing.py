@@ -1,4 +1,4 @@
-"""Time calls beside one another: in turns, warmed up, with their spread."""
+"""Time calls in alternating rounds, so that their ratios survive a busy machine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ BURN_IN = 2  # rounds: TorchScript specializes in its first runs, and caches fil
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a call, over the rounds.
-
-    Attributes:
-        median: of them.
-        low, high: the quartiles; half of the rounds lie between.
-    """
+    """Milliseconds of a call over the rounds: the median, and the quartiles around it."""
 
     median: float
     low: float
@@ -31,28 +26,26 @@ class Timing:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Timing:
+        """Summarize the rounds."""
         low, median, high = (float(one) for one in np.percentile(milliseconds, [25, 50, 75]))
         return cls(median, low, high)
 
     @property
     def spread(self) -> str:
-        """The quartiles, as a table has them."""
+        """Format the quartiles for a table."""
         return f"{shown(self.low)}–{shown(self.high)}"
 
 
 def alternate(
     calls: Sequence[Callable[[], object]], repeat: int, device: str = "cpu", what: str = ""
 ) -> list[Timing]:
-    """Time calls in turns, so that a busy moment of the machine hits all of them.
-
-    Each round begins with another one, so that none always follows the same. On a GPU the time is
-    that between two CUDA events; what ran before has ended by then.
+    """Time calls in turns; each round begins with another one, so none always follows the same.
 
     Args:
         calls: what to time.
         repeat: rounds that count, after BURN_IN that do not.
         device: where they compute.
-        what: named by the progress, which is shown of more than two seconds.
+        what: label of the progress bar; empty: none.
     """
     times: list[list[float]] = [[] for _ in calls]
     rounds = range(repeat + BURN_IN)
@@ -68,7 +61,7 @@ def alternate(
 
 
 def once(call: Callable[[], object], device: str = "cpu") -> float:
-    """Milliseconds that a call takes until its result is there."""
+    """Time one call in milliseconds, on a GPU by CUDA events, until its result is there."""
     if not device.startswith("cuda"):
         start = time.perf_counter()
         call()

@@ -227,14 +227,19 @@ def write(
 def _decode(body: bytes, limits: Limits) -> Picture:
     with Image.open(io.BytesIO(body), formats=FORMATS) as im:  # reads the header only
         _check_header(im, body, limits)
-        im.load()  # before anything is asked of EXIF: PNG may hold it behind the pixels
-        upright = _turn_upright(im)
-        if im.mode[0] in "IF":  # I;16 and its kin, I (32 bits), F: grey wider than 8 bits
-            colour, alpha = _narrow(upright, im)
-        else:
-            colour, alpha = _split_alpha(upright)
-        pixels = np.asarray(_to_srgb(colour, im.info.get("icc_profile")))
-        return Picture(pixels, alpha, _exif(im))
+        return from_pillow(im)
+
+
+def from_pillow(im: Image.Image) -> Picture:
+    """Bring a Pillow image to upright 8-bit sRGB, as `read` does."""
+    im.load()  # before anything is asked of EXIF: PNG may hold it behind the pixels
+    upright = _turn_upright(im)
+    if im.mode[0] in "IF":  # I;16 and its kin, I (32 bits), F: grey wider than 8 bits
+        colour, alpha = _narrow(upright, im)
+    else:
+        colour, alpha = _split_alpha(upright)
+    pixels = np.asarray(_to_srgb(colour, im.info.get("icc_profile")))
+    return Picture(pixels, alpha, _exif(im))
 
 
 def _check_header(im: Image.Image, body: bytes, limits: Limits) -> None:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import torch
 
-from colorizer.unet import Head, torchvision_models
+from colorizer.recipe import Head
+from evaluation.perceptual import torchvision_models
 from evaluation.photographs import is_held_out
 from handlers.triton import install as install_triton
 from tests.support import ROOT, SECONDS, coloured, encoded, free_port, is_free
@@ -132,7 +133,8 @@ def make_clone(tree: Path, weights: Callable[[Head], Path], archives: Path, port
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
     """What a clean clone hasn't, and weights, for which there are small ones."""
-    heavy = {".venv", ".git", "logs", "runs", "triton", "build"}
+    heavy = {".venv", ".git", "logs", "runs", "build"}
+    heavy |= {"triton"} if Path(folder).name == "model_store" else set()
     return {one for one in names if one in heavy or re.search(r"\.(mar|safetensors|pyc)$", one)}
 
 

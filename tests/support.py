@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import servers
+from benchmarks.servers import free_port as free_port
 from handlers.triton import install as install_triton
 
 ROOT = Path(__file__).parent.parent
@@ -73,23 +75,11 @@ def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[by
     reason = install_triton.obstacle()
     if reason:
         pytest.skip(reason)
-    server = install_triton.SERVER
-    if not (server / "bin" / "tritonserver").exists():
+    if not (install_triton.SERVER / "bin" / "tritonserver").exists():
         pytest.fail(
             "Triton is not installed: run `make test`, or `python -m handlers.triton.install`"
         )
-    command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
-    command += [f"--backend-directory={server / 'backends'}", "--exit-timeout-secs=60"]
-    command += ["--disable-auto-complete-config"]  # else each model is started twice
-    for number, service in enumerate(("http", "grpc", "metrics"), start=port):
-        command += [f"--{service}-address=127.0.0.1", f"--{service}-port={number}"]
-    for service in ("http", "grpc"):
-        command += [f"--{service}-header-forward-pattern=(?i)x-colorize-.*"]
-    # Its Python finds this environment by the first python3 on the path, not by PYTHONPATH.
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    environment = {**os.environ, "PATH": os.pathsep.join(folders), "OMP_WAIT_POLICY": "PASSIVE"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    environment["LD_LIBRARY_PATH"] = str(install_triton.LIBRARY.parent)
+    command, environment = servers.triton(repository, port)
     with (work / "triton.log").open("wb") as log:
         return subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
 
@@ -112,14 +102,6 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return line
     raise AssertionError(f"{text!r} was never said")
-
-
-def free_port() -> int:
-    """Find five free ports in a row, and give the first."""
-    for first in range(20000 + os.getpid() % 20000, 60000, 5):
-        if all(is_free(port) for port in range(first, first + 5)):
-            return first
-    raise AssertionError("no five free ports in a row")
 
 
 def is_free(port: int) -> bool:

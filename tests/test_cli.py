@@ -14,7 +14,7 @@ import pytest
 import colorizer
 from colorizer.commands import cli
 from colorizer.image import NotAPicture
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from export import archive
 from tests.support import AnyServer, encoded, opened, picture
 

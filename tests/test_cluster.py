@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from colorizer.commands import cli
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from export import archive
 from tests.support import ROOT, SECONDS, encoded, picture
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from handlers.triton import install as install_triton
 from tests.clone import STAND_INS, Ports, Shell, make_clone, variables
 from tests.support import (
@@ -42,9 +42,8 @@ DOCUMENTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 NOT_RUN = {
     "CONTRIBUTING.md: make venv": "would make the environment, and run this very suite",
     "benchmarks/GPU.md: make venv": "needs a GPU and NVIDIA's TensorRT",
-    "docs/benchmarks.md: make bench": "20 minutes; test_report.py runs it at its smallest",
-    "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "ten minutes",
-    "docs/benchmarks.md: .venv/bin/python -m benchmarks.load": "test_load.py runs each, shorter",
+    "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs it at its smallest",
+    "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.quality": "test_quality.py runs it",
     "model_store/MODEL_CARD.md: train=": "hours; the same commands as README's, with other numbers",
     "docs/deploy.md: docker build -f deploy/Dockerfile -t": "needs Docker",

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from colorizer import gamut
-from colorizer.unet import AB_SCALE, Head
+from colorizer.recipe import Head
+from colorizer.unet import AB_SCALE
+from evaluation.bins import encode, soft_encode
 from evaluation.prior import rebalancing_weights
 from training.config import BadConfig, TrainConfig, read_preset
 from training.losses import classification_loss, regression_loss
@@ -89,7 +91,7 @@ def test_the_classification_loss_is_the_dense_one() -> None:
     ab = some_ab()
     logits = torch.randn(2, 261, 5, 4, generator=torch.Generator().manual_seed(1))
     weights = torch.rand(261, generator=torch.Generator().manual_seed(2))
-    nearest, shares = gamut.soft_encode(ab)
+    nearest, shares = soft_encode(ab)
     dense = torch.zeros_like(logits).scatter_add(1, nearest, shares)  # (B, Q, H, W)
     pixels = -(dense * logits.log_softmax(1)).sum(1) * weights[nearest[:, 0]]
     assert torch.allclose(classification_loss(logits, ab, weights), pixels.mean(), atol=1e-4)
@@ -115,7 +117,7 @@ def test_the_regression_loss_is_hubers_weighed() -> None:
     weights = torch.rand(261, generator=torch.Generator().manual_seed(2))
     off = (found - ab).abs()
     pixels = torch.where(off < 10, off.square() / 2, 10 * (off - 5)).sum(1) / 10**2
-    expected = (pixels * weights[gamut.encode(ab)]).mean()
+    expected = (pixels * weights[encode(ab)]).mean()
     assert torch.allclose(regression_loss(found, ab, weights, 10.0), expected, atol=1e-5)
     assert AB_SCALE == 110
 

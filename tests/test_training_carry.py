@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from colorizer import checkpoint
-from colorizer.unet import Head, UNet
+from colorizer.recipe import Head
+from colorizer.unet import UNet
 from evaluation.photographs import find, read_rgb
 from training import carry, shards
 
@@ -18,12 +19,13 @@ from training import carry, shards
 def pair(weights: Callable[[Head], Path], tmp_path: Path) -> list[Path]:
     """Two checkpoints with one trunk."""
     net, header = checkpoint.load(weights("classification"))
-    other = UNet(replace(net.config, head="regression"))
+    other = UNet("regression", widths=net.widths)
     trunk = {k: v for k, v in net.state_dict().items() if not k.startswith("head")}
     other.load_state_dict(trunk, strict=False)
     paths = [tmp_path / f"{head}.safetensors" for head in ("classification", "regression")]
     checkpoint.save(paths[0], net, header)
-    checkpoint.save(paths[1], other.eval(), replace(header, network=other.config))
+    recipe = replace(header.recipe, head="regression", bins=())
+    checkpoint.save(paths[1], other.eval(), replace(header, recipe=recipe))
     return paths
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from colorizer import checkpoint
-from colorizer.unet import Head, UNet, UNetConfig
+from colorizer.recipe import Head
+from colorizer.unet import UNet
 from training import finish
 from training.augment import rgb_to_lab
 
@@ -18,7 +19,7 @@ from training.augment import rgb_to_lab
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    state = UNet(UNetConfig()).state_dict()
+    state = UNet("regression").state_dict()
     names = {"stem.0": "conv1", "stem.1": "bn1"}
     names |= {f"layers.{i}": f"layer{i + 1}" for i in range(4)}
     renamed = {}

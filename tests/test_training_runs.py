@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from colorizer import checkpoint
-from colorizer.unet import Head, torchvision_models
+from colorizer.recipe import Head
+from evaluation.perceptual import torchvision_models
 from tests.support import ROOT, SECONDS, free_port
 from training import train
 from training.config import read_preset
@@ -99,8 +100,8 @@ def test_the_encoder_stands_still_until_it_is_told_to_learn(
     arguments += ["--init-from", str(before), "--steps", "2", "--validation", "0"]
     assert run(photos, out, *arguments) == 0
     (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
-    assert known.network.head == "regression"  # the trunk of a classifier
-    assert known.network.widths == old.config.widths
+    assert known.recipe.head == "regression"  # the trunk of a classifier
+    assert known.widths == old.widths
     after = new.state_dict()
     still = {
         name: torch.equal(value, after[name])
@@ -204,7 +205,7 @@ def test_both_heads_learn_on_one_trunk_and_become_two_checkpoints(
     assert run(photos, tmp_path / "pair", *arguments, "--late", "0.5", head="joint") == 0
     heads: tuple[Head, ...] = ("classification", "regression")
     pair = [checkpoint.load(tmp_path / "pair" / f"{head}.safetensors") for head in heads]
-    assert [known.network.head for _, known in pair] == list(heads)
+    assert [header.recipe.head for _, header in pair] == list(heads)
     states = [net.state_dict() for net, _ in pair]
     old = checkpoint.load(before)[0].state_dict()
     for name, value in states[0].items():

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +20,7 @@ from torch import Tensor
 
 import colorizer
 from colorizer.files import written_whole
-from evaluation.command import FAILURES, failed
+from evaluation.command import run
 
 MIB = 15.0  # of a part, unless asked otherwise
 
@@ -37,7 +38,7 @@ def split(checkpoints: Sequence[Path], out: Path, mib: float = MIB) -> list[Path
     index: dict[str, dict[str, str]] = {}
     tensors: dict[str, Tensor] = {}
     for path in checkpoints:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             headers[path.name] = file.metadata() or {}
             names = {}
             for name in sorted(file.keys()):
@@ -84,12 +85,9 @@ def join(parts: Path, out: Path) -> list[Path]:
     about: dict[str, str] = {}
     found = sorted(parts.glob("part-*.safetensors"))
     for path in found:
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+        with opened(path) as file:
+            about = file.metadata() or {}
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if str(len(found)) != about.get("of"):
         raise ValueError(
             f"{parts} holds {len(found)} parts of {about.get('of', 'an unknown number')}"
@@ -102,6 +100,18 @@ def join(parts: Path, out: Path) -> list[Path]:
             beside.chmod(0o644)
         written.append(out / name)
     return written
+
+
+def opened(path: Path) -> Any:
+    """Open a safetensors file.
+
+    Raises:
+        ValueError: if it is not a whole one.
+    """
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,16 +129,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     other.add_argument("parts", type=Path, help="folder of parts")
     other.add_argument("--out", type=Path, required=True, help="folder to write checkpoints to")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         if options.command == "split":
             written = split(options.checkpoints, options.out, options.mib)
         else:
             written = join(options.parts, options.out)
-    except (*FAILURES, SafetensorError) as error:
-        return failed("carry", error)
-    for path in written:
-        print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
-    return 0
+        for path in written:
+            print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+        return 0
+
+    return run("carry", work)
 
 
 if __name__ == "__main__":

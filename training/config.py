@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from colorizer.unet import Head
+from colorizer.errors import UserError
+from colorizer.recipe import Head
 from evaluation.photographs import HELD_OUT
 
 if sys.version_info >= (3, 11):
@@ -21,7 +22,7 @@ else:
 PRESETS = Path(__file__).parent / "presets"
 
 
-class BadConfig(Exception):
+class BadConfig(UserError):
     """A setting that does not exist, or a value that it cannot have."""
 
 

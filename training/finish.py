@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer import checkpoint
-from colorizer.unet import AB_SCALE, UNet, UNetConfig
-from evaluation.command import FAILURES, failed
+from colorizer.errors import UserError
+from colorizer.unet import AB_SCALE, UNet
+from evaluation.command import run
 from training.augment import draw, lab_to_rgb, make_batch
 from training.config import TrainConfig
 from training.data import Photographs
@@ -66,7 +67,7 @@ class Features(nn.Module):
 
     def __init__(self, encoder: Path) -> None:
         super().__init__()
-        net = UNet(UNetConfig())
+        net = UNet("regression")
         net.load_encoder(load_file(encoder))
         self.stem, self.pool, self.layers = net.stem, net.pool, net.layers[:2]
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1))
@@ -231,10 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adversarial=options.adversarial,
         vividness=options.vividness,
     )
-    try:
+
+    def work() -> int:
         net, header = checkpoint.load(options.checkpoint)
-        if header.network.head != "regression":
-            raise ValueError(f"{options.checkpoint} is a classifier; only regression is finished")
+        if header.recipe.head != "regression":
+            raise UserError(f"{options.checkpoint} is a classifier; only regression is finished")
         found = survey(options.photos, TrainConfig().validation, TrainConfig().min_colorfulness)
         photographs = Photographs(found.train, TrainConfig().stored, config.seed)
         told = {**header.provenance, "finish": asdict(config)}
@@ -247,10 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batches = batches_of(photographs, config)
         done = finish(net, Features(options.encoder), batches, config, snapshot)
         checkpoint.save(options.out, done, replace(header, provenance=told))
-    except FAILURES as error:
-        return failed("finish", error)
-    print(f"wrote {options.out}")
-    return 0
+        print(f"wrote {options.out}")
+        return 0
+
+    return run("finish", work)
 
 
 if __name__ == "__main__":

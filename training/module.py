@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from colorizer.unet import AB_SCALE, UNet, UNetConfig
+from colorizer.recipe import Head
+from colorizer.unet import AB_SCALE, UNet
 from evaluation.prior import rebalancing_weights
 from training.augment import draw, make_batch, rgb_to_lab
 from training.config import TrainConfig
@@ -198,11 +199,11 @@ class Colorization(lightning.LightningModule):
         squares = [square(photograph, self.config.stored) for photograph in share]
         return DataLoader(squares, batch_size=self.config.batch)  # type: ignore[arg-type]
 
-    def networks(self) -> dict[str, UNet]:
+    def networks(self) -> dict[Head, UNet]:
         """What was trained, a network for each head."""
         if self.second is None:
-            return {self.net.config.head: self.net}
-        other = UNet(UNetConfig("regression", self.net.config.side, widths=self.net.config.widths))
+            return {self.net.kind: self.net}
+        other = UNet("regression", widths=self.net.widths)
         state = {k: v for k, v in self.net.state_dict().items() if not k.startswith("head")}
         state |= {f"head.{k}": v for k, v in self.second.state_dict().items()}
         other.load_state_dict(state)
@@ -211,7 +212,7 @@ class Colorization(lightning.LightningModule):
 
 def regression_head(net: UNet) -> nn.Sequential:
     """A head of regression beside a classifier's own; it begins almost grey."""
-    head = UNet(UNetConfig("regression", widths=net.config.widths)).head
+    head = UNet("regression", widths=net.widths).head
     nn.init.normal_(head.get_parameter("3.weight"), std=0.01)
     nn.init.zeros_(head.get_parameter("3.bias"))
     return head

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer.files import written_whole
+from evaluation.command import run
 from evaluation.photographs import Photograph, find_photographs, find_shards, read_rgb, shrink
 from training.config import TrainConfig
 from training.survey import SURVEY, Survey, each_side, survey, to_json, write_report
@@ -121,16 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--most must be 1 or more, not {options.most}")
     if options.mib < 1:
         parser.error(f"--mib must be 1 or more, not {options.mib:g}")
-    try:
+
+    def work() -> int:
         found = make_shards(**vars(options))
-    except (OSError, ValueError) as error:
-        print(f"shards: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("shards: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    print(f"{found.summary()}\nwrote {len(find_shards(options.out))} shards into {options.out}/")
-    return 0
+        print(
+            f"{found.summary()}\nwrote {len(find_shards(options.out))} shards into {options.out}/"
+        )
+        return 0
+
+    return run("shards", work)
 
 
 if __name__ == "__main__":

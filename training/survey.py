@@ -20,6 +20,7 @@ from tqdm import tqdm
 from colorizer import gamut, image, lab
 from colorizer.files import written_whole
 from evaluation import figures
+from evaluation.bins import encode
 from evaluation.metrics import colorfulness
 from evaluation.photographs import (
     GREY_AB,
@@ -103,7 +104,7 @@ def look(photograph: Photograph, share: float, min_colorfulness: float) -> Look:
     lively = colorfulness(small)
     if lively < min_colorfulness and not held_out:
         return Look(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
-    bins = gamut.encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
+    bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return Look(

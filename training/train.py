@@ -30,8 +30,12 @@ from safetensors.torch import load_file
 
 import colorizer
 from colorizer import checkpoint, gamut
-from colorizer.checkpoint import BadCheckpoint, Checkpoint
-from colorizer.unet import Head, UNet, UNetConfig, torchvision_models
+from colorizer.checkpoint import Checkpoint
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
+from colorizer.recipe import Head, Recipe
+from colorizer.unet import UNet
+from evaluation.perceptual import torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
 from training.module import Colorization
 from training.survey import SURVEY, survey, write_report
@@ -84,17 +88,15 @@ def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path |
     torch.manual_seed(config.seed)
     if config.head == "same":
         raise BadConfig("head = same is the head of a checkpoint: name one with --init-from")
-    # Served at its crops' side, by whose size it knows things, until training.fit finds a better.
     head: Head = "classification" if config.head == "both" else config.head
-    network = UNetConfig(head=head, side=config.side, bins=len(gamut.bins()))
     if init_from is not None:
         other, before = checkpoint.load(init_from)
-        net = UNet(UNetConfig(**{**asdict(before.network), "head": head}))
+        net = UNet(head, len(gamut.bins()), before.widths)
         own = net.state_dict()
         fits = {k: v for k, v in other.state_dict().items() if v.shape == own[k].shape}
         net.load_state_dict(fits, strict=False)
         return net
-    net = UNet(network)
+    net = UNet(head, len(gamut.bins()))
     if encoder is not None:
         net.load_encoder(load_file(encoder))
     else:
@@ -125,9 +127,9 @@ def inherit(config: TrainConfig, init_from: Path | None) -> tuple[TrainConfig, C
     run = before.provenance.get("config", {})
     config = replace(
         config,
-        head=before.network.head,
-        temperature=before.temperature,
-        chroma_gain=before.chroma_gain,
+        head=before.recipe.head,
+        temperature=before.recipe.temperature,
+        chroma_gain=before.recipe.chroma_gain,
         **{key: run[key] for key in INHERITED if key in run},
     )
     return config, before
@@ -238,13 +240,15 @@ def train(
     if rank == 0:
         minutes = round(model.seconds / 60, 1)
         losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
+        side = config.side
         origin = {
             "init_from": None,
             "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
             "licence": licence,
         }
         if init_from is not None:
-            source = checkpoint.load(init_from)[1].provenance
+            first = checkpoint.load(init_from)[1]
+            side, source = first.recipe.side, first.provenance
             origin = {
                 "init_from": init_from.name,
                 "encoder": source.get("encoder", ""),
@@ -263,17 +267,19 @@ def train(
             "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
             "prior": [float(f"{share:.4g}") for share in found.prior],
         }
-        decoding = {"decoding": before.decoding} if before else {}
+        # Served at the side of its crops, or of the network that it began with, until training.fit
+        # finds a better one.
         for head, trained in model.networks().items():
-            header = Checkpoint(
-                network=trained.config,
+            recipe = Recipe(
+                head=head,
+                side=side,
+                bins=gamut.bin_centres() if head == "classification" else (),
+                decoding=before.recipe.decoding if before else Recipe.decoding,
                 temperature=config.temperature,
                 chroma_gain=config.chroma_gain,
-                provenance=provenance,
-                **decoding,
             )
             path = out / f"{head}.safetensors" if config.head == "both" else out
-            checkpoint.save(path, trained, header)
+            checkpoint.save(path, trained, Checkpoint(recipe, trained.widths, provenance))
             print(f"wrote {path}: {trainer.global_step} steps, {losses}")
     return out
 
@@ -318,18 +324,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for key in list(options)
         if key.startswith("set_")
     }
-    try:
+
+    def work() -> int:
         config = read_preset(options.pop("preset")).override(
             {key: value for key, value in overrides.items() if value is not None}
         )
-        train(config, **options)
-    except (BadConfig, BadCheckpoint, OSError, ValueError) as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("training: interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+        try:
+            train(config, **options)
+        except ValueError as error:  # a file that does not hold what it should
+            raise UserError(str(error)) from None
+        return 0
+
+    return run_command("training", work, "continue with --resume")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from colorizer.commands import client
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
-    from colorizer.pipeline import Options
+    from colorizer.options import Options
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
@@ -209,15 +209,14 @@ def _said(options: argparse.Namespace) -> dict[str, object]:
 
 def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
     from colorizer.api import Colorizer, parse_options
-    from colorizer.engine import BadGraph
-    from colorizer.image import BadOption
+    from colorizer.errors import UserError
 
     if options.batch < 1:
         raise Refused(f"--batch must be at least 1, not {options.batch}")
     try:
         chosen = parse_options(_said(options))
         return Colorizer(options.model, options.device), chosen
-    except (BadOption, BadGraph, FileNotFoundError) as error:
+    except UserError as error:
         raise Refused(str(error)) from None
     except RuntimeError as error:  # torch's, about the device; its first line says it
         raise Refused(
@@ -289,11 +288,10 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         import ray  # noqa: F401
     except ImportError:
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
-    import torch
-
     from colorizer.commands import cluster
+    from colorizer.cores import cores as all_cores
 
-    cores = torch.get_num_threads() if options.worker_cores is None else options.worker_cores
+    cores = all_cores() if options.worker_cores is None else options.worker_cores
     if cores < 1:
         raise Refused(f"--worker-cores must be at least 1, not {cores}")
     _load(options)  # so that what is wrong with the network or an option is said here, once

@@ -6,6 +6,7 @@ for tests on this machine, never for a server that others reach.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import shutil
 import subprocess
@@ -36,6 +37,11 @@ def obstacle() -> str | None:
 
 def main() -> int:
     """Install what is missing; returns the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m handlers.triton.install",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     reason = obstacle()
     if reason:
         print(f"Not installing Triton, so its tests will be skipped: {reason}")

@@ -1,0 +1,285 @@
+"""Tables, timing, samples, engines, stages, and the report of all benchmarks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as report
+from benchmarks import engines, peak_memory, results, samples, stages
+from benchmarks.results import Table, Unusable
+from benchmarks.timing import BURN_IN, Timing, alternate
+from colorizer import image
+from colorizer.recipe import Head
+from tests.support import ROOT, SECONDS, encoded, opened, picture
+
+TABLE = Table(
+    "Engines",
+    ["engine", "batch", "ms"],
+    [["eager", 1, 12.3456], ["TorchScript", 8, None]],
+    "Medians.",
+)
+MARKDOWN = """### Engines
+
+| engine | batch | ms |
+|---|---|---|
+| eager | 1 | 12.3 |
+| TorchScript | 8 |  |
+
+Medians.
+"""
+
+
+def column(table: Table, name: str) -> list[results.Value]:
+    return [row[list(table.columns).index(name)] for row in table.rows]
+
+
+def tables(main: Callable[[list[str]], int], arguments: list[str], path: Path) -> list[Table]:
+    """Run a benchmark in its quick form, and read what it saves."""
+    assert main([*arguments, "--quick", "--json", str(path)]) == 0
+    _, _, found = results.load(path)
+    assert all(len(row) == len(table.columns) for table in found for row in table.rows)
+    return found
+
+
+def test_tables_are_printed_and_come_back_as_saved_with_command_and_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "made" / "some.json"
+    assert results.carry_out("benchmarks.some", path, ["--batches", "1"], [TABLE]) == 0
+    assert capsys.readouterr().out == MARKDOWN + "\n"
+    command, machine, found = results.load(path)
+    assert command == "python -m benchmarks.some --batches 1"
+    assert machine["torch"]
+    assert machine["CPU"]
+    assert found == [TABLE]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1234.5, "1234"), (0.012345, "0.0123"), (float("nan"), "NaN"), (7, "7"), (None, "")],
+)
+def test_numbers_are_shown_with_three_significant_figures(value: results.Value, shown: str) -> None:
+    assert results.shown(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (Unusable("give another"), 2, "some: give another"),
+        (FileNotFoundError("no such file"), 2, "some: no such file"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_failure_is_one_line_an_exit_code_and_no_file(
+    error: BaseException,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "found.json"
+
+    def some() -> Iterator[Table]:
+        yield TABLE
+        raise error
+
+    assert results.carry_out("benchmarks.some", path, [], some()) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not path.exists()
+
+
+def test_a_timing_is_the_median_with_its_quartiles() -> None:
+    timing = Timing.of([1, 2, 3, 4, 100])
+    assert timing == Timing(3, 2, 4)
+    assert timing.spread == "2–4"
+
+
+def test_calls_take_turns_and_each_begins_a_round() -> None:
+    made: list[str] = []
+    calls = [lambda name=name: made.append(name) for name in "abc"]
+    assert len(alternate(calls, repeat=3)) == 3
+    rounds = ["".join(made[i : i + 3]) for i in range(0, len(made), 3)]
+    assert rounds == ["abc", "bca", "cab", "abc", "bca"]
+    assert len(rounds) == 3 + BURN_IN
+
+
+def test_the_burn_in_is_not_counted() -> None:
+    slow = iter([0.05] * BURN_IN)
+    (timing,) = alternate([lambda: time.sleep(next(slow, 0))], repeat=3)
+    assert timing.high < 50
+
+
+@pytest.mark.parametrize("megapixels", [0.05, 0.3, 3])
+def test_a_sample_of_any_size_is_as_detailed_as_the_original(megapixels: float) -> None:
+    made = samples.sample(megapixels)
+    pixels = image.read(made.body).pixels
+    assert pixels.shape == (made.height, made.width, 3)
+    assert made.width * made.height == pytest.approx(1e6 * megapixels, rel=0.01)
+    assert made.width / made.height == pytest.approx(4 / 3, rel=0.01)
+    if made.width > 1024:  # mirrored at 512, but for JPEG's losses
+        left, right = pixels[:512, :512].astype(float), pixels[:512, 1023:511:-1].astype(float)
+        assert np.abs(left - right).mean() < 3
+    grey = opened(samples.sample(megapixels, grey=True).body)
+    assert grey.mode == "L"
+
+
+def test_the_mix_has_the_stated_sizes_and_shares() -> None:
+    found = [one.name for one in samples.load(None)]
+    assert {name: found.count(name) for name in found} == {"0.3 MP": 18, "3 MP": 9, "12 MP": 3}
+
+
+def test_a_reply_has_to_be_a_picture_of_the_same_size_in_colour() -> None:
+    body = encoded(picture(90, 120), "JPEG")
+    tinted = np.dstack([picture(90, 121)] * 2 + [picture(90, 121) // 2])
+    posted = samples.Photograph("one", body, 120, 90)
+    assert samples.what_is_wrong(encoded(tinted[:, :120], "JPEG"), posted) is None
+    assert samples.what_is_wrong(body, posted) == "grey"
+    assert samples.what_is_wrong(encoded(tinted, "JPEG"), posted) == "another size"
+    assert samples.what_is_wrong(b"text", posted) == "no picture"
+    assert samples.what_is_wrong(encoded(tinted[:, :120], "JPEG")[:100], posted) == "no picture"
+
+
+def test_engines_are_timed_and_compared_with_eager_torch(
+    archives: Path, weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    arguments = [str(weights("classification")), str(archives / "colorize-classes.mar")]
+    timed, differences = tables(engines.main, arguments, tmp_path / "found.json")
+    names = ["eager torch", "eager torch, channels last", "onnx"]
+    assert timed.title == "Engines, classification, batch 1"
+    assert column(timed, "engine") == names
+    assert column(timed, "× eager")[0] == 1
+    assert all(isinstance(ms, float) and ms > 0 for ms in column(timed, "ms"))
+    assert column(differences, "engine") == names
+    largest = column(differences, "largest Δab")
+    assert largest[0] == 0
+    assert all(isinstance(one, float) and one < 0.01 for one in largest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.safetensors", "none"], "engines: no checkpoint at none.safetensors"),
+        (["{regression}", "none"], "none holds no graph"),
+        (["{regression}", "{classes}"], "holds a graph of a classification network"),
+        (["{regression}", "{regression}.mar"], "No such file"),
+        (["{regression}", "none", "--device", "gpu"], "use cpu or cuda:N"),
+    ],
+)
+def test_engines_that_cannot_be_measured_are_one_line(
+    arguments: list[str],
+    message: str,
+    archives: Path,
+    weights: Callable[[Head], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = {"regression": weights("regression"), "classes": archives / "colorize-classes.mar"}
+    assert engines.main([one.format(**named) for one in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert engines.main(["none", "none", "--device", "cuda:0"]) == 2
+    assert "torch sees no CUDA GPU here" in capsys.readouterr().err
+
+
+def test_stages_are_timed_by_megapixels_beside_the_plain_way(
+    archives: Path, tmp_path: Path
+) -> None:
+    models = [str(archives / name) for name in ("colorize.mar", "colorize-classes.mar")]
+    found = tables(stages.main, models, tmp_path / "found.json")
+    assert [one.title for one in found] == [f"Stages, {Path(model).name}" for model in models]
+    for table in found:
+        assert column(table, "megapixels") == [0.05]
+        (whole,), (plain,) = column(table, "whole, ms"), column(table, "scikit-image's way, ms")
+        assert column(table, "×") == pytest.approx([plain / whole])  # type: ignore[operator]
+        of = list(table.columns).index("whole, ms")
+        assert 0 < sum(table.rows[0][1:of]) <= whole  # type: ignore[arg-type, operator]
+        assert "network, ms" in table.columns
+
+
+def test_the_plain_way_gives_a_picture_of_the_same_size_in_colour() -> None:
+    posted = samples.sample(0.05)
+    assert samples.what_is_wrong(stages.plainly(posted.body), posted) is None
+
+
+def test_a_size_without_pixels_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        stages.main(["none", "--megapixels", "0"])
+    assert "--megapixels must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not peak_memory.CLEAR.exists(), reason="this system doesn't tell")
+def test_the_peak_of_memory_is_seen_and_can_be_reset() -> None:
+    size = 200_000_000
+    before = peak_memory.held("cpu")
+    peak_memory.forget("cpu")
+    taken = np.ones(size, np.uint8)
+    assert peak_memory.peak("cpu") - before > 0.9 * taken.nbytes
+    del taken
+    peak_memory.forget("cpu")
+    assert peak_memory.peak("cpu") - before < 0.5 * size
+
+
+def test_the_report_has_every_benchmark_and_names_the_one_that_failed(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {"absent": ["nothing"], "stages": ["stages", str(archives / "colorize.mar")]}
+    monkeypatch.setattr(report, "BENCHMARKS", runs)
+    out = tmp_path / "out"
+    assert report.main(["--quick", "--out", str(out)]) == 1
+    _, _, (table,) = results.load(out / "stages.json")
+    text = (out / "report.md").read_text()
+    assert "no figure counts" in text
+    assert "No module named benchmarks.nothing" in text
+    assert "(exit code 1)" in text
+    assert table.markdown() in text
+    assert {path.name for path in out.iterdir()} == {
+        *("report.md", "absent.log", "stages.json", "stages.log")
+    }
+
+
+def test_ctrl_c_ends_the_benchmark_that_runs_and_keeps_the_others(
+    archives: Path, tmp_path: Path
+) -> None:
+    out, model = tmp_path / "out", str(archives / "colorize.mar")
+    long = ["stages", model, "--repeat", "1000000"]
+    script = (
+        "import sys; from benchmarks import __main__ as report\n"
+        f"report.BENCHMARKS = {{'short': ['stages', {model!r}, '--quick'], 'long': {long}}}\n"
+        f"sys.exit(report.main(['--out', {str(out)!r}]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, text=True, stdout=-1, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + SECONDS
+    while not (out / "long.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 130
+    assert "keeps what was measured" in message
+    assert "Traceback" not in message
+    assert "## short" in (out / "report.md").read_text()
+
+
+def test_a_folder_of_photographs_that_is_not_there_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        report.main(["--photos", "nowhere"])
+    assert "there is no folder nowhere" in capsys.readouterr().err
+    assert not os.path.exists("nowhere")
