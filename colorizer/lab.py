@@ -23,15 +23,15 @@ Float = NDArray[np.float32]
 F = TypeVar("F", np.float32, np.float64)
 
 # Source: IEC 61966-2-1, linear sRGB -> XYZ, to the digits that scikit-image uses.
-_RGB_TO_XYZ = np.array(
+RGB_TO_XYZ = np.array(
     [
         [0.412453, 0.357580, 0.180423],
         [0.212671, 0.715160, 0.072169],
         [0.019334, 0.119193, 0.950227],
     ]
 )
-_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer (CIE 15:2004)
-_RGB_TO_WHITE_XYZ = _RGB_TO_XYZ / _WHITE[:, None]  # XYZ relative to the white
+WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer (CIE 15:2004)
+_RGB_TO_WHITE_XYZ = RGB_TO_XYZ / WHITE[:, None]  # XYZ relative to the white
 _WHITE_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_WHITE_XYZ)
 
 _DELTA = 6 / 29  # CIE 15: below DELTA cubed, the cube root becomes a straight line

@@ -149,12 +149,16 @@ class UNet(nn.Module):
             features.append(x)
         return features
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Features of `encode` -> the head's output at half the side, (B, C, S/2, S/2)."""
+    def mix(self, features: list[Tensor]) -> Tensor:
+        """Features of `encode` -> what a head gets, (B, widths[-1], S/2, S/2)."""
         x = features[-1]
         for block, skip in zip(self.blocks, features[-2::-1], strict=True):
             x = block(x, skip)
-        output: Tensor = self.head(x).float()
+        return x
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Features of `encode` -> the head's output at half the side, (B, C, S/2, S/2)."""
+        output: Tensor = self.head(self.mix(features)).float()
         return output * AB_SCALE if self.kind == "regression" else output
 
     def forward(self, lightness: Tensor) -> Tensor:

@@ -31,9 +31,16 @@ def test_each_head_has_a_preset(head: Head) -> None:
         ({"batchsize": 8}, "did you mean 'batch'"),
         ({"batch": "8"}, "batch must be int"),
         ({"ema": "high"}, "ema must be float"),
-        ({"head": "both"}, "head must be 'regression' or 'classification' or 'same'"),
+        ({"head": "pair"}, "head must be 'regression' or 'classification' or 'both' or 'same'"),
         ({"precision": "64"}, "precision must be 'auto' or '32'"),
         ({"side": 100}, "multiple of 32"),
+        ({"side": 0}, "side must be"),
+        ({"batch": 0}, "batch must be from 1"),
+        ({"crop": 0.0}, "crop must be from 0.01 to 1"),
+        ({"learning_rate": -1.0}, "learning_rate must be from"),
+        ({"validation": 3.0}, "validation must be from 0 to 0.9"),
+        ({"adapt_norm": 1}, "adapt_norm must be bool"),
+        ({"steps": True}, "steps must be int"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_the_right_one(
@@ -50,7 +57,7 @@ def test_a_preset_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path.write_text("steps = ")
     with pytest.raises(BadConfig, match=r"mine\.toml"):
         read_preset(str(path))
-    with pytest.raises(BadConfig, match="classification, finetune, regression"):
+    with pytest.raises(BadConfig, match="classification, finetune, joint, regression"):
         read_preset("nothing")
 
 

@@ -55,6 +55,23 @@ def regression_loss(predicted: Tensor, ab: Tensor, weights: Tensor, huber: float
     return _coloured_mean(loss * weights[encode(ab)], ab)
 
 
+def joint_regression_loss(predicted: Tensor, ab: Tensor) -> Tensor:
+    """Smooth L1 on ab / AB_SCALE, all pixels alike, scaled to go along with a cross-entropy.
+
+    Rarity is the classifier's to learn, on the same trunk; here it would tint what is grey.
+
+    Source: Zhang et al. 2017, "Real-time user-guided image colorization", section 3.2.
+
+    Args:
+        predicted: (B, 2, H, W), ab units.
+        ab: (B, 2, H, W), the truth.
+
+    Returns:
+        Scalar.
+    """
+    return 10 * functional.smooth_l1_loss(predicted / AB_SCALE, ab / AB_SCALE, beta=0.02)
+
+
 def _coloured_mean(loss: Tensor, ab: Tensor) -> Tensor:
     """Mean of (B, H, W) over the photographs with colour; 0, with a gradient, if none has."""
     coloured = (ab.abs().amax(dim=(1, 2, 3)) > GREY_AB).to(loss.dtype)
