@@ -196,7 +196,8 @@ def load(
         BadDevice: if there is no such device.
         BadGraph: if there is no graph, it was altered, or does not fit this machine.
     """
-    device = device and check_device(device)
+    if device is not None:
+        device = check_device(device)
     place = open_place(model)
     found = find(place)
     if device is None:

@@ -123,7 +123,7 @@ def test_a_missing_file_and_a_missing_model_are_told(colorizer: Colorizer, tmp_p
         Colorizer(b"hello")
 
 
-@pytest.mark.parametrize("device", ["mps", "foo", "cuda:x", "cuda:-1", "cpu:0", "CUDA", " "])
+@pytest.mark.parametrize("device", ["mps", "foo", "cuda:x", "cuda:-1", "cpu:0", "CUDA", ""])
 def test_a_device_that_does_not_exist_is_told_with_those_that_do(device: str, folder: Path) -> None:
     with pytest.raises(BadDevice, match="use cpu, or cuda:0"):
         Colorizer(folder, device)
