@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import lab
-from colorizer.image import Picture
+from colorizer.image import NO_METADATA, Metadata, Picture
 
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -32,21 +32,21 @@ class Prepared:
     Attributes:
         lightness: (H, W) float32 L, 0..100, the picture's own.
         small: (1, S, S) float32, the copy of it that the network sees.
-        alpha: (H, W) uint8, or None; kept for the reply, as is exif.
-        exif: the file's EXIF.
+        alpha: (H, W) uint8, or None; kept for the reply, as is metadata.
+        metadata: what the file says of the picture.
     """
 
     lightness: Float
     small: Float
     alpha: UInt8 | None = None
-    exif: bytes = b""
+    metadata: Metadata = NO_METADATA
 
 
 def prepare(picture: Picture, side: int) -> Prepared:
     """Take a picture's L, and a copy of `side` x `side` pixels for the network."""
     lightness = lab.rgb_to_lightness(picture.pixels)
     small = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
-    return Prepared(lightness, np.asarray(small, np.float32)[None], picture.alpha, picture.exif)
+    return Prepared(lightness, np.asarray(small, np.float32)[None], picture.alpha, picture.metadata)
 
 
 def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0, guided: bool = True) -> UInt8:

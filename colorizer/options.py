@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from colorizer.errors import BadOption
-from colorizer.image import Format, OutputOptions
+from colorizer.image import FORMAT_NAMES, Format, OutputOptions
 from colorizer.recipe import DECODINGS, Decoding
 
 HEADER = "x-colorize-"  # X-Colorize-Format: png
@@ -59,7 +59,7 @@ class Option:
         """
         if self.choices:
             word = text.strip().lower()
-            word = "jpeg" if (self.name, word) == ("format", "jpg") else word
+            word = FORMAT_NAMES.get(word, word) if self.name == "format" else word
             if word in self.choices:
                 return word
         elif re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):  # Python's own take "1_0"

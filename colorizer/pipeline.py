@@ -190,6 +190,8 @@ class Pipeline:
             if isinstance(job.body, RequestError):
                 raise job.body
             picture = image.read(job.body, self.limits)
+            # before the work, not after it
+            job.options.output.check_size(picture.height, picture.width)
             job.prepared = prepare(picture, self.graph.recipe.side)
 
     def _run_network(self, jobs: Sequence[_Job]) -> None:
@@ -206,13 +208,13 @@ class Pipeline:
         if prepared is None or output is None:
             return
         files: dict[int, bytes] = {}
-        exif = prepared.exif if options.metadata == "keep" else b""
+        metadata = prepared.metadata if options.metadata == "keep" else image.NO_METADATA
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
                 pixels = self._pixels(prepared, output, replace(options, seed=seed))
             if job.outcome.error is None:
                 with _stage("write", job):
-                    files[seed] = image.write(pixels, options.output, prepared.alpha, exif)
+                    files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
                     self._check_size(files, options)
             if job.outcome.error is not None:
                 return

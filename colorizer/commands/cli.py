@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from colorizer import __version__
 from colorizer.commands import client
+from colorizer.image import SUFFIXES
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
     from colorizer.options import Options
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 OPTIONS = ("format", "quality", "chroma", "metadata", "decoding", "temperature", "seed")
 CLIENTS = 4  # requests to a server at once: it batches those that wait together

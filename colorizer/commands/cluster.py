@@ -29,8 +29,9 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about GPUs, settled
 
 from colorizer.api import parse_options
-from colorizer.commands.cli import ENDINGS, SUFFIXES, named, report
+from colorizer.commands.cli import ENDINGS, named, report
 from colorizer.commands.storage import Folder, Record
+from colorizer.image import SUFFIXES
 from colorizer.pipeline import Pipeline
 
 IN_FLIGHT = 2  # portions of a worker: while one is in the network, the other is read and written
