@@ -22,29 +22,28 @@ from typing import Any
 import yaml
 
 import colorizer
-from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import NAMES, Name
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import written_whole
+from colorizer.graph import NAMES, Name
 from export import graphs, parity, verify
-from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs, Row
-from export.tensorrt import NotBuilt
-from export.verify import BadArchive
+from export.graphs import Source
+from export.parity import Row
 from handlers.torchserve.settings import problems_of_model
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
 SETTINGS = ROOT / "handlers" / "torchserve" / "model-config.yaml"
 # Of the library: the commands and their needs stay outside of archives.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "commands")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "__main__.py", "commands")
 ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
 
 
-class BadSettings(Exception):
+class BadSettings(UserError):
     """A model-config.yaml with a key or value that would be ignored."""
 
 
-class ArchiveFailed(Exception):
+class ArchiveFailed(UserError):
     """The archiver ended without an archive."""
 
 
@@ -164,18 +163,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out.suffix != ".mar":
         parser.error(f"--out must end in .mar, not {options.out}")
     engines = list(dict.fromkeys(options.engine))
-    try:
+
+    def work() -> int:
         archive(options.checkpoint, options.out, engines=engines, photos=options.photos)
-    except (
-        *(NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, BadSettings, ArchiveFailed),
-        *(BadArchive, OSError),
-    ) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return run_command("export", work)
 
 
 if __name__ == "__main__":

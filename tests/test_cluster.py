@@ -22,7 +22,9 @@ import pytest
 from PIL import Image
 
 from colorizer.commands import cli
-from colorizer.unet import Head
+from colorizer.options import Options
+from colorizer.pipeline import Pipeline
+from colorizer.recipe import Head
 from export import archive
 from tests.support import ROOT, SECONDS, encoded, picture
 
@@ -188,7 +190,7 @@ def joined(ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
 class Copier:
     """A worker that copies; files in the folder above the target say how it fails."""
 
-    def load(self, model: bytes, work: Work) -> list[str]:
+    def load(self, model: bytes, work: Work) -> list[str | None]:
         self.source, self.target = Path(work.source), Path(work.target)
         marks = self.target.parent
         if (marks / "unable").exists():
@@ -219,18 +221,19 @@ def copied(
 
     from colorizer.commands import cluster
 
-    here, model = tmp_path / "here", tmp_path / "model"
-    for folder in (here, model, tmp_path / "out"):
+    here = tmp_path / "here"
+    for folder in (here, tmp_path / "out"):
         folder.mkdir()
     for number in range(20):
         (here / f"{number}.jpg").write_bytes(b"harmless")
     monkeypatch.setattr(cluster, "Worker", Copier)
+    monkeypatch.setattr(cluster, "pack", lambda model: b"")
     # Workers get its code, and need not import this file with all that it imports.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
     def run() -> tuple[int, set[str]]:
-        work = cluster.Work(str(here), str(tmp_path / "out"), {"format": "jpeg"}, False, "cpu", 2)
-        failed = cluster.colorize_folder(work, model, "local", 2, False)
+        work = cluster.Work(str(here), str(tmp_path / "out"), Options(), False, "cpu", 2)
+        failed = cluster.colorize_folder(work, Path("none"), "local", 2, False)
         return failed, set(files(tmp_path / "out"))
 
     return run
@@ -287,7 +290,7 @@ def test_workers_are_counted_by_gpus_where_they_use_them(
 ) -> None:
     from colorizer.commands import cluster
 
-    work, workers = cluster.fit(cluster.Work("", "", {}, False, device, cores))
+    work, workers = cluster.fit(cluster.Work("", "", Options(), False, device, cores))
     assert (work.device, work.threads, workers) == fitted
 
 

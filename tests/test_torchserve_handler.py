@@ -13,8 +13,8 @@ import yaml
 
 from colorizer.errors import BadOption
 from colorizer.options import HEADER, NAMES, Options
-from colorizer.unet import Head
-from evaluation.evaluate import eager_pipeline
+from colorizer.recipe import Head
+from evaluation.methods import eager_pipeline
 from handlers.torchserve.handler import METRICS, ColorizeHandler
 from tests.support import ROOT, encoded, opened, picture
 
@@ -133,7 +133,7 @@ def test_a_fault_of_ours_is_answered_500_without_its_trace(
 def test_a_good_reply_tells_how_long_each_stage_took(handler: ColorizeHandler) -> None:
     context = Context([{}, {}])
     handler.handle([{"body": bytearray(GOOD)}, {"body": bytearray(b"hello")}], context)
-    assert context.sent[0]["Server-Timing"].startswith("decode;dur=")
+    assert context.sent[0]["Server-Timing"].startswith("read;dur=")
     assert "Server-Timing" not in context.sent[1]
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import logging
 import os
+import shutil
 import socket
 import sys
 import tempfile
-import zipfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,15 +24,18 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends nothing to it
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # none of Ray's messages on stdout
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default, no warning
 
-import torch
-from PIL import Image
 from tqdm import tqdm
 
-from colorizer.api import Colorizer, parse_options
-from colorizer.commands.cli import SUFFIXES, report
+from colorizer import graph
+from colorizer.commands import results
+from colorizer.commands.cli import report
 from colorizer.commands.folder import ENDINGS, target_name
 from colorizer.commands.storage import Folder
-from colorizer.threads import available_cores
+from colorizer.cores import cores
+from colorizer.errors import UserError
+from colorizer.image import SUFFIXES
+from colorizer.options import Options
+from colorizer.pipeline import Pipeline
 
 CALLS = 2  # a worker's at once: while one runs the network, the other reads and writes
 ALONE = 2  # more attempts at a picture whose worker died, with nothing else in the worker's hands
@@ -41,7 +43,7 @@ CONNECT_SECONDS = 5.0  # for a cluster's head to answer
 STORE_BYTES = 512 * 1024**2  # a local cluster's object store, which holds the model alone
 
 
-class CannotStart(Exception):
+class CannotStart(UserError):
     """Why the cluster cannot work; the message says what to do."""
 
 
@@ -52,41 +54,38 @@ class Work:
     Attributes:
         source: address of the folder to read.
         target: address of the folder to write.
-        options: as a request's, with `format`.
+        options: of all pictures.
         overwrite: whether to colorize again what is in the target already.
-        device: as for `Colorizer`.
+        device: as for `Pipeline.load`.
         threads: of a worker's network, the same on all workers, since another number of threads
             may change a result's bytes. None: all cores of this machine, or a GPU's share of them.
     """
 
     source: str
     target: str
-    options: Mapping[str, object]
+    options: Options
     overwrite: bool
     device: str | None
     threads: int | None
+
+    def result(self, name: str) -> str:
+        """Name a picture's result, relative to the target folder."""
+        return str(target_name(PurePosixPath(name), ENDINGS[self.options.format]))
 
 
 class Worker:
     """A process of the cluster, with a network of its own."""
 
-    def load(self, model: bytes, work: Work) -> list[str]:
+    def load(self, model: bytes, work: Work) -> list[str | None]:
         """Load the network, and try whatever could fail for every picture alike.
 
         Returns:
             No errors. What is wrong is raised, and the worker is then given no pictures.
         """
-        torch.set_num_threads(work.threads or 1)
-        with tempfile.TemporaryDirectory(prefix="colorizer-") as folder:
-            archive = Path(folder, "model.mar")
-            archive.write_bytes(model)
-            self._pipeline = Colorizer(archive, work.device).pipeline
+        self._work = work
         self._source, self._target = Folder(work.source), Folder(work.target)
-        self._options, self._overwrite = parse_options(work.options), work.overwrite
-        self._ending = ENDINGS[str(work.options["format"])]
-        picture = io.BytesIO()
-        Image.new("L", (8, 8)).save(picture, "PNG")
-        self._pipeline.colorize(picture.getvalue(), self._options)
+        self._pipeline = Pipeline.load(model, work.device, threads=work.threads)
+        self._pipeline.colorize(results.sample("png"), work.options)
         self._target.check_writable()
         return []
 
@@ -96,26 +95,17 @@ class Worker:
         bodies: dict[str, bytes] = {}
         for name in names:
             try:
-                if self._overwrite or not self._target.has(target_of(name, self._ending)):
+                if self._work.overwrite or not self._target.has(self._work.result(name)):
                     bodies[name] = self._source.read(name)
             except OSError as error:
                 errors[name] = str(error)
-        replies = self._pipeline.colorize_batch(
-            list(bodies.values()), [self._options] * len(bodies)
-        )
-        for name, reply in zip(bodies, replies, strict=True):
+        requests = [(body, self._work.options) for body in bodies.values()]
+        for name, outcome in zip(bodies, self._pipeline.colorize_batch(requests), strict=True):
             try:
-                if isinstance(reply, Exception):
-                    raise reply
-                self._target.write(target_of(name, self._ending), reply.body)
+                self._target.write(self._work.result(name), outcome.result().body)
             except Exception as error:
-                errors[name] = str(error)
+                errors[name] = str(error) or type(error).__name__
         return list(errors.values())
-
-
-def target_of(name: str, ending: str) -> str:
-    """Name a picture's result, relative to the target folder."""
-    return str(target_name(PurePosixPath(name), ending))
 
 
 def colorize(
@@ -168,16 +158,19 @@ def colorize(
         try:
             errors = ray.get(call)
         except ray.exceptions.RayError as error:
-            if worker in loaded:
+            if not some:
+                unable.add(_reason(error))
+            elif worker in loaded:
                 say(f"a worker died and is replaced: {_reason(error)}")
                 loaded.remove(worker)
                 free = deque(one for one in free if one is not worker)
                 start()
-            elif not some:
-                unable.add(_reason(error))
         else:
-            free.extend([worker] * (1 if some else calls))
-            loaded.add(worker)
+            if not some:
+                loaded.add(worker)
+                free.extend([worker] * calls)
+            elif worker in loaded:  # it may have died since, of its other call
+                free.append(worker)
             yield from zip(some, errors, strict=True)
         while loaded and unable:
             say(f"a worker cannot start, the others go on: {unable.pop()}")
@@ -222,7 +215,7 @@ def fit(work: Work) -> tuple[Work, int]:
     if not machines:
         raise CannotStart(f"no machine of the cluster has a GPU, for --device {work.device}")
     shares = [cpu // gpu for cpu, gpu in machines if gpu]
-    threads = work.threads or (max(1, min(shares)) if gpus else available_cores())
+    threads = work.threads or (max(1, min(shares)) if gpus else cores())
     workers = sum(min(cpu // threads, gpu if gpus else cpu) for cpu, gpu in machines)
     if not workers:
         raise CannotStart(
@@ -249,7 +242,7 @@ def connected(address: str) -> Iterator[None]:
             # so no module imports it at its top.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             how |= {"include_dashboard": False, "_temp_dir": folder}
-            how |= {"object_store_memory": STORE_BYTES, "num_cpus": available_cores()}
+            how |= {"object_store_memory": STORE_BYTES, "num_cpus": cores()}
         else:
             _look_for(address)
         import ray
@@ -283,17 +276,13 @@ def pack(model: Path) -> bytes:
     """Read an archive, or zip a folder with a graph, for workers that lack the file.
 
     Raises:
-        CannotStart: if there is neither.
+        BadGraph: if there is no graph.
     """
+    graph.find(graph.open_place(model))
     if model.is_file():
         return model.read_bytes()
-    if not model.is_dir():
-        raise CannotStart(f"no archive at {model}: run `make archives`, or name another")
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for path in sorted(p for p in model.rglob("*") if p.is_file()):
-            archive.write(path, path.relative_to(model).as_posix())
-    return packed.getvalue()
+    with tempfile.TemporaryDirectory(prefix="colorizer-") as folder:
+        return Path(shutil.make_archive(f"{folder}/model", "zip", model)).read_bytes()
 
 
 def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: bool) -> int:
@@ -301,8 +290,8 @@ def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: 
 
     Raises:
         CannotStart: if there is no cluster, no folder with pictures, or no worker that can load.
+        BadGraph: if there is no model.
     """
-    ending = ENDINGS[str(work.options["format"])]
     there: set[str] = set()
     try:
         source, target = Folder(work.source), Folder(work.target)
@@ -317,13 +306,13 @@ def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: 
         raise CannotStart(str(why)) from None
     if not names:
         raise CannotStart(f"{work.source} holds no picture ({', '.join(sorted(SUFFIXES))})")
-    left = dict.fromkeys(name for name in names if target_of(name, ending) not in there)
+    left = dict.fromkeys(name for name in names if work.result(name) not in there)
     total, failed = len(left), 0
 
     def done(name: str, error: str | None) -> None:
         nonlocal failed
         failed += error is not None
-        report(name, target_of(name, ending), error, as_json)
+        report(name, work.result(name), error, as_json)
         bar.update()
 
     if left:

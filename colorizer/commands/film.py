@@ -1,17 +1,19 @@
-"""Give a black-and-white film colour, frame by frame, without flicker; the sound is kept.
+"""Colorize a black-and-white film, without flicker; its sound, times and tags are kept.
 
-Colours of what stands still between two frames are held together; a cut begins them anew.
+The film goes to NAME-colour.mp4 beside it, or where --out says: a folder, or a file that ends in
+.mp4, .m4v, .mov or .mkv. Colours are kept steady where nothing moves; a cut starts them afresh.
+
+exit codes: 0 done; 1 written, but parts of the film were damaged and are missing; 2 nothing was
+written, and why; 130 interrupted, nothing was written.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,32 +21,34 @@ from numpy.typing import NDArray
 from colorizer import __version__
 from colorizer.files import written_whole
 
+if TYPE_CHECKING:
+    from colorizer.commands.video import Film, Tally
+
 Float = NDArray[np.float32]
 
-BATCH = 8  # frames a run of the network
+BATCH = 8  # frames per run of the network
 HOLD = 0.85  # share of the last frame's colour that a pixel keeps where nothing changed
 STILL = 4.0  # L; a change well below it is grain, one well above it is motion
-CUT = 18.0  # mean change of L over the frame that begins a new scene
-QUALITY = "18"  # x264's constant rate factor: visually lossless
+CUT = 18.0  # mean change of L over the frame that starts a new scene
 
 
 class CannotColorize(Exception):
-    """Why there is no film in colour: a message for the person who asked for one."""
+    """Why there is no film in colour; the message is meant for the user."""
 
 
-class Steady:
-    """Colours that follow each other without flicker."""
+class TemporalFilter:
+    """Reduce flicker: mix each frame's colours with the last frame's where nothing moves."""
 
     def __init__(self, hold: float = HOLD) -> None:
         self.hold = hold
         self._last: tuple[Float, Float] | None = None
 
     def __call__(self, lightness: Float, ab: Float) -> Float:
-        """Mix a frame's colours with those of the last, where the picture stands still.
+        """Filter the next frame's colours.
 
         Args:
-            lightness: (S, S), 0..100, what the network saw.
-            ab: (2, S, S), what it answered.
+            lightness: (S, S), 0..100, the network's input.
+            ab: (2, S, S), the network's output.
 
         Returns:
             (2, S, S).
@@ -59,171 +63,217 @@ class Steady:
         return ab
 
 
-def flicker(pictures: Sequence[NDArray[np.uint8]], truth: Sequence[NDArray[np.uint8]]) -> float:
-    """Measure how much colour changes between frames where lightness does not.
-
-    Args:
-        pictures: (H, W, 3) each, in colour.
-        truth: the same frames before, grey or not.
-
-    Returns:
-        Mean change of ab, in Lab's units, over pixels whose L moves by less than STILL / 2.
-    """
-    from colorizer import lab
-
-    planes = [
-        (lab.rgb_to_lab(one)[..., 1:], lab.rgb_to_lightness(before))
-        for one, before in zip(pictures, truth, strict=True)
-    ]
-    total, count = 0.0, 0
-    for (ab, light), (next_ab, next_light) in pairwise(planes):
-        still = np.abs(next_light - light) < STILL / 2
-        total += float(np.linalg.norm(next_ab - ab, axis=-1)[still].sum())
-        count += int(still.sum())
-    return total / max(1, count)
-
-
 def colorize_frames(
-    pipeline: Any, frames: Iterable[NDArray[np.uint8]], hold: float = HOLD
+    pipeline: Any, frames: Iterable[NDArray[np.uint8]], hold: float = HOLD, chroma: float = 1.0
 ) -> Iterator[NDArray[np.uint8]]:
     """Colorize the frames of a film, in order.
 
     Args:
         pipeline: a `colorizer.pipeline.Pipeline`.
         frames: (H, W, 3) uint8 each.
-        hold: 0 for each frame by itself.
+        hold: see `TemporalFilter`; 0 colorizes each frame by itself.
+        chroma: strength of the colours, 0..3.
     """
-    import torch
-
+    from colorizer.finish import finish, prepare
     from colorizer.image import Picture
-    from colorizer.pipeline import Options, finish, prepare
+    from colorizer.options import Options
 
-    steady, frames = Steady(hold), iter(frames)
+    steady, frames = TemporalFilter(hold), iter(frames)
     while some := [one for _, one in zip(range(BATCH), frames, strict=False)]:
-        prepared = [prepare(Picture(one), pipeline.graph.side) for one in some]
-        output = pipeline.run(torch.stack([one.small for one in prepared]))
-        for one, ab in zip(prepared, pipeline.decode(output, Options()), strict=True):
-            held = steady(one.small[0].numpy(), ab)
-            yield finish(one.lightness, held, pipeline.graph.chroma_gain)
+        recipe = pipeline.graph.recipe
+        prepared = [prepare(Picture(one), recipe.side) for one in some]
+        outputs = pipeline.run(np.stack([one.small for one in prepared]))
+        for one, output in zip(prepared, outputs, strict=True):
+            filtered = steady(one.small[0], pipeline.decode(one, output, Options()))
+            yield finish(one, filtered, recipe.chroma_gain * chroma)
 
 
-def colorize_film(pipeline: Any, source: Path, target: Path, hold: float = HOLD) -> int:
-    """Write a film in colour, whole or not at all: H.264 and the sound as it was.
-
-    Frames keep their times and size.
+def colorize_film(
+    load: Callable[[], Any],
+    film: Film,
+    target: Path,
+    hold: float = HOLD,
+    chroma: float = 1.0,
+    deinterlace: bool = False,
+) -> Tally:
+    """Write a film in colour, verify it, and only then move it into place.
 
     Args:
-        pipeline: a `colorizer.pipeline.Pipeline`.
-        source: any film that FFmpeg reads.
-        target: its suffix chooses the container.
+        load: gives a `colorizer.pipeline.Pipeline`; called once the container is known to do.
+        film: what `video.inspect` found.
+        target: its suffix chooses the container, one of `video.FORMATS`.
         hold: see `colorize_frames`.
+        chroma: see `colorize_frames`.
+        deinterlace: whether to make whole frames of an interlaced film's fields.
 
     Returns:
-        The number of frames.
+        What was read, and what of it was damaged.
 
     Raises:
-        CannotColorize: if the film cannot be read, or not be written so.
+        FilmError: if the film cannot be read or written, or what was written is not the same film.
     """
-    import av
     from tqdm import tqdm
 
-    try:
-        with (
-            written_whole(target) as beside,
-            av.open(str(source)) as film,
-            av.open(str(beside), "w") as colour,
-        ):
-            if not film.streams.video:
-                raise CannotColorize(f"{source} has no picture in it")
-            video = film.streams.video[0]
-            video.thread_type = "AUTO"
-            out = colour.add_stream("libx264", rate=video.average_rate or Fraction(25))
-            out.width, out.height = video.codec_context.width, video.codec_context.height
-            even = out.width % 2 == 0 and out.height % 2 == 0
-            out.pix_fmt = "yuv420p" if even else "yuv444p"  # the former has colour for 2 x 2
-            if video.time_base is not None:
-                out.time_base = out.codec_context.time_base = video.time_base
-            out.options = {"crf": QUALITY}
-            sound = film.streams.audio[0] if film.streams.audio else None
-            heard = colour.add_stream_from_template(sound) if sound else None
-            times: list[int | None] = []
+    from colorizer.commands import video
 
-            def pictures() -> Iterator[NDArray[np.uint8]]:
-                for packet in film.demux(*[s for s in (video, sound) if s]):
-                    if packet.stream is video:
-                        for frame in video.decode(packet):
-                            times.append(frame.pts)
-                            yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                    elif heard is not None and packet.dts is not None:
-                        packet.stream = heard
-                        colour.mux(packet)
+    tally = video.Tally()
+    bar = tqdm(total=film.frames, unit="frame", file=sys.stderr, disable=None)
+    with written_whole(target) as beside, video.open_film(film.path) as source, bar:
+        writer = video.Writer(beside, film, source, deinterlace)
+        try:
+            for line in writer.notes:
+                _tell(line)
+            frames = video.read_frames(source, film, tally, writer.copy, deinterlace)
+            upright = (np.rot90(rgb, film.turns) for rgb in frames)
+            bar.set_description("loading the network")
+            pipeline = load()
+            bar.set_description("colorizing")
+            bar.unpause()  # the time left is that of frames alone
+            coloured = colorize_frames(pipeline, upright, hold, chroma)
+            for number, rgb in enumerate(coloured):
+                writer.add(np.rot90(rgb, -film.turns), *tally.times[number])
+                bar.update()
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.finish()
+        lost = video.verify(beside, film, tally, writer)
+    if lost:
+        _tell(f"left out, as {target.suffix} files cannot hold it: {', '.join(lost)}")
+    return tally
 
-            done = 0
-            bar = tqdm(total=video.frames or None, unit="frame", file=sys.stderr, disable=None)
-            with bar:
-                for rgb in colorize_frames(pipeline, pictures(), hold):
-                    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                    frame.pts, frame.time_base = times[done], video.time_base
-                    colour.mux(out.encode(frame))
-                    done += 1
-                    bar.update()
-            if not done:
-                raise CannotColorize(f"{source} holds no frame that can be read")
-            colour.mux(out.encode(None))
-    except (av.FFmpegError, ValueError) as error:
-        raise CannotColorize(
-            f"{source} cannot become {target.name}: {error}; if the sound does not fit that kind "
-            "of file, write .mkv"
-        ) from None
-    return done
+
+def _tell(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"colorizer-film: {line}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and colorize a film; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="colorizer-film", description=__doc__)
-    add = parser.add_argument
-    add("--version", action="version", version=__version__)
-    add("film", type=Path, help="any that FFmpeg reads")
-    add("--out", type=Path, required=True, help="film to write, .mp4 or .mkv")
-    add("--overwrite", action="store_true", help="replace it if it is there")
-    add("--model", default="model_store/colorize.mar", help="an archive (default: %(default)s)")
-    add("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
-    add(
-        "--hold",
-        type=float,
-        default=HOLD,
-        help="0 to 0.99: how much colour stays where nothing moves (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        if not 0 <= options.hold < 1:
-            raise CannotColorize(f"--hold must be 0 to 0.99, not {options.hold}")
-        if not options.film.is_file():
-            raise CannotColorize(f"there is no film at {options.film}")
-        if options.out.exists() and not options.overwrite:
-            raise CannotColorize(f"{options.out} is there already; --overwrite replaces it")
-        if options.out.exists() and options.out.samefile(options.film):
-            raise CannotColorize(f"{options.film} would be written over; choose another --out")
-        try:
-            import av  # noqa: F401
-        except ImportError:
-            raise CannotColorize("films need PyAV: pip install 'colorizer[film]'") from None
-        from colorizer.api import Colorizer
-        from colorizer.engine import BadGraph
-
-        try:
-            pipeline = Colorizer(options.model, options.device).pipeline
-        except (BadGraph, FileNotFoundError) as error:
-            raise CannotColorize(str(error)) from None
-        frames = colorize_film(pipeline, options.film, options.out, options.hold)
+        target = _target(options.film, options.out, options.overwrite)
+        return _run(options, target)
     except CannotColorize as error:
         print(f"colorizer-film: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("colorizer-film: interrupted; nothing was written", file=sys.stderr)
         return 130
-    print(f"wrote {options.out}: {frames} frames", file=sys.stderr)
-    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="colorizer-film",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=__version__)
+    add("film", type=Path, help="any film that FFmpeg reads")
+    add("--out", help="file or folder to write to (default: NAME-colour.mp4 beside the film)")
+    add("--overwrite", action="store_true", help="replace the output if it exists")
+    add("--model", default="model_store/colorize.mar", help="an archive (default: %(default)s)")
+    add("--device", help="cpu or cuda:0 (default: a GPU if there is one)")
+    add("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
+    add(
+        "--hold",
+        type=float,
+        default=HOLD,
+        help="0 to 0.99: how much colour is kept from the last frame where nothing moves "
+        "(default: %(default)s)",
+    )
+    add(
+        "--deinterlace",
+        action="store_true",
+        help="make whole frames of an interlaced film (default: keep its fields)",
+    )
+    return parser
+
+
+def _target(film: Path, out: str | None, overwrite: bool) -> Path:
+    """Choose the file to write.
+
+    Raises:
+        CannotColorize: if there is no film, or its colours have no place.
+    """
+    if not film.is_file():
+        what = "is a folder; name a film in it" if film.is_dir() else "is not a file that exists"
+        raise CannotColorize(f"{film} {what}")
+    target = film.with_name(f"{film.stem}-colour.mp4") if out is None else Path(out)
+    if out is not None and (target.is_dir() or out.endswith("/")):
+        target = target / f"{film.stem}-colour.mp4"
+    if target.exists() and target.samefile(film):
+        raise CannotColorize(f"{film} would be overwritten; choose another --out")
+    if target.exists() and not overwrite:
+        raise CannotColorize(f"{target} already exists; --overwrite replaces it")
+    return target
+
+
+def _run(options: argparse.Namespace, target: Path) -> int:
+    """Colorize the film, and tell how it went; returns the exit code."""
+    if not 0 <= options.hold < 1:
+        raise CannotColorize(f"--hold must be 0 to 0.99, not {options.hold}")
+    chroma = 1.0 if options.chroma is None else options.chroma
+    if not 0 <= chroma <= 3:
+        raise CannotColorize(f"--chroma must be 0 to 3, not {chroma}")
+    try:
+        import av
+
+        from colorizer.commands import video
+    except ImportError:
+        raise CannotColorize("films need PyAV: pip install av") from None
+    if target.suffix.lower() not in video.FORMATS:
+        *most, last = video.FORMATS
+        raise CannotColorize(
+            f"{target.name} must end in {', '.join(most)} or {last}: other containers cannot hold "
+            "every film (or name a folder that exists)"
+        )
+    try:
+        film = video.inspect(options.film)
+        if film.fields and not options.deinterlace:
+            order = {"tff": "top", "bff": "bottom"}[film.fields]
+            _tell(
+                f"{options.film} is interlaced, {order} field first, and stays so; "
+                "--deinterlace makes whole frames"
+            )
+        tally = colorize_film(
+            lambda: _load(options.model, options.device),
+            film,
+            target,
+            options.hold,
+            chroma,
+            options.deinterlace,
+        )
+    except video.FilmError as error:
+        raise CannotColorize(f"{error}; nothing was written") from None
+    except (av.FFmpegError, OSError) as error:
+        raise CannotColorize(f"{target} cannot be written: {error.strerror or error}") from None
+    count = len(tally.times)
+    print(f"wrote {target}: {count} frame{'s' if count != 1 else ''}", file=sys.stderr)
+    problems = tally.problems(film)
+    for line in problems:
+        _tell(line)
+    return 1 if problems else 0
+
+
+def _load(model: str, device: str | None) -> Any:
+    """Load the network.
+
+    Raises:
+        CannotColorize: if there is no such network or device.
+    """
+    from colorizer.api import Colorizer
+    from colorizer.engines import BadDevice
+    from colorizer.errors import UserError
+
+    try:
+        return Colorizer(model, device).pipeline
+    except BadDevice as error:
+        raise CannotColorize(f"--device {device}: {error}") from None
+    except UserError as error:
+        raise CannotColorize(str(error)) from None
 
 
 if __name__ == "__main__":
