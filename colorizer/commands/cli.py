@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from colorizer import __version__
 from colorizer.commands import client
+from colorizer.commands.folder import ENDINGS as ENDINGS
+from colorizer.commands.folder import marked, target_name
 from colorizer.image import SUFFIXES
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
     from colorizer.options import Options
 
-ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 OPTIONS = ("format", "quality", "chroma", "metadata", "decoding", "temperature", "seed")
 CLIENTS = 4  # requests to a server at once: it batches those that wait together
 
@@ -169,21 +170,16 @@ def _targets(
             for path, target in zip(inside, named(names, ending), strict=True):
                 yield path, out / target
         elif picture.is_file():
-            name = picture.stem + ("-colour" if out is None else "") + ending
-            yield picture, (picture.parent if out is None else out) / name
+            name = target_name(PurePath(picture.name), ending)
+            beside = picture.parent / marked(name, "-colour")
+            yield picture, beside if out is None else out / name
         else:
             raise Refused(f"there is no picture at {picture}")
 
 
 def named(names: Iterable[PurePath], ending: str) -> Iterator[PurePath]:
-    """Name the colours of a folder's pictures."""
-    taken: set[PurePath] = set()
-    for name in names:
-        target = name.with_suffix(ending)
-        if target in taken:  # a.png beside a.jpg: the later one keeps its whole name
-            target = name.with_name(name.name + ending)
-        taken.add(target)
-        yield target
+    """Name the results of a folder's pictures."""
+    return (target_name(name, ending) for name in names)
 
 
 def choose_method(options: argparse.Namespace) -> Method:
