@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
 SETTINGS = ROOT / "handlers" / "torchserve" / "model-config.yaml"
 # Of the library: the commands and their needs stay outside of archives.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "commands")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "__main__.py", "commands")
 ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
 
 
