@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from colorizer import __version__
 from colorizer.commands import client, folder, results
-from colorizer.commands.folder import ENDINGS as ENDINGS
-from colorizer.commands.folder import SAME_FORMAT, Job, Naming, Plan, Refused, target_name
+from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused, target_name
 from colorizer.commands.run import run_command
 
 if TYPE_CHECKING:
