@@ -43,12 +43,11 @@ test: $(ALL_READY) $(TRITON_READY) ## Run all tests, on the CPU, without network
 fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for another number
 	@FUZZ=$(FUZZ) $(PY) -m pytest -q tests/test_image_fuzz.py
 
-check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
+check: $(ALL_READY) ## Lint, formatting, types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m handlers.torchserve.lint config.properties handlers/torchserve/model-config.yaml
-	@MYPYPATH=export/typings/10 $(PY) -m mypy
-	@MYPYPATH=export/typings/11 $(PY) -m mypy
+	@$(PY) -m mypy
 
 bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE; QUICK=1: only shows that they work
 	@$(PY) -m benchmarks $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")

@@ -20,7 +20,10 @@ import colorizer
 from colorizer.files import write_whole
 
 Value = str | int | float | None
-PACKAGES = ("torch", "onnxruntime", "torchserve", "tensorrt", "numpy", "opencv-python-headless")
+PACKAGES = (
+    *("torch", "onnxruntime", "torchserve", "tensorrt", "tensorrt-rtx-cu13-libs"),
+    *("numpy", "opencv-python-headless"),
+)
 
 
 class Unusable(Exception):

@@ -20,6 +20,16 @@ from tests.support import SIDE, coloured, encoded
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the plans that NVIDIA's compiler made: record_property("plan", ...) in a test."""
+    reports = terminalreporter.getreports("passed")
+    plans = [value for one in reports for key, value in one.user_properties if key == "plan"]
+    if plans:
+        terminalreporter.section("plans compiled")
+    for plan in plans:
+        terminalreporter.write_line(str(plan))
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
     """A checkpoint of either head: real encoder shape, narrow decoder, random weights."""

@@ -75,4 +75,4 @@ def test_serving_needs_no_package_of_training_and_export() -> None:
 
 def test_only_weights_and_the_engines_that_need_it_import_torch() -> None:
     users = {path.name for path in (ROOT / "colorizer").rglob("*.py") if "torch" in imported(path)}
-    assert users == {"checkpoint.py", "engines.py", "unet.py"}
+    assert users == {"checkpoint.py", "engines.py", "rtx.py", "unet.py"}

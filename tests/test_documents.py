@@ -51,7 +51,10 @@ NOT_RUN = {
     "docs/deploy.md: docker compose": "needs Docker",
     "docs/deploy.md: kubectl apply": "needs a cluster",
     "docs/serving.md: .venv/bin/python -m handlers.torchserve.serve": "test_serve.py runs it",
-    "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's TensorRT",
+    "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's libraries",
+    "docs/export.md: .venv/bin/python -m export model_store/regression.safetensors --to tensorrt": (
+        "test_tensorrt_rtx.py runs it"
+    ),
     "docs/training.md: make train": "the steps that make takes are the next block's, which is run",
     "docs/training.md: .venv/bin/python -m training.shards": "test_training_runs.py runs torchrun",
 }
