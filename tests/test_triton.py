@@ -163,7 +163,7 @@ def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
     weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same = [str(weights("regression"))] * 2
-    assert command.main(["triton", *same, "--out", str(tmp_path / "models")]) == 1
+    assert command.main(["triton", *same, "--out", str(tmp_path / "models")]) == 2
     assert "give one checkpoint of each head" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -172,7 +172,7 @@ def test_a_folder_of_other_things_is_not_replaced(
     weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "letters").mkdir()
-    assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 1
+    assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 2
     assert "letters, which is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 

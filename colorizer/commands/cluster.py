@@ -29,8 +29,8 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about GPUs, settled
 
 from colorizer.api import parse_options
-from colorizer.commands.cli import report
-from colorizer.commands.folder import ENDINGS, target_name
+from colorizer.commands.cli import named, report
+from colorizer.commands.folder import ENDINGS
 from colorizer.commands.storage import Folder, Record
 from colorizer.image import SUFFIXES
 from colorizer.pipeline import Pipeline
