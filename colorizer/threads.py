@@ -1,0 +1,62 @@
+"""Count the CPU cores that this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_GROUPS = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Count cores by CPU affinity and by the cgroup's CPU quota, whichever is lower; at least 1.
+
+    `os.cpu_count()` counts the whole machine. A container with `--cpus 2`, a Kubernetes limit or
+    `taskset` allows fewer, and threads beyond that number only wait for each other. Part of a core
+    counts as one.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas())]))
+
+
+def _quotas() -> list[float]:
+    """Read the quotas, in cores, of this process's cgroup and of all groups above it.
+
+    Inside a container the named path may be the host's, of which only the mount's root is visible,
+    so folders that don't exist are skipped.
+
+    Source: cgroups(7); Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and
+    Documentation/scheduler/sched-bwc.rst (cpu.cfs_quota_us).
+    """
+    found = []
+    for line in _words(_GROUPS, "\n"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = _MOUNT / controllers if controllers else _MOUNT
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(mount):
+                break
+            if controllers:
+                period = _words(folder / "cpu.cfs_period_us")
+                limit = [*_words(folder / "cpu.cfs_quota_us"), *period]
+            else:
+                limit = _words(folder / "cpu.max")
+            # Without a limit: "max" in version 2, -1 in version 1.
+            if len(limit) == 2 and limit[0].isdecimal() and int(limit[1]):
+                found.append(int(limit[0]) / int(limit[1]))
+    return found
+
+
+def _words(path: Path, separator: str | None = None) -> list[str]:
+    """Split a small file; nothing where it can't be read."""
+    try:
+        return [word for word in path.read_text().split(separator) if word]
+    except OSError:
+        return []

@@ -1,0 +1,69 @@
+"""The count of cores: what affinity and cgroups allow, not what the machine has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from colorizer import threads
+from tests.support import ROOT
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 64 cores, and a folder to write its cgroups into."""
+    monkeypatch.setattr(threads, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(threads, "_MOUNT", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 3),
+        ("0::/pods/one\n", {"pods/cpu.max": "300000 100000", "pods/one/cpu.max": "max 100000"}, 3),
+        ("0::/../on-the-host/abc\n", {"cpu.max": "400000 100000"}, 4),
+        (
+            "3:cpu,cpuacct:/docker/abc\n2:cpuset:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "150000", "cpu,cpuacct/cpu.cfs_period_us": "50000"},
+            3,
+        ),
+        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("0::/\n", {"cpu.max": "9900000 100000\n"}, 64),
+        ("0::/a:b\n", {"a:b/cpu.max": "100000 100000"}, 1),
+        ("0::/\n", {"cpu.max": ""}, 64),
+        ("", {}, 64),
+    ],
+)
+def test_a_quota_of_either_version_of_cgroups_lowers_the_count(
+    cgroup: Path, groups: str, files: dict[str, str], cores: int
+) -> None:
+    (cgroup / "groups").write_text(groups)
+    for name, text in files.items():
+        (cgroup / name).parent.mkdir(parents=True, exist_ok=True)
+        (cgroup / name).write_text(text)
+    assert threads.available_cores() == cores
+
+
+def test_a_system_without_cgroups_and_affinity_counts_all_its_cores(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert threads.available_cores() == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
+    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    script += "from colorizer.threads import available_cores; print(available_cores())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "1\n"
