@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import platform
 import re
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import colorizer
 from colorizer.files import write_whole
+from colorizer.threads import available_cores
 
 Value = str | int | float | None
 PACKAGES = ("torch", "onnxruntime", "torchserve", "tensorrt", "numpy", "opencv-python-headless")
@@ -81,7 +81,7 @@ def machine() -> dict[str, str]:
     found = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "CPU": cpu,
-        "cores": str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()),
+        "cores": str(available_cores()),
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "colorizer": colorizer.__version__,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -37,6 +36,7 @@ from benchmarks import results, samples, servers
 from benchmarks.results import Table, Unusable, Value, say
 from colorizer.api import Colorizer
 from colorizer.engine import BadGraph
+from colorizer.threads import available_cores
 
 MODULE = "benchmarks.serving"
 LOADS = (0.5, 0.7, 0.9, 1.1)  # of the closed loop's best throughput: the open loop's rates
@@ -153,7 +153,7 @@ def measure(options: argparse.Namespace, steps: list[Step]) -> Iterator[Table]:
 
 def beside(name: str, url: str, options: argparse.Namespace) -> Table:
     """Time the same photographs in-process and through the server, in turn."""
-    torch.set_num_threads(os.cpu_count() or 1)  # as the servers' handlers do
+    torch.set_num_threads(available_cores())  # as the servers' handlers do
     network = Colorizer(options.store / servers.ARCHIVE)
     photographs = samples.shuffled(samples.load(options.photos), random.Random(samples.SEED))
     photographs = photographs[: 3 if options.quick else None]

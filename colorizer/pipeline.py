@@ -6,7 +6,6 @@ The one implementation that TorchServe, Triton and evaluation share.
 from __future__ import annotations
 
 import io
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from colorizer.engine import Engine, Graph
 from colorizer.errors import BadOption
 from colorizer.image import Limits, Picture
 from colorizer.options import Options as Options
+from colorizer.threads import available_cores
 
 Float = NDArray[np.float32]
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class Pipeline:
         self.graph, self.run, self.limits = graph, run, limits or Limits()
         self.exact = exact
         self._centres = torch.tensor(graph.bins)  # (Q, 2)
-        self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._threads = ThreadPoolExecutor(available_cores())
 
     @classmethod
     def load(

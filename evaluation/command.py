@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from colorizer.checkpoint import BadCheckpoint
-from evaluation.methods import cores
+from colorizer.threads import available_cores
 from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 # What a user, or the machine, can cause; anything else is a fault of ours.
@@ -29,7 +29,9 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
         help="only those that a training run with this --validation held out (%(const)s)",
     )
     parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=available_cores(), help="processes (%(default)s)"
+    )
 
 
 def picked(options: argparse.Namespace) -> list[Photograph]:

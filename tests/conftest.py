@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
+from colorizer.threads import available_cores
 from colorizer.unet import Head, UNet, UNetConfig
 from export import archive
 from tests.support import SIDE, coloured, encoded
@@ -43,7 +43,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
 def threads_of_the_servers() -> Iterator[None]:
     """As many threads as a server's worker has: sums are split among them, and so rounded."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(available_cores())
     yield
     torch.set_num_threads(before)
 

@@ -71,3 +71,13 @@ def test_serving_needs_neither_training_nor_export_packages() -> None:
     loaded = loaded_by("import colorizer.pipeline, handlers.torchserve.handler")
     assert {"torch", "cv2"} <= loaded
     assert not heavy & loaded
+
+
+def test_cores_are_counted_in_one_place() -> None:
+    counting = {
+        path.relative_to(ROOT).as_posix()
+        for room in MAY_IMPORT
+        for path in (ROOT / room).rglob("*.py")
+        if "os.cpu_count" in path.read_text() or "sched_getaffinity" in path.read_text()
+    }
+    assert counting == {"colorizer/threads.py"}

@@ -289,11 +289,10 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         import ray  # noqa: F401
     except ImportError:
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
-    import torch
-
     from colorizer.commands import cluster
+    from colorizer.threads import available_cores
 
-    cores = torch.get_num_threads() if options.worker_cores is None else options.worker_cores
+    cores = available_cores() if options.worker_cores is None else options.worker_cores
     if cores < 1:
         raise Refused(f"--worker-cores must be at least 1, not {cores}")
     _load(options)  # so that what is wrong with the network or an option is said here, once

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +51,7 @@ class ColorizeHandler:
             RuntimeError: if another colorizer than the archive's was imported.
         """
         from colorizer import pipeline
+        from colorizer.threads import available_cores
 
         folder = context.system_properties["model_dir"]
         if not Path(pipeline.__file__).is_relative_to(Path(folder).resolve()):
@@ -59,7 +59,7 @@ class ColorizeHandler:
                 f"the colorizer that runs is {pipeline.__file__}, not the archive's in {folder}"
             )
         settings = (getattr(context, "model_yaml_config", None) or {}).get("handler", {})
-        torch.set_num_threads(int(settings.get("threads") or os.cpu_count() or 1))
+        torch.set_num_threads(int(settings.get("threads") or available_cores()))
         gpu = context.system_properties.get("gpu_id")
         device = f"cuda:{gpu}" if torch.cuda.is_available() and gpu is not None else "cpu"
         self.pipeline: Pipeline = pipeline.Pipeline.load(Path(folder), device)

@@ -7,7 +7,6 @@ object of its TritonPythonModel.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,12 +39,13 @@ class TritonPythonModel:
             RuntimeError: if another colorizer than the folder's was imported.
         """
         from colorizer import pipeline
+        from colorizer.threads import available_cores
 
         if not Path(pipeline.__file__).is_relative_to(_HERE):
             raise RuntimeError(f"the colorizer that runs is {pipeline.__file__}, not {_HERE}'s")
         settings = json.loads(args["model_config"])["parameters"]
         threads = int(settings["threads"]["string_value"])
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or available_cores())
         gpu = args["model_instance_kind"] == "GPU" and torch.cuda.is_available()
         device = f"cuda:{args['model_instance_device_id']}" if gpu else "cpu"
         self.pipeline: Pipeline = pipeline.Pipeline.load(_HERE, device)
