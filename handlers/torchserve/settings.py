@@ -2,7 +2,7 @@
 
 Source: the constants of org.pytorch.serve.util.ConfigManager and of
 org.pytorch.serve.archive.model.ModelConfig in TorchServe 0.12's model-server.jar, and
-ts/model_server.py, which starts it; tests hold these lists against that file.
+ts/model_server.py, which starts it by default; tests hold these lists against those files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TEXTS = {
     *("python", "service_envelope", "system_metrics_cmd", "ts_header_key_sequence_end"),
     *("ts_header_key_sequence_id", "ts_header_key_sequence_start", "version", "workflow_store"),
 }
-_LAUNCHER = {"plugins_path", "vmargs"}  # read by ts/model_server.py, in Python
+_LAUNCHER = {"plugins_path", "vmargs"}  # read by who starts Java: frontend.py
 PROPERTIES = _SWITCHES | _COUNTS | _ADDRESSES | _TEXTS | _LAUNCHER
 _MODES = ("log", "prometheus", "legacy")  # of metrics_mode, any other being taken for log
 _ADDRESS = re.compile(r"https?://[^:/\s]+(:\d+)?/?|unix:/\S*")
