@@ -173,7 +173,7 @@ def test_another_torchserve_than_the_one_that_is_altered_is_refused(tmp_path: Pa
         frontend.alter(jar, tmp_path / "classes")
     with zipfile.ZipFile(jar, "w") as file:
         file.writestr(frontend.CONSTANTS, b"application/json")
-    with pytest.raises(checks.CannotServe, match="is not TorchServe 0.12's"):
+    with pytest.raises(checks.CannotServe, match=r"is not TorchServe 0\.12's"):
         frontend.alter(jar, tmp_path / "classes")
     assert not (tmp_path / "classes").exists()
 
