@@ -15,8 +15,8 @@ ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
-SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/torchserve/*.yaml) \
-	handlers/torchserve/handler.py handlers/torchserve/settings.py
+SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/serving.yaml \
+	handlers/torchserve/handler.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -45,7 +45,7 @@ fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for ano
 check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m handlers.torchserve.lint config.properties handlers/torchserve/model-config.yaml
+	@$(PY) -m handlers.torchserve.lint config.properties
 	@MYPYPATH=export/typings/10 $(PY) -m mypy
 	@MYPYPATH=export/typings/11 $(PY) -m mypy
 

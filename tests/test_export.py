@@ -20,7 +20,7 @@ from export import archive, graphs, network, parity, tensorrt, torchscript
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.parity import Row
-from tests.support import SIDE, encoded, picture
+from tests.support import ROOT, SIDE, encoded, picture
 
 Weights = Callable[[Head], Path]
 HEADS: list[Head] = ["regression", "classification"]
@@ -229,7 +229,7 @@ def test_tensorrts_parser_takes_every_operator_and_another_is_named(
 
 
 def test_the_documents_table_of_operators_is_the_one_that_is_checked() -> None:
-    text = (archive.ROOT / "benchmarks" / "GPU.md").read_text()
+    text = (ROOT / "benchmarks" / "GPU.md").read_text()
     table = {line.split("|")[1].strip(" `") for line in text.splitlines() if "| FP32, FP16" in line}
     assert table == set(tensorrt.SUPPORTED)
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.server
 
 SMALL = encoded(picture(60, 80))
 LARGE = encoded(picture(1200, 1600), "JPEG")
-QUEUE = 32  # jobQueueSize of model-config.yaml
+QUEUE = 32  # of serving.yaml
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from handlers.torchserve.checks import (
 from handlers.torchserve.drain import Output
 from handlers.torchserve.settings import problems_of_properties
 
-STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
+STARTUP_SECONDS = 300.0  # as startup_s in serving.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
