@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,10 +23,10 @@ import colorizer
 from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Name
 from colorizer.files import written_whole
-from export import graphs, parity, verify
+from export import parity, serving, verify
 from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs, Row
-from export.serving import ENGINE, LEFT_OUT, ROOT, BadSettings, Settings, add_graph_options
+from export.parity import NoPhotographs
+from export.serving import ENGINE, ROOT, BadSettings, Settings, add_graph_options
 from export.tensorrt import NotBuilt
 from export.verify import BadArchive
 
@@ -66,11 +65,7 @@ def archive(
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         work = Path(temporary)
         stage = work / "stage"  # the archiver copies what is inside, so the package keeps its name
-        matrix: list[Row] = []
-        for name in engines:
-            graphs.export(source, name, stage / name, matrix, say=say)
-        shutil.rmtree(stage / graphs.HALF_ONNX, ignore_errors=True)  # the plan was built from it
-        shutil.copytree(ROOT / "colorizer", stage / "colorizer", ignore=LEFT_OUT)
+        serving.stage(source, stage, engines, say)
         config = work / "model-config.yaml"
         config.write_text(model_config(settings))
         command = [

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
 
 from colorizer.engine import NAMES, Name
+from export import graphs
+from export.graphs import Source
+from export.parity import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ROOT / "handlers" / "serving.yaml"
@@ -77,6 +81,21 @@ class Settings:
                     f"{path}: {name} must be a whole number from {least}, not {values[name]!r:.40}"
                 )
         return cls(**values)
+
+
+def stage(
+    source: Source, folder: Path, engines: Sequence[Name], say: Callable[[str], None]
+) -> None:
+    """Write into a folder what a model of either server carries: graphs, and this library.
+
+    Raises:
+        NotEqual, NotBuilt: as `graphs.export`.
+    """
+    matrix: list[Row] = []
+    for name in engines:
+        graphs.export(source, name, folder / name, matrix, say=say)
+    shutil.rmtree(folder / graphs.HALF_ONNX, ignore_errors=True)  # the plan was built from it
+    shutil.copytree(ROOT / "colorizer", folder / "colorizer", ignore=LEFT_OUT)
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,10 @@ from colorizer.checkpoint import BadCheckpoint
 from colorizer.engine import Name
 from colorizer.files import written_whole
 from colorizer.unet import Head
-from export import graphs, parity
+from export import parity, serving
 from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs, Row
-from export.serving import ENGINE, LEFT_OUT, ROOT, BadSettings, Settings, add_graph_options
+from export.parity import NoPhotographs
+from export.serving import ENGINE, ROOT, BadSettings, Settings, add_graph_options
 from export.tensorrt import NotBuilt
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
@@ -60,14 +60,7 @@ def repository(
             model = beside / name
             if model.exists():
                 raise SameName(f"{path} would be a second {name}; give one checkpoint of each head")
-            matrix: list[Row] = []
-            for engine in engines:
-                graphs.export(source, engine, model / "1" / engine, matrix, say=say)
-            shutil.rmtree(model / "1" / graphs.HALF_ONNX, ignore_errors=True)
-            shutil.copytree(
-                *(ROOT / "colorizer", model / "1" / "colorizer"),
-                ignore=LEFT_OUT,
-            )
+            serving.stage(source, model / "1", engines, say)
             shutil.copy(MODEL, model / "1" / "model.py")
             (model / "config.pbtxt").write_text(config(name, settings))
     say(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

@@ -10,6 +10,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -35,10 +36,14 @@ PHOTO = encoded(picture(90, 120), "JPEG")
 
 
 @pytest.fixture(scope="module")
-def repository(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return triton.repository(
-        [weights(head) for head in MODELS.values()], tmp_path_factory.mktemp("triton") / "models"
-    )
+def repository(
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp("triton") / "models"
+    with staged_once():
+        return triton.repository([weights(head) for head in MODELS.values()], out)
 
 
 class Server(NamedTuple):
