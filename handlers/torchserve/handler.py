@@ -84,11 +84,13 @@ class ColorizeHandler:
             For each request, in order, a picture, or JSON with code, type and message.
         """
         from colorizer.errors import RequestError
+        from colorizer.options import Options
 
         requests: list[tuple[bytes, Options] | RequestError] = []
         for index, row in enumerate(data):
             try:
-                requests.append(self._read_request(row, context.get_all_request_header(index)))
+                body, fields = self._read_request(row, context.get_all_request_header(index))
+                requests.append((body, Options.parse(fields)))
             except RequestError as error:
                 requests.append(error)
         self._report("colorize_batch_pictures", len(data))
@@ -105,18 +107,18 @@ class ColorizeHandler:
 
     def _read_request(
         self, row: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> tuple[bytes, Options]:
-        """Take the picture and the options of one request; a form field beats a header.
+    ) -> tuple[bytes, dict[str, str]]:
+        """Take one request's picture, and its options as text; a form field beats a header.
 
         Args:
             row: its form fields, or its raw body as the field "body".
             headers: its headers; beside them, for each field a mapping with its content type.
 
         Raises:
-            RequestError: if there is no picture, or more than one, or an option is wrong.
+            RequestError: if there is no picture, or more than one, or it can't be decompressed.
         """
         from colorizer.errors import NotAPicture
-        from colorizer.options import Options, from_headers
+        from colorizer.options import from_headers
 
         sent = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
         files = {
@@ -133,7 +135,7 @@ class ColorizeHandler:
         body = bytes(body)
         if "body" in row and encoding not in ("", "identity"):
             body = _decompress(body, encoding, self.pipeline.limits.max_bytes)
-        return body, Options.parse(from_headers(sent.items()) | fields)
+        return body, from_headers(sent.items()) | fields
 
     def _answer(self, reply: Reply | Exception, index: int, context: Any) -> bytes:
         """Set status and content type of one request, and give its bytes."""
