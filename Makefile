@@ -25,7 +25,8 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/servin
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PORT=8080 (serve, ui), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
-	@echo "  PHOTOS=folder, ENCODER=file, EVAL=folder, LICENCE=words, OUT=runs (train)"
+	@echo "  PHOTOS=folder, ENCODER=file, FROM=checkpoint, MINUTES=n, EVAL=folder, LICENCE=words,"
+	@echo "  OUT=runs (train)"
 	@echo "  QUICK=1, PHOTOS=folder (bench)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
@@ -59,25 +60,17 @@ venv: $(ALL_READY) ## Make .venv with all that serving, training and testing nee
 
 train: $(ALL_READY) ## Train both networks on PHOTOS into OUT; again after Ctrl-C: goes on
 	@test -n "$(PHOTOS)" || { echo "Name a folder of colour photographs: make train PHOTOS=..." >&2; exit 2; }
-	@mkdir -p $(OUT)/unfitted
-	@$(call trained,classification,$(if $(ENCODER),--encoder "$(ENCODER)"),--max-dcf 6)
-	@$(call trained,regression,--init-from $(OUT)/unfitted/classification.safetensors,)
+	@test -e $(OUT)/unfitted/regression.safetensors || $(PY) -m training.train --preset joint \
+	  --photos "$(PHOTOS)" $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(FROM),--init-from "$(FROM)") --licence "$(LICENCE)" --resume --out $(OUT)/unfitted
+	@$(call fitted,classification,--max-dcf 6)
+	@$(call fitted,regression,)
 	@test -z "$(EVAL)" || $(PY) -m evaluation.evaluate $(OUT)/classification.safetensors \
 	  $(OUT)/regression.safetensors --photos "$(EVAL)" --out $(OUT)/evaluation
 
-# Train by the preset $(1) from $(2), and fit the knobs on what that run held out, by $(3); what is
-# there already stays.
-define trained
-set -e; \
-if [ ! -e $(OUT)/unfitted/$(1).safetensors ]; then \
-  $(PY) -m training.train --preset $(1) --photos "$(PHOTOS)" $(2) --resume \
-    --licence "$(LICENCE)" --out $(OUT)/unfitted/$(1).safetensors; \
-fi; \
-if [ ! -e $(OUT)/$(1).safetensors ]; then \
-  $(PY) -m training.fit $(OUT)/unfitted/$(1).safetensors --photos "$(PHOTOS)" --held-out $(3) \
-    --out $(OUT)/$(1).safetensors; \
-fi
-endef
+# Fit the settings of network $(1) on what the run held out, by $(2), unless that is done.
+fitted = test -e $(OUT)/$(1).safetensors || $(PY) -m training.fit $(OUT)/unfitted/$(1).safetensors \
+  --photos "$(PHOTOS)" --held-out $(2) --out $(OUT)/$(1).safetensors
 
 archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
 

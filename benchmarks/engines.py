@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,9 +19,9 @@ import torch
 from benchmarks import cases, results
 from benchmarks.results import Table, Unusable, say
 from benchmarks.timing import alternate
-from colorizer import checkpoint, engine
+from colorizer import checkpoint, engines
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import BadGraph, Engine
+from colorizer.graph import BadGraph, Engine
 from colorizer.unet import UNet
 from export import parity
 from export.parity import NoPhotographs, Reference
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.batches, options.repeat = [1], 1
-    errors = BadCheckpoint, BadGraph, NoPhotographs, zipfile.BadZipFile
+    errors = BadCheckpoint, BadGraph, NoPhotographs
     return results.carry_out(MODULE, options.json, arguments, measure(options), errors)
 
 
@@ -52,41 +50,26 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure one network in all its engines."""
     check(options.device)
     net, about = checkpoint.load(options.checkpoint)
-    head = net.config.head
-    with tempfile.TemporaryDirectory(prefix="engines-") as temporary:
-        graphs = unpacked(options.graphs, Path(temporary))
-        engines = dict(collect(net, graphs, options))
-        pictures = parity.photographs(options.photos)[: 2 if options.quick else None]
-        reference = Reference(net, about, pictures)
-        for batch in options.batches:
-            lightness = reference.lightness[[i % len(pictures) for i in range(batch)]]
-            calls = [partial(run, lightness) for run in engines.values()]
-            times = alternate(calls, options.repeat, options.device, f"batch {batch}")
-            eager = times[0].median
-            yield Table(
-                f"Engines, {head}, batch {batch}",
-                ["engine", "ms", "quartiles, ms", "× eager", "pictures/s"],
-                [
-                    [name, one.median, one.spread, eager / one.median, 1000 * batch / one.median]
-                    for name, one in zip(engines, times, strict=True)
-                ],
-                f"{where(options.device)}, side {net.config.side}, median of {options.repeat} "
-                "rounds. × eager is eager torch's time divided by the engine's: more is faster.",
-            )
-        yield differences(reference, engines, head, max(options.batches))
-
-
-def unpacked(graphs: Path, folder: Path) -> Path:
-    """Unpack the graphs of an archive; a folder stays where it is.
-
-    Raises:
-        OSError, BadZipFile: if the archive can't be read.
-    """
-    if graphs.is_dir() or graphs.suffix != ".mar":
-        return graphs
-    with zipfile.ZipFile(graphs) as archive:
-        archive.extractall(folder, [n for n in archive.namelist() if n.startswith(engine.NAMES)])
-    return folder
+    recipe = about.recipe
+    found = dict(collect(net, options))
+    pictures = parity.photographs(options.photos)[: 2 if options.quick else None]
+    reference = Reference(net, recipe, pictures)
+    for batch in options.batches:
+        lightness = reference.lightness[[i % len(pictures) for i in range(batch)]]
+        calls = [partial(run, lightness) for run in found.values()]
+        times = alternate(calls, options.repeat, options.device, f"batch {batch}")
+        eager = times[0].median
+        yield Table(
+            f"Engines, {recipe.head}, batch {batch}",
+            ["engine", "ms", "quartiles, ms", "× eager", "pictures/s"],
+            [
+                [name, one.median, one.spread, eager / one.median, 1000 * batch / one.median]
+                for name, one in zip(found, times, strict=True)
+            ],
+            f"{where(options.device)}, side {recipe.side}, median of {options.repeat} "
+            "rounds. × eager is eager torch's time divided by the engine's: more is faster.",
+        )
+    yield differences(reference, found, recipe.head, max(options.batches))
 
 
 def check(device: str) -> None:
@@ -105,40 +88,36 @@ def check(device: str) -> None:
         raise Unusable("torch sees no CUDA GPU here; use --device cpu")
 
 
-def collect(net: UNet, graphs: Path, options: argparse.Namespace) -> Iterator[tuple[str, Engine]]:
+def collect(net: UNet, options: argparse.Namespace) -> Iterator[tuple[str, Engine]]:
     """Load eager torch, then each engine that has a graph and can run here.
 
     Raises:
         BadGraph: if there is no graph.
         Unusable: if the graphs are of another network.
     """
-    device, found = options.device, engine.find(graphs)
+    device = options.device
     yield "eager torch", cases.load("eager", options.checkpoint, device)
     yield "eager torch, channels last", cases.load("channels-last", options.checkpoint, device)
-    for name in engine.PREFERRED[torch.device(device).type]:
+    for name in engines.PREFERRED[torch.device(device).type]:
         if name == "onnx" and device != "cpu":
             say("left out: ONNX Runtime, which runs graphs on the CPU only")
             continue
         try:
-            graph, run = engine.load(graphs, device, name)
+            graph, run = engines.load(options.graphs, device, name, torch.get_num_threads())
         except BadGraph as error:
             say(f"left out: {error}")
             continue
-        if graph.head != net.config.head:
+        if graph.recipe.head != net.kind:
             raise Unusable(
-                f"{options.graphs} holds a graph of a {graph.head} network, and "
-                f"{options.checkpoint} is of {net.config.head}: name the graphs exported from it"
+                f"{options.graphs} holds a graph of a {graph.recipe.head} network, and "
+                f"{options.checkpoint} is of {net.kind}: name the graphs exported from it"
             )
         yield name, run
-        if name == "tensorrt":
-            recorded = cases.load("recorded", found[name] / graph.file, device)
-            yield "tensorrt, CUDA graph", recorded
 
 
-def differences(reference: Reference, engines: dict[str, Engine], head: str, batch: int) -> Table:
+def differences(reference: Reference, runs: dict[str, Engine], head: str, batch: int) -> Table:
     """Compare each engine's colours with those of eager torch in float32 on the CPU."""
-    names = list(engines)
-    found = [reference.measure(engines[name], "", name, "float32", batch) for name in names]
+    found = [reference.measure(run, "", name, "float32", batch) for name, run in runs.items()]
     return Table(
         f"Difference from eager torch, {head}",
         ["engine", "largest Δab", "mean Δab", "ΔE00, worst picture"],
@@ -151,7 +130,7 @@ def differences(reference: Reference, engines: dict[str, Engine], head: str, bat
 def where(device: str) -> str:
     """Name what computes."""
     if device != "cpu":
-        return engine.gpu_name(device)
+        return engines.gpu_name(device)
     return f"{results.machine()['CPU']}, {torch.get_num_threads()} threads"
 
 

@@ -1,6 +1,7 @@
-"""Measure how much memory one photograph takes, from its bytes to its colours, above idle.
+"""Measure how much memory photographs take, from their bytes to their colours, above idle.
 
-Each is colorized alone, in a process of its own, and comes back as JPEG. Linux only.
+Each kind is colorized in a process of its own, alone and (the last) four at once, and comes back as
+JPEG. Linux only.
 """
 
 from __future__ import annotations
@@ -9,25 +10,39 @@ import argparse
 import io
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 import colorizer
 from benchmarks import peak_memory, results
 from benchmarks.results import Plot, Table
 from colorizer.api import Colorizer
-from colorizer.engine import BadGraph
+from colorizer.graph import BadGraph
+from colorizer.options import Options
 
 LARGEST = 50.0  # megapixels: as large as colorizer.image reads
 QUICK = 2.0
 KINDS = ("JPEG", "PNG", "TIFF")
+WIDE: dict[str, tuple[Any, dict[str, Any]]] = {  # grey of more than 8 bits, and floats
+    "PNG, 16-bit": (np.uint16, {}),
+    "TIFF, 16-bit, tiled": (np.uint16, {"tile": (256, 256)}),
+    "TIFF, 32-bit": (np.uint32, {"rowsperstrip": 64}),
+    "TIFF, float": (np.float32, {"rowsperstrip": 64}),
+    "TIFF, float, tiled": (np.float32, {"tile": (256, 256)}),
+    "TIFF, double": (np.float64, {"rowsperstrip": 64}),
+}
+AT_ONCE = 4
 # What a photograph may take: so many bytes for each of its pixels, and so many whatever its size.
-BYTES_A_PIXEL = 24  # L and two enlarged planes of ab take 20
+BYTES_A_PIXEL = 24
 BYTES_ALWAYS = 64 * 2**20
+IDLE = 0.7e9  # of a worker with its network, before any photograph
 COLUMNS = ("file", "megapixels", "file, MB", "idle, MB", "above idle, MB", "bytes a pixel")
 
 
@@ -45,29 +60,62 @@ def photograph(megapixels: float, kind: str, colour: bool) -> bytes:
     return file.getvalue()
 
 
-def peak(model: str, body: bytes) -> tuple[int, int, int]:
+def wide_photograph(megapixels: float, kind: str) -> bytes:
+    """Make a grey file of one of WIDE, of soft steps."""
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    width = int(megapixels * 1e6 / height)
+    dtype, options = WIDE[kind]
+    top = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    steps = (np.arange(width) * 16 // width / 16 * top).astype(dtype)
+    grey = np.broadcast_to(steps, (height, width))
+    file = io.BytesIO()
+    if kind.startswith("PNG"):
+        Image.fromarray(grey).save(file, "PNG")
+    else:
+        tifffile.imwrite(file, grey, photometric="minisblack", compression="deflate", **options)
+    return file.getvalue()
+
+
+def most(networks: int, pictures: int, megapixels: float = LARGEST) -> float:
+    """Bytes that a server takes at most, while each network has so many photographs in work."""
+    return networks * (IDLE + pictures * (BYTES_A_PIXEL * megapixels * 1e6 + BYTES_ALWAYS))
+
+
+def peak(model: str, body: bytes, count: int = 1) -> tuple[int, int, int]:
     """Colorize in this process: pixels, bytes of memory before, and at most while it went on."""
     network = Colorizer(model, "cpu")
     network.pipeline.warm_up()
     before = peak_memory.held("cpu")
     peak_memory.forget("cpu")
-    reply = network.pipeline.colorize(body)
-    return reply.pixels, before, peak_memory.peak("cpu")
+    outcomes = network.pipeline.colorize_batch([(body, Options())] * count)
+    pixels = sum(outcome.result().pixels for outcome in outcomes)
+    return pixels, before, peak_memory.peak("cpu")
+
+
+def _cases(megapixels: float) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Each case: its name, how many photographs at once, what makes one."""
+    for kind in KINDS:
+        for colour in (False, True):
+            name = f"{kind}, {'colour' if colour else 'grey'}"
+            yield name, 1, partial(photograph, megapixels, kind, colour)
+    for kind in WIDE:
+        yield kind, 1, partial(wide_photograph, megapixels, kind)
+    for kind in list(WIDE)[-1:]:
+        name = f"{AT_ONCE} at once: {kind}"
+        yield name, AT_ONCE, partial(wide_photograph, megapixels, kind)
 
 
 def measure(model: str, megapixels: float) -> Table:
-    """Measure each kind of file, grey and in colour."""
+    """Measure each kind of file."""
     rows: list[list[results.Value]] = []
-    for kind in KINDS:
-        for colour in (False, True):
-            body = photograph(megapixels, kind, colour)
-            name = f"{kind}, {'colour' if colour else 'grey'}"
-            print(f"{name}: {len(body) / 1e6:.1f} MB ...", file=sys.stderr)
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, context) as child:
-                pixels, before, most = child.submit(peak, model, body).result()
-            size = [pixels / 1e6, len(body) / 1e6, before / 1e6, (most - before) / 1e6]
-            rows.append([name, *size, (most - before) / pixels])
+    for name, count, make in _cases(megapixels):
+        body = make()
+        print(f"{name}: {len(body) / 1e6:.1f} MB ...", file=sys.stderr)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, context) as child:
+            pixels, before, highest = child.submit(peak, model, body, count).result()
+        size = [pixels / 1e6, len(body) / 1e6, before / 1e6, (highest - before) / 1e6]
+        rows.append([name, *size, (highest - before) / pixels])
     note = "Above idle: the most that the process had while it colorized, less what it had before."
     return Table("Memory", COLUMNS, rows, note, Plot("file", ["above idle, MB"], "MB"))
 
@@ -98,10 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def too_much(row: Sequence[results.Value]) -> bool:
-    """Hold a row against the bound that the documents state."""
+    """Whether a row exceeds the bound that the documents state."""
     values = dict(zip(COLUMNS, row, strict=True))
+    count = AT_ONCE if "at once" in str(values["file"]) else 1
     pixels, above = float(values["megapixels"] or 0), float(values["above idle, MB"] or 0)
-    return above * 1e6 > BYTES_A_PIXEL * pixels * 1e6 + BYTES_ALWAYS
+    return above * 1e6 > BYTES_A_PIXEL * pixels * 1e6 + count * BYTES_ALWAYS
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 
 from benchmarks import cases
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         def run() -> object:
             return pipeline.colorize(body)
     else:
-        lightness = torch.full((options.batch, 1, options.side, options.side), 50.0)
+        lightness = np.full((options.batch, 1, options.side, options.side), 50, np.float32)
         if options.kind == "onnx":
             import onnxruntime  # noqa: F401  before: the library is not the engine
         before = held(options.device)

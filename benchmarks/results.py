@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import colorizer
+from colorizer.cores import cores
 from colorizer.files import write_whole
-from colorizer.threads import available_cores
 
 Value = str | int | float | None
 PACKAGES = ("torch", "onnxruntime", "torchserve", "tensorrt", "numpy", "opencv-python-headless")
@@ -81,7 +81,7 @@ def machine() -> dict[str, str]:
     found = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "CPU": cpu,
-        "cores": str(available_cores()),
+        "cores": str(cores()),
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "colorizer": colorizer.__version__,

@@ -30,13 +30,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import torch
-
 from benchmarks import results, samples, servers
 from benchmarks.results import Table, Unusable, Value, say
 from colorizer.api import Colorizer
-from colorizer.engine import BadGraph
-from colorizer.threads import available_cores
+from colorizer.graph import BadGraph
 
 MODULE = "benchmarks.serving"
 LOADS = (0.5, 0.7, 0.9, 1.1)  # of the closed loop's best throughput: the open loop's rates
@@ -153,7 +150,6 @@ def measure(options: argparse.Namespace, steps: list[Step]) -> Iterator[Table]:
 
 def beside(name: str, url: str, options: argparse.Namespace) -> Table:
     """Time the same photographs in-process and through the server, in turn."""
-    torch.set_num_threads(available_cores())  # as the servers' handlers do
     network = Colorizer(options.store / servers.ARCHIVE)
     photographs = samples.shuffled(samples.load(options.photos), random.Random(samples.SEED))
     photographs = photographs[: 3 if options.quick else None]

@@ -26,7 +26,7 @@ from benchmarks import results, samples
 from benchmarks.results import Table, Value
 from benchmarks.timing import BURN_IN, Timing, once
 from colorizer.api import Colorizer
-from colorizer.engine import BadGraph
+from colorizer.graph import BadGraph
 from colorizer.image import OutputOptions
 from colorizer.pipeline import Pipeline
 

@@ -2,89 +2,107 @@
 
 from __future__ import annotations
 
-import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, overload
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from colorizer import engine
-from colorizer.engine import BadGraph
-from colorizer.pipeline import Options, Pipeline, Reply
+from colorizer import image
+from colorizer.errors import BadPicture
+from colorizer.image import Picture
+from colorizer.options import Options
+from colorizer.pipeline import Pipeline, Reply
 
-# Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the cache
-# (`python -m benchmarks.folder`); a GPU is worth a larger --batch.
+UInt8 = NDArray[np.uint8]
+
+# Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the
+# cache; a GPU is worth a larger --batch.
 BATCH = 4
 _IN_FLIGHT = 2  # batches: while one is in the network, pictures of the other are read and written
 
 
 class Colorizer:
-    """A network, loaded once, for any number of pictures.
+    """A network, loaded once, for any number of pictures and from any thread.
 
-    >>> colour = Colorizer("model_store/colorize.mar").colorize(Path("photo.jpg"))
+    >>> colour = Colorizer("model_store/colorize.mar").colorize("photo.jpg")
+
+    Args:
+        model: the path of an archive (.mar), or of a folder that export wrote a graph into; an
+            archive's bytes; or a pipeline that is loaded already.
+        device: "cpu" or "cuda:0"; None takes a GPU where there is one.
+
+    Raises:
+        BadDevice: if there is no such device.
+        BadGraph: if there is no model there, it cannot be read, or it was altered.
     """
 
     def __init__(
-        self, model: str | Path = "model_store/colorize.mar", device: str | None = None
+        self,
+        model: str | Path | bytes | Pipeline = "model_store/colorize.mar",
+        device: str | None = None,
     ) -> None:
-        """Load an archive (.mar), or a folder that export wrote a graph into.
+        if isinstance(model, str):
+            model = Path(model)
+        self.pipeline = model if isinstance(model, Pipeline) else Pipeline.load(model, device)
+
+    @overload
+    def colorize(self, picture: str | Path | bytes | BinaryIO, **options: object) -> bytes: ...
+    @overload
+    def colorize(self, picture: Image.Image, **options: object) -> Image.Image: ...
+    @overload
+    def colorize(self, picture: UInt8, **options: object) -> UInt8: ...
+
+    def colorize(
+        self, picture: str | Path | bytes | BinaryIO | Image.Image | UInt8, **options: object
+    ) -> bytes | Image.Image | UInt8:
+        """Colorize one picture; what comes back is of the kind that was given.
 
         Args:
-            model: its path.
-            device: torch's name of one; None takes a GPU where there is one.
-
-        Raises:
-            FileNotFoundError: if there is none.
-            BadGraph: if it cannot be read, or was altered.
-        """
-        path = Path(model)
-        device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-        if path.is_dir():
-            self.pipeline = Pipeline.load(path, device)
-            return
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no archive at {path}: run `make archives` to build the shipped ones, or name "
-                "another"
-            )
-        with tempfile.TemporaryDirectory(prefix="colorizer-") as folder:
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    names = _needed(archive, device)
-                    archive.extractall(folder, names)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise BadGraph(
-                    f"{path} is not an archive that can be read ({error}); build it again: "
-                    "make archives"
-                ) from None
-            self.pipeline = Pipeline.load(Path(folder), device)
-
-    @classmethod
-    def of(cls, pipeline: Pipeline) -> Colorizer:
-        """Colorize by a pipeline that is loaded already."""
-        colorizer = cls.__new__(cls)
-        colorizer.pipeline = pipeline
-        return colorizer
-
-    def colorize(self, picture: bytes | Path, **options: object) -> bytes:
-        """Colorize one picture.
-
-        Args:
-            picture: a file's bytes, or its path.
-            options: as those of a request: format, quality, decoding, temperature, seed, ...
+            picture: a file, by its path, its bytes or opened; or a Pillow image; or an array,
+                (H, W), (H, W, 3) or with alpha (H, W, 4), uint8, grey or sRGB.
+            options: those of `colorizer.options.OPTIONS`: chroma, decoding, seed, ...; format,
+                quality and metadata apply to files.
 
         Returns:
-            The bytes of a picture of the same size, JPEG unless `format` says otherwise.
+            For a file, the bytes of one, JPEG unless `format` says otherwise; for an image, an
+            image; for an array, (H, W, 3), or with alpha (H, W, 4). Always of the same size.
 
         Raises:
             RequestError: if it is not a picture that can be colorized, or an option is wrong.
             OSError: if the file cannot be read.
         """
-        body = picture.read_bytes() if isinstance(picture, Path) else picture
-        return self.pipeline.colorize(body, parse_options(options)).body
+        chosen = parse_options(options)
+        if isinstance(picture, Image.Image):
+            read = image.from_pillow(picture)
+            coloured = Image.fromarray(self.pipeline.colorize_pixels(read, chosen))
+            if read.alpha is not None:
+                coloured.putalpha(Image.fromarray(read.alpha))
+            return coloured
+        if isinstance(picture, np.ndarray):
+            return self._colorize_array(picture, chosen)
+        if isinstance(picture, (str, Path)):
+            picture = Path(picture).read_bytes()
+        body = picture if isinstance(picture, (bytes, bytearray)) else picture.read()
+        return self.pipeline.colorize(bytes(body), chosen).body
+
+    def _colorize_array(self, pixels: UInt8, options: Options) -> UInt8:
+        channels = pixels.shape[2:] or (1,)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels[0] not in (1, 3, 4):
+            raise BadPicture(
+                f"the array is {pixels.dtype} of shape {pixels.shape}; give uint8 of shape "
+                "(H, W), (H, W, 3) or (H, W, 4)."
+            )
+        if not pixels.size:
+            raise BadPicture(f"the array of shape {pixels.shape} has no pixels.")
+        colour = pixels[..., :3] if channels[0] > 1 else pixels.reshape(pixels.shape[:2])
+        picture = Picture(np.ascontiguousarray(colour))
+        rgb = self.pipeline.colorize_pixels(picture, options)
+        return np.dstack([rgb, pixels[..., 3]]) if channels[0] == 4 else rgb
 
     def colorize_files(
         self, paths: Iterable[Path], options: Options | None = None, batch: int = BATCH
@@ -119,22 +137,10 @@ class Colorizer:
                 bodies[path] = path.read_bytes()
             except OSError as error:
                 found[path] = error
-        replies = self.pipeline.colorize_batch(list(bodies.values()), [options] * len(bodies))
-        found.update(zip(bodies, replies, strict=True))
+        outcomes = self.pipeline.colorize_batch([(body, options) for body in bodies.values()])
+        for path, outcome in zip(bodies, outcomes, strict=True):
+            found[path] = outcome.reply or outcome.error or AssertionError(path)
         return [(path, found[path]) for path in paths]
-
-
-def _needed(archive: zipfile.ZipFile, device: str) -> list[str]:
-    """Names of an archive's files, without the graphs that won't be run: each is a hundred MB."""
-    names = archive.namelist()
-    held = [one for one in engine.NAMES if f"{one}/{engine.MANIFEST}" in names]
-    for chosen in engine.PREFERRED[torch.device(device).type]:
-        if chosen == "tensorrt" and chosen in held:
-            break  # whether a plan fits this GPU, only loading tells; the others may be needed
-        if chosen in held and engine.installed(engine.PACKAGES[chosen]):
-            others = tuple(f"{one}/" for one in held if one != chosen)
-            return [name for name in names if not name.startswith(others)]
-    return names
 
 
 def parse_options(options: Mapping[str, object]) -> Options:

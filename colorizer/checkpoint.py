@@ -1,4 +1,4 @@
-"""One file that rebuilds its own network: weights, configuration and provenance.
+"""One file that rebuilds its own network: weights, recipe and provenance.
 
 The format is safetensors. Convolutions are stored as float16 (half the size; the difference is
 below 0.01 ab units), batch-norm tensors as float32; the header's `checkpoint` entry is JSON.
@@ -7,7 +7,7 @@ below 0.01 ab units), batch-norm tensors as float32; the header's `checkpoint` e
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from colorizer import gamut
+from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.gamut import Decoding
-from colorizer.unet import UNet, UNetConfig
+from colorizer.recipe import Recipe
+from colorizer.unet import WIDTHS, UNet
 
-FORMAT = 1  # raised when an older reader could misread a file
+FORMAT = 1  # of the header; raised when an older reader could misread a file
 
 
-class BadCheckpoint(Exception):
+class BadCheckpoint(UserError):
     """A file that is not a checkpoint of this project, or not whole."""
 
 
@@ -31,38 +33,52 @@ class Checkpoint:
     """What stands beside the weights.
 
     Attributes:
-        network: the network's configuration.
-        decoding: how the classification head is decoded unless a request says otherwise.
-        temperature: of the annealed mean.
-        chroma_gain: factor on ab when a picture is finished.
+        recipe: how the network is used.
+        widths: of the network, as `UNet` has them.
         provenance: how the weights came about: data, steps, versions, licence.
     """
 
-    network: UNetConfig = field(default_factory=UNetConfig)
-    decoding: Decoding = "annealed-mean"
-    temperature: float = 0.38
-    chroma_gain: float = 1.0
+    recipe: Recipe = field(default_factory=Recipe)
+    widths: tuple[int, ...] = WIDTHS
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Serialize, with the format's number."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        recipe = self.recipe
+        header = {
+            "format": FORMAT,
+            "network": {
+                "head": recipe.head,
+                "side": recipe.side,
+                "bins": len(gamut.bins()),
+                "widths": self.widths,
+            },
+            "decoding": recipe.decoding,
+            "temperature": recipe.temperature,
+            "chroma_gain": recipe.chroma_gain,
+            "provenance": self.provenance,
+        }
+        return json.dumps(header, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Checkpoint:
         """Read what `to_json` wrote.
 
         Raises:
-            BadCheckpoint: on another format or unknown keys.
+            BadCheckpoint: on another format, unknown keys, or a value that is not allowed.
         """
         try:
             values = json.loads(text)
             number = values.pop("format")
             if number != FORMAT:
                 raise BadCheckpoint(f"has format {number}; this version reads {FORMAT}")
-            network = values.pop("network")
-            network["widths"] = tuple(network["widths"])
-            return cls(network=UNetConfig(**network), **values)
+            network, provenance = values.pop("network"), values.pop("provenance")
+            widths, bins = tuple(network.pop("widths")), network.pop("bins")
+            classes = network["head"] == "classification"
+            if classes and bins != len(gamut.bins()):
+                raise ValueError(f"{bins} bins; this version has {len(gamut.bins())}")
+            centres = gamut.bin_centres() if classes else ()
+            return cls(Recipe(bins=centres, **network, **values), widths, provenance)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadCheckpoint(f"has a header that this version cannot read: {error}") from error
 
@@ -99,7 +115,7 @@ def load(path: Path) -> tuple[UNet, Checkpoint]:
         checkpoint = Checkpoint.from_json(text)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{path} {error}") from error
-    net = UNet(checkpoint.network)
+    net = UNet(checkpoint.recipe.head, len(gamut.bins()), checkpoint.widths)
     floats = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
     try:
         net.load_state_dict(floats)

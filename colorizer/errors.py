@@ -1,12 +1,16 @@
-"""What a user can cause, and the HTTP status that it becomes.
+"""Errors that a user can mend.
 
-    RequestError
-    |-- BadPicture   400  bad_picture    empty, broken or cut short
-    |-- TooLarge     413  too_large      more bytes or more pixels than the limits allow
-    |-- NotAPicture  415  not_a_picture  none of the formats in image.FORMATS
-    `-- BadOption    422  bad_option     an option whose value is not allowed
+    UserError                            the message says what was wrong and what to do
+    |-- RequestError    400              a request that cannot be served as it stands
+    |   |-- BadPicture  400  bad_picture    empty, broken or cut short
+    |   |-- TooLarge    413  too_large      more bytes or pixels than the limits allow
+    |   |-- NotAPicture 415  not_a_picture  none of the formats in image.FORMATS
+    |   `-- BadOption   422  bad_option     an option whose value is not allowed
+    |-- BadGraph                         a model that cannot be loaded (graph)
+    `-- BadCheckpoint                    weights that cannot be read (checkpoint)
 
-Any other exception is a fault of ours, and becomes 500 internal_error.
+Each command adds its own where it needs one. Any other exception is a bug: a server answers it
+with 500 internal_error, a command shows its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +20,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
-class RequestError(Exception):
+class UserError(Exception):
+    """An error its user can mend; the message says what was wrong and what to do."""
+
+
+class RequestError(UserError):
     """A request that cannot be served as it stands; the message is fit for its sender."""
 
     status: ClassVar[int] = 400
@@ -50,7 +58,7 @@ class BadOption(RequestError):
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as it is answered; both servers say the same."""
+    """An error as a server answers it; TorchServe and Triton answer alike."""
 
     status: int
     phrase: str
@@ -59,7 +67,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception, request: str) -> Failure:
-        """Describe an error; of a fault of ours the request's id, and nothing of the inside."""
+        """Describe an error; a bug shows its request's id only, nothing of the inside."""
         if isinstance(error, RequestError):
             return cls(error.status, error.phrase, error.kind, str(error))
         message = f"The server failed on this picture; its log says why, for request {request}."

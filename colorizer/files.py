@@ -1,28 +1,32 @@
-"""Files and folders that are there whole, or not at all."""
+"""Atomic writes of files and folders."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_MAX_SUFFIX = 32  # bytes; a file system's longest name has 255
+
 
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """Give a name beside a target, under which a file or a folder is made.
+    """Yield a temporary name beside a target, to write a file or a folder under.
 
-    At the end that takes the target's place, of which nothing is kept; after an exception it is
-    removed, and the target is as it was. The name has the target's suffix, by which some writers
-    choose a format.
+    On success it replaces the target, of which nothing is kept; after an exception it is removed,
+    and the target is as it was. The temporary name is short whatever the target's, and has its
+    suffix, by which some writers choose a format.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _MAX_SUFFIX else ""
+    beside = target.with_name(f".{secrets.token_hex(8)}{suffix}")
     try:
         yield beside
         if beside.is_dir() and target.is_dir():
-            shutil.rmtree(target)  # a folder takes no other's place as long as that holds files
+            shutil.rmtree(target)  # a rename doesn't replace a folder that holds files
         os.replace(beside, target)
     finally:
         if beside.is_dir():
@@ -32,6 +36,6 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def write_whole(target: Path, body: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     with written_whole(target) as beside:
         beside.write_bytes(body)

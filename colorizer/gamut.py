@@ -1,37 +1,33 @@
-"""Bins of ab: encode colours into them, decode distributions over them.
+"""Bins of ab, and decoding distributions over them.
 
 A bin is a square of the ab plane, 10 units wide, that some sRGB colour falls into; so every colour
-has a bin, whatever the photographs at hand contain. Soft-encoding, annealed mean and their
-constants follow Zhang, Isola, Efros 2016, "Colorful Image Colorization" (section 2 and 2.3).
+has a bin, whatever the photographs at hand contain. Source of the annealed mean: Zhang, Isola,
+Efros 2016, "Colorful Image Colorization", section 2.3.
 
-Words: Q, the number of bins; ab, the two-channel array, in Lab's units.
+Q is the number of bins; ab, the two-channel array, is in Lab's units.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from colorizer import lab
+from colorizer.recipe import Decoding
+
+Float = NDArray[np.float32]
 
 GRID = 10  # side of a bin, in ab units (Zhang 2016)
-NEIGHBOURS = 5  # bins that a colour is spread over (Zhang 2016)
-SIGMA = 5.0  # standard deviation of that spread, in ab units (Zhang 2016)
-
-Decoding = Literal["mode", "mean", "annealed-mean", "sample"]
-DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
-
-_REACH = 130  # the tables below cover ab from -_REACH to _REACH, more than sRGB holds
+_COARSE = 4  # a sample's noise is drawn at so many points along each side of the picture
+_CHUNK = 1 << 10  # pixels decoded at a time: their logits fit in the processor's cache
 
 
 @lru_cache(maxsize=1)
-def bins() -> NDArray[np.float32]:
+def bins() -> Float:
     """List the bins.
 
     Every (a, b) that sRGB has at some lightness also lies on the surface of the sRGB cube, at
@@ -51,107 +47,110 @@ def bins() -> NDArray[np.float32]:
     return np.unique(np.rint(ab.reshape(-1, 2) / GRID), axis=0).astype(np.float32) * GRID
 
 
-@lru_cache(maxsize=1)
-def _nearest() -> Tensor:
-    """(2 * _REACH + 1, 2 * _REACH + 1, NEIGHBOURS) int64: the nearest bins of whole ab values."""
-    side = torch.arange(-_REACH, _REACH + 1, dtype=torch.float32)
-    ab = torch.cartesian_prod(side, side)
-    order = torch.cdist(ab, torch.from_numpy(bins())).topk(NEIGHBOURS, largest=False).indices
-    return order.view(len(side), len(side), NEIGHBOURS)
-
-
-def soft_encode(ab: Tensor) -> tuple[Tensor, Tensor]:
-    """Spread each colour over its nearest bins, with Gaussian weights.
-
-    The neighbours are looked up for ab rounded to whole units, their weights are exact.
-
-    Args:
-        ab: (B, 2, H, W) float32, ab units.
-
-    Returns:
-        Bins (B, NEIGHBOURS, H, W) int64, the nearest first, and their weights, the same shape,
-        float32, that sum to 1.
-    """
-    row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
-    nearest = _nearest().to(ab.device)[row, column].movedim(-1, 1)  # (B, N, H, W)
-    centres = torch.from_numpy(bins()).to(ab.device)[nearest]  # (B, N, H, W, 2)
-    distance = (centres - ab.movedim(1, -1)[:, None]).square().sum(-1)
-    return nearest, torch.softmax(-distance / (2 * SIGMA**2), dim=1)
-
-
-def encode(ab: Tensor) -> Tensor:
-    """Find the bin nearest to each colour: (B, 2, H, W) -> (B, H, W) int64."""
-    row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
-    return _nearest().to(ab.device)[..., 0][row, column]
+def bin_centres() -> tuple[tuple[float, float], ...]:
+    """The bins as a `Recipe` holds them."""
+    return tuple((float(a), float(b)) for a, b in bins())
 
 
 def decode(
-    logits: Tensor,
-    centres: Tensor,
+    logits: Float,
+    centres: Float,
     decoding: Decoding = "annealed-mean",
     temperature: float = 0.38,
-    seed: int = 0,
-) -> Tensor:
+    seed: Sequence[int] = (0,),
+) -> Float:
     """Turn a distribution over bins into ab.
 
     Args:
-        logits: (B, Q, H, W) float.
-        centres: (Q, 2) float, the bins' ab.
+        logits: (Q, H, W) float32.
+        centres: (Q, 2) float32, the bins' ab.
         decoding: "mode": the likeliest bin. "mean": the expectation. "annealed-mean": the
-            expectation of softmax(logits / temperature), between the two. "sample": a draw, the
-            same for the same seed, and coherent over each region rather than pixel by pixel.
+            expectation of softmax(logits / temperature), between the two. "sample": a draw from
+            that softmax, softened, and coherent over each region of the picture; equal seeds give
+            equal draws.
         temperature: above 0; used by "annealed-mean" and "sample". Zhang 2016 chose 0.38.
-        seed: used by "sample".
+        seed: numbers from 0 that "sample" draws its noise by.
 
     Returns:
-        (B, 2, H, W) float32, ab units.
+        (2, H, W) float32, ab units.
     """
-    centres = centres.to(logits.device, torch.float32)
+    q, height, width = logits.shape
+    flat = logits.reshape(q, -1)
+    ab = np.empty((2, height * width), np.float32)
     if decoding == "mode":
-        return centres[logits.argmax(dim=1)].movedim(-1, 1)
-    logits = logits.float()
-    if decoding == "sample":
-        logits = logits + _gumbel_field(logits, seed)
-    scale = 1.0 if decoding == "mean" else temperature
-    # The mean over Q is a matrix product: no (B, Q, 2, H, W) in between.
-    return torch.einsum("bqhw,qc->bchw", torch.softmax(logits / scale, dim=1), centres)
+        ab[:] = centres[flat.argmax(axis=0)].T
+        return ab.reshape(2, height, width)
+    scale = np.float32(1 if decoding == "mean" else 1 / temperature)
+    noise = _gumbel_field(q, height, width, seed) if decoding == "sample" else None
+    for pixels in _chunks(height * width):
+        scaled = flat[:, pixels] * scale
+        if noise is not None:
+            scaled += noise[:, pixels]
+        shares = _exponentials(scaled)
+        ab[:, pixels] = (centres.T @ shares) / shares.sum(axis=0)
+    return ab.reshape(2, height, width)
 
 
-def uncertainty(logits: Tensor, temperature: float = 1.0) -> Tensor:
+def uncertainty(logits: Float, temperature: float = 1.0) -> Float:
     """Entropy of a distribution over bins, as a share of the largest that Q bins can have.
 
     Args:
-        logits: (B, Q, H, W) float.
+        logits: (Q, H, W) float32.
         temperature: above 0; 1 takes the distribution as it is.
 
     Returns:
-        (B, H, W) float32: 0 where one bin has it all, 1 where all bins are alike.
+        (H, W) float32: 0 where one bin has it all, 1 where all bins are alike.
     """
-    logs = torch.log_softmax(logits.float() / temperature, dim=1)
-    return (-(logs.exp() * logs).sum(dim=1) / math.log(logits.shape[1])).clamp(0, 1)
+    q, height, width = logits.shape
+    flat = logits.reshape(q, -1)
+    entropy = np.empty(height * width, np.float32)
+    for pixels in _chunks(height * width):
+        scaled = flat[:, pixels] * np.float32(1 / temperature)
+        shares = _exponentials(scaled)  # scaled is now the logits below their maximum
+        total = shares.sum(axis=0)
+        entropy[pixels] = np.log(total) - (shares * scaled).sum(axis=0) / total
+    shares_of_largest = np.clip(entropy / math.log(q), 0, 1)
+    return shares_of_largest.astype(np.float32).reshape(height, width)
 
 
-def _gumbel_field(logits: Tensor, seed: int) -> Tensor:
-    """(B, Q, H, W) Gumbel noise that varies slowly over the picture.
+def _chunks(pixels: int) -> Iterator[slice]:
+    return (slice(first, first + _CHUNK) for first in range(0, pixels, _CHUNK))
 
-    Adding Gumbel noise to logits and taking the largest is a draw from their softmax. Noise drawn
-    once a pixel makes confetti; so a coarse Gaussian field is drawn, widened smoothly, and its
-    values mapped through their own distribution to Gumbel's. Each picture of a batch gets the
-    same field: its result must not depend on its neighbours.
+
+def _exponentials(logits: Float) -> Float:
+    """(Q, n) -> exp of what each logit is below its pixel's largest; `logits` is lowered too."""
+    logits -= logits.max(axis=0)
+    return np.exp(logits)
+
+
+def _gumbel_field(q: int, height: int, width: int, seed: Sequence[int]) -> Float:
+    """(Q, H * W) Gumbel noise that varies slowly over the picture.
+
+    Adding Gumbel noise to logits and taking the largest is a draw from their softmax; taking the
+    softmax again instead softens it (Jang, Gu, Poole 2017, "Categorical Reparameterization with
+    Gumbel-Softmax"). Noise drawn once a pixel makes confetti; so a coarse Gaussian field is drawn,
+    enlarged smoothly, and its values are mapped through their own distribution to Gumbel's.
     """
-    _, q, height, width = logits.shape
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(1, q, 4, 4, generator=generator).to(logits.device)
-    field = torch.nn.functional.interpolate(
-        coarse, size=(height, width), mode="bilinear", align_corners=True
-    )
-    # Between the coarse points a bilinear mix has less variance than 1: restore it.
-    axes = [_mix_variance(4, side).to(logits.device) for side in (height, width)]
-    uniform = torch.special.ndtr(field / torch.outer(*axes).sqrt()).clamp(1e-6, 1 - 1e-6)
-    return -torch.log(-torch.log(uniform))
+    coarse = np.random.default_rng(seed).standard_normal((q, _COARSE, _COARSE), np.float32)
+    rows, columns = _interpolation(height), _interpolation(width)
+    field = rows @ coarse @ columns.T  # (Q, H, W), each value a unit normal's
+    steps = np.clip(field * (_STEPS / _SIGMAS), -_STEPS, _STEPS).astype(np.int16)
+    return np.asarray(_normal_to_gumbel()[steps.reshape(q, -1) + _STEPS])
 
 
-def _mix_variance(points: int, side: int) -> Tensor:
-    """(side,): variance of a linear mix of unit normals at `points` places over `side` pixels."""
-    fraction = torch.linspace(0, points - 1, side).frac()
-    return fraction.square() + (1 - fraction).square()
+def _interpolation(side: int) -> Float:
+    """(side, _COARSE): weights that interpolate linearly, and keep unit normals unit normals."""
+    at = np.linspace(0, _COARSE - 1, side)[:, None]
+    weights = np.maximum(0, 1 - np.abs(at - np.arange(_COARSE)))
+    return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True), np.float32)
+
+
+_SIGMAS, _STEPS = 5, 2000  # range and resolution of the table below
+
+
+@lru_cache(maxsize=1)
+def _normal_to_gumbel() -> Float:
+    """Map a unit normal's value, -_SIGMAS.._SIGMAS in steps, to the Gumbel value as likely."""
+    values = np.linspace(-_SIGMAS, _SIGMAS, 2 * _STEPS + 1)
+    below = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in values])
+    return np.asarray(-np.log(-np.log(below)), np.float32)

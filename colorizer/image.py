@@ -1,8 +1,9 @@
 """Bytes <-> RGB: everything hostile stops here.
 
-`read` turns the bytes of a stranger's picture into upright 8-bit sRGB; `write` turns a finished
-picture into a file. EXIF comes back where it is asked for; other metadata (XMP, colour profile,
-text) is used on the way in and never copied to the way out.
+`read` turns the bytes of a stranger's picture into upright 8-bit sRGB and the metadata that may go
+with it; `write` turns a finished picture into a file. Beside this: `repair` (sound pixels that
+Pillow refuses), `tiff` (its pages), `samples` (its layouts), `colours`
+(8 bits, sRGB), `metadata`.
 
 What a user can cause is in `errors`.
 """
@@ -11,50 +12,84 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
-from PIL import TiffImagePlugin as Tiff
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
+from colorizer import colours, metadata, repair, samples, tiff
 from colorizer.errors import BadOption as BadOption
 from colorizer.errors import BadPicture as BadPicture
 from colorizer.errors import NotAPicture as NotAPicture
 from colorizer.errors import RequestError as RequestError
 from colorizer.errors import TooLarge as TooLarge
+from colorizer.metadata import Metadata as Metadata
 
 UInt8 = NDArray[np.uint8]
 Format = Literal["jpeg", "png", "webp"]
 
-# All that Pillow may try on a request. What phones write needs the extra "heic", whose decoder is
-# a large one: nothing installs it unasked.
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+# What is read: Pillow's name of each format, ours, and how its files' names end.
+_READ = {
+    "JPEG": ("JPEG", ".jpg .jpeg .jpe .jfif .mpo"),
+    "PNG": ("PNG", ".png"),
+    "WEBP": ("WebP", ".webp"),
+    "TIFF": ("TIFF", ".tif .tiff"),
+    "BMP": ("BMP", ".bmp"),
+    "DIB": ("BMP", ".dib"),
+    "GIF": ("GIF", ".gif"),
+}
+if features.check("jpg_2000"):  # Pillow can be built without these two
+    _READ["JPEG2000"] = ("JPEG 2000", ".jp2 .j2k .j2c .jpc .jpf .jpx")
+if features.check("avif"):
+    _READ["AVIF"] = ("AVIF", ".avif")
+# What phones write needs the extra "heic", whose decoder is a large one: nothing installs it
+# unasked.
 with contextlib.suppress(ImportError):
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False)
-    FORMATS += ("HEIF",)
-_LAST_FORMAT = "GIF, nor a HEIC" if "HEIF" in FORMATS else "GIF"
+    _READ["HEIF"] = ("HEIC", ".heic .heif .hif")
+FORMATS = tuple(_READ)
+SUFFIXES = frozenset(suffix for _, suffixes in _READ.values() for suffix in suffixes.split())
+
 CONTENT_TYPES: dict[str, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+# As people write the formats, in any case.
+FORMAT_NAMES: dict[str, Format] = {
+    "jpeg": "jpeg", "jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "png": "png", "webp": "webp",
+}  # fmt: skip
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
 _MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383}
 
-# What a file of FORMATS begins with (WebP: see _claims_to_be_a_picture).
+# What a file of FORMATS begins with; others: see _claims_to_be_a_picture.
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and BigTIFF, either byte order
+_JPEG2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM"),
-    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF and BigTIFF, either byte order
+    *_TIFF,
+    *(_JPEG2000 if "JPEG2000" in _READ else ()),
 )
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIF"),
+}
+_OTHERS = {  # what people send instead, and what to do
+    b"%PDF": "a PDF document; convert its pages to PNG or TIFF",
+    b"%!PS": "a PostScript file; convert it to PNG or TIFF",
+    b"8BPS": "a Photoshop document; convert it to TIFF or PNG",
+    b"<svg": "an SVG drawing; convert it to PNG",
+    b"IIRO": "a camera raw file (ORF); convert it to JPEG or TIFF",
+    b"IIU\0": "a camera raw file (RW2); convert it to JPEG or TIFF",
+    b"FUJI": "a camera raw file (RAF); convert it to JPEG or TIFF",
+}
 # A usual progressive JPEG has about 10 scans. A hostile one of 300 kB has a thousand, each a pass
 # over every pixel: a minute of work. libtiff draws the same line for JPEG inside TIFF.
 _MAX_JPEG_SCANS = 100
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # without stuffing and restart markers
 
 _UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 2.32, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,25 +100,27 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MAX_EXIF = 65_533  # of a JPEG's marker
-_TIFF_KEEPS = {  # who, what, when
-    *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
-    *(ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright),
-}
-_BROKEN = "The picture is broken or cut short; check that the file opens and post all of it."
+NO_METADATA = Metadata()
+_BROKEN = "The picture is broken or cut short; check that the file opens and send all of it."
 
 
 @dataclass(frozen=True)
 class Limits:
     """The largest picture that `read` decodes, checked before any pixel is; the largest reply.
 
-    Pillow's own guard stays on behind it, so max_pixels above twice `Image.MAX_IMAGE_PIXELS`
-    (2 x 89 million, unless the process changed it) has no further effect.
+    Pillow's own guard follows max_pixels while a picture is read.
     """
 
     max_bytes: int = 32 * 1024**2  # a 50-megapixel JPEG of a camera is 15 to 30 MB
     max_pixels: int = 50_000_000  # 8660 x 5773; takes about 0.6 GB while it is colorized
+    max_side: int = 100_000  # a strip one pixel wide takes half a minute for its 50 megapixels
     max_reply_bytes: int = 120 * 1024**2  # under max_response_size of config.properties
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "max_side", "max_reply_bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise BadOption(f"{name} is {value!r:.40}; use a whole number above 0.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +130,12 @@ class Picture:
     Attributes:
         pixels: (H, W, 3) uint8, or (H, W) where the file itself is greyscale.
         alpha: (H, W) uint8, 255 opaque, not premultiplied; None where the file has none.
-        exif: the file's EXIF without its orientation, which is done; empty where it has none.
+        metadata: what the file says of the picture, true of these pixels.
     """
 
     pixels: UInt8
     alpha: UInt8 | None = None
-    exif: bytes = b""
+    metadata: Metadata = field(default_factory=Metadata)
 
     @property
     def height(self) -> int:
@@ -128,57 +165,66 @@ class OutputOptions:
         if type(self.quality) is not int or not 1 <= self.quality <= 100:
             raise BadOption(f"quality is {self.quality!r:.40}; use a whole number from 1 to 100.")
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise BadOption if the format can't hold a picture of that size."""
+        longest, most = max(height, width), _MAX_SIDE[self.format]
+        if longest > most:
+            fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
+            raise BadOption(
+                f"format is {self.format!r}, which holds at most {most} pixels a side, and the "
+                f"picture has {longest}; use {' or '.join(fits)}."
+            )
+
 
 def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Picture:
     """Decode a picture into upright 8-bit sRGB.
 
-    The first frame or page counts. Colour profiles (RGB, grey, CMYK) are applied; without one,
-    RGB and grey are taken as sRGB. Grey of more than 8 bits is scaled by the range of its type:
-    integers by the largest value of their bits (12, 16 or 32, signed ones from 0), floats by 1.0.
+    The first frame counts, and of a TIFF the first page that is no thumbnail. Colour profiles (RGB,
+    grey, CMYK) are applied; without one, RGB and grey are taken as sRGB. Samples of more than 8
+    bits are scaled by the range of their type: integers by the largest value of their bits (12, 16
+    or 32, signed ones from 0), floats by 1.0.
 
     Args:
-        data: a JPEG, PNG, WebP, TIFF, BMP or GIF file.
+        data: a file of one of FORMATS.
         limits: the largest picture to accept.
 
     Raises:
         BadPicture: empty, broken or cut short.
         TooLarge: beyond the limits.
-        NotAPicture: another format.
+        NotAPicture: another format, or a layout that is not read.
     """
     size = memoryview(data).nbytes
     if size == 0:
-        raise BadPicture("The body is empty; post the bytes of a picture file.")
+        raise BadPicture("The file is empty; send the bytes of a picture file.")
     if size > limits.max_bytes:
         raise TooLarge(
             f"The file has {size:,} bytes and at most {limits.max_bytes:,} are accepted; "
-            "post a smaller copy."
+            "send a smaller copy."
         )
     body = bytes(data)
     try:
-        with _silent_pillow():
+        with _silent_pillow(limits.max_pixels):
             return _decode(body, limits)
     except RequestError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(limits) from None
     except UnidentifiedImageError:
-        if _claims_to_be_a_picture(body):
-            raise BadPicture(_BROKEN) from None
-        raise NotAPicture(
-            f"The body is not a JPEG, PNG, WebP, TIFF, BMP or {_LAST_FORMAT}; convert the "
-            "picture to one of these and post the file's own bytes."
-        ) from None
+        raise _unidentified(body) from None
     except Exception:
         # Hostile bytes make Pillow's parsers raise nearly anything: OSError, SyntaxError, KeyError,
         # struct.error, zlib.error, MemoryError... No list of them would stay complete, and one
-        # that is missing would take down a whole batch. Nothing of ours runs in here but _decode.
-        raise BadPicture(_BROKEN) from None
+        # that is missing would take down a whole batch.
+        raise _broken(body) from None
 
 
 def write(
-    rgb: UInt8, options: OutputOptions, alpha: UInt8 | None = None, exif: bytes = b""
+    rgb: UInt8,
+    options: OutputOptions,
+    alpha: UInt8 | None = None,
+    metadata: Metadata = NO_METADATA,
 ) -> bytes:
-    """Encode a picture, without metadata but for the EXIF that is given.
+    """Encode a picture, with no other metadata than is given.
 
     JPEG and WebP carry no colour profile, which means sRGB; PNG says so in its sRGB chunk.
 
@@ -186,21 +232,16 @@ def write(
         rgb: (H, W, 3) uint8 sRGB.
         options: format and quality.
         alpha: (H, W) uint8, kept by PNG and WebP; JPEG has none and gets white behind the picture.
-        exif: to write into the file.
+        metadata: to write into the file, as far as the format can hold it.
 
     Raises:
         BadOption: a side is longer than the format can hold.
     """
-    longest, most = max(rgb.shape[:2]), _MAX_SIDE[options.format]
-    if longest > most:
-        fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
-        raise BadOption(
-            f"format is {options.format!r}, which holds at most {most} pixels a side, and the "
-            f"picture has {longest}; use {' or '.join(fits)}."
-        )
+    options.check_size(rgb.shape[0], rgb.shape[1])
     im = Image.fromarray(rgb)
     mask = None if alpha is None else Image.fromarray(alpha)
     file = io.BytesIO()
+    extras = metadata.save_options(options.format)
     if options.format == "jpeg":
         if mask is not None:
             on_white = Image.new("RGB", im.size, "white")
@@ -208,161 +249,193 @@ def write(
             im = on_white
         # Chroma is what we made: 4:4:4 keeps all of it. An optimized Huffman table would save 2%
         # of the bytes for three times the time.
-        im.save(file, "JPEG", quality=options.quality, subsampling=0, optimize=False, exif=exif)
+        im.save(file, "JPEG", quality=options.quality, subsampling=0, optimize=False, **extras)
         return file.getvalue()
     if mask is not None:
         im.putalpha(mask)
     if options.format == "png":
         chunks = PngImagePlugin.PngInfo()
         chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
+        for kind, text in metadata.png_texts():
+            chunks.add(kind, text)
         # Level 6, the default, takes 2.4 times the time for 14% fewer bytes.
-        im.save(file, "PNG", compress_level=1, pnginfo=chunks, exif=exif)
+        im.save(file, "PNG", compress_level=1, pnginfo=chunks, **extras)
     else:
         # Method 2 is as small as the default 4 in less than half the time. WebP always halves
         # chroma's resolution, unlike our JPEG.
-        im.save(file, "WEBP", quality=options.quality, method=2, exif=exif)
+        im.save(file, "WEBP", quality=options.quality, method=2, **extras)
     return file.getvalue()
 
 
 def _decode(body: bytes, limits: Limits) -> Picture:
-    with Image.open(io.BytesIO(body), formats=FORMATS) as im:  # reads the header only
-        _check_header(im, body, limits)
-        im.load()  # before anything is asked of EXIF: PNG may hold it behind the pixels
-        upright = _turn_upright(im)
-        if im.mode[0] in "IF":  # I;16 and its kin, I (32 bits), F: grey wider than 8 bits
-            colour, alpha = _narrow(upright, im)
-        else:
-            colour, alpha = _split_alpha(upright)
-        pixels = np.asarray(_to_srgb(colour, im.info.get("icc_profile")))
-        return Picture(pixels, alpha, _exif(im))
+    is_tiff = body.startswith(_TIFF)
+    stored = _open_tiff(body, limits) if is_tiff else _open_other(body, limits)
+    how = _UPRIGHT.get(stored.orientation)
+    colour, mask = stored.colour, stored.alpha
+    if how is not None:
+        colour = colour.transpose(how)
+        mask = None if mask is None else mask.transpose(how)
+    about = stored.describe(colour.size, stored.orientation > 4)
+    pixels = np.asarray(colours.to_srgb(colour, stored.profile))
+    return Picture(pixels, None if mask is None else np.asarray(mask), about)
 
 
-def _check_header(im: Image.Image, body: bytes, limits: Limits) -> None:
-    """Refuse, from what the header says, a picture that would take too much to decode."""
-    area = im.width * im.height
-    if isinstance(im, Tiff.TiffImageFile):
-        # A whole tile is decoded, even where the picture ends inside it. A hostile tag may hold
-        # bytes or a tuple, and their product with a number would be a very long one.
-        sides = [int(im.tag_v2.get(tag, 1)) for tag in (Tiff.TILEWIDTH, Tiff.TILELENGTH)]
-        area = max(area, sides[0] * sides[1])
-    if area > limits.max_pixels:
-        raise _too_many_pixels(limits, f"{im.width} x {im.height} pixels")
-    if im.format in ("JPEG", "MPO") and _count_scans(body) > _MAX_JPEG_SCANS:
+def from_pillow(im: Image.Image) -> Picture:
+    """Bring a Pillow image to upright 8-bit sRGB, as `read` does."""
+    im.load()
+    colour, alpha, profile = colours.eight_bits(im, im.info.get("icc_profile"))
+    how = _UPRIGHT.get(metadata.orientation(im))
+    if how is not None:
+        colour = colour.transpose(how)
+        alpha = None if alpha is None else alpha.transpose(how)
+    about = metadata.of(im, colour.size, how is not None and metadata.orientation(im) > 4)
+    pixels = np.asarray(colours.to_srgb(colour, profile))
+    return Picture(pixels, None if alpha is None else np.asarray(alpha), about)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A decoded file: 8 bits a channel, not yet turned or brought to sRGB.
+
+    Attributes:
+        colour: in L, RGB or CMYK.
+        alpha: in L, or None.
+        profile: to apply.
+        orientation: 1..8.
+        describe: (size, whether its sides were swapped) -> metadata.
+    """
+
+    colour: Image.Image
+    alpha: Image.Image | None
+    profile: bytes | None
+    orientation: int
+    describe: Callable[[tuple[int, int], bool], Metadata]
+
+
+def _open_other(body: bytes, limits: Limits) -> _Stored:
+    """Decode any format but TIFF."""
+    if metadata.is_bomb(body):
+        raise BadPicture("The picture's EXIF is broken; save the picture without it.")
+    profile = None
+    if body.startswith(b"\xff\xd8") and repair.jpeg_scans(body) > _MAX_JPEG_SCANS:
         raise BadPicture(
             f"The JPEG has more than {_MAX_JPEG_SCANS} scans; save it again as a usual JPEG."
         )
-
-
-def _count_scans(jpeg: bytes) -> int:
-    """Count the scans of a JPEG's first picture, without those of its thumbnails."""
-    scans, at = 0, 2
-    while marker := _JPEG_MARKER.search(jpeg, at):
-        kind, after = jpeg[marker.start() + 1], marker.end()
-        if kind == 0xD9:  # end of image: other pictures may follow
-            break
-        scans += kind == 0xDA
-        at = after + int.from_bytes(jpeg[after : after + 2], "big")
-    return scans
-
-
-def _turn_upright(im: Image.Image) -> Image.Image:
+    if body.startswith(b"\x89PNG"):
+        body, profile = repair.png(body)
+    elif body.startswith(_JPEG2000):
+        profile = repair.jp2_profile(body)
+    im: Image.Image
     try:
-        orientation = im.getexif().get(ExifTags.Base.Orientation)
-        how = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    except Exception:  # EXIF is a TIFF inside the picture; broken, it fails in as many ways
-        how = None  # a spoilt note on the back does not spoil the photograph
-    return im if how is None else im.transpose(how)
-
-
-def _exif(im: Image.Image) -> bytes:
-    """Give the EXIF of a picture that was turned upright; none where it can't be written again."""
-    try:
-        tags = im.getexif()
-        if isinstance(im, Tiff.TiffImageFile):  # the tags of the file: most describe its pixels
-            tags = Image.Exif()
-            for kept in _TIFF_KEEPS & set(im.tag_v2):
-                tags[kept] = im.tag_v2[kept]
-        tags.pop(ExifTags.Base.Orientation, None)
-        # It holds offsets into the file that it was in.
-        if ExifTags.IFD.Exif in tags:
-            tags.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
-        written = tags.tobytes() if len(tags) else b""
-    except Exception:  # as broken as can be: see _turn_upright
-        return b""
-    return written if len(written) <= _MAX_EXIF else b""
-
-
-def _narrow(im: Image.Image, source: Image.Image) -> tuple[Image.Image, UInt8 | None]:
-    """Scale grey of 12, 16 or 32 bits, or of floats, to 8 bits."""
-    bits, signed, white_is_zero = 16, False, False  # PNG
-    if isinstance(source, Tiff.TiffImageFile):
-        tags = source.tag_v2
-        bits = tags.get(Tiff.BITSPERSAMPLE, (16,))[0]
-        signed = tags.get(Tiff.SAMPLEFORMAT, (1,))[0] == 2
-        # Pillow turns such pictures itself at 8 bits, not at 16
-        white_is_zero = tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == 0
-    values = np.asarray(im)
-    if im.mode == "I" and bits == 32 and not signed:
-        values = values.view(np.uint32)  # mode I holds the same bits as int32
-    full = 1.0 if im.mode == "F" else 2.0 ** (bits - signed) - 1
-    scaled = np.clip(np.nan_to_num(values.astype(np.float32)), 0, full) * (255 / full)
-    grey = np.rint(255 - scaled if white_is_zero else scaled).astype(np.uint8)
-    see_through = im.info.get("transparency")  # PNG: the one value that is transparent
-    if see_through is None:
-        return Image.fromarray(grey), None
-    return Image.fromarray(grey), np.asarray(Image.fromarray(values != see_through).convert("L"))
-
-
-def _split_alpha(im: Image.Image) -> tuple[Image.Image, UInt8 | None]:
-    """Any mode of 8 bits or fewer -> L, RGB or CMYK; and (H, W) alpha, or None."""
-    grey = im.mode in ("1", "L", "LA", "La")
-    alpha = None
-    if im.has_transparency_data:
-        im = im.convert("LA" if grey else "RGBA")
-        alpha = np.asarray(im.getchannel("A"))
-    if im.mode not in ("L", "RGB", "CMYK"):  # P, YCbCr, LAB (which Pillow takes as D50), ...
-        im = im.convert("L" if grey else "RGB")
-    return im, alpha
-
-
-def _to_srgb(im: Image.Image, profile: bytes | None) -> Image.Image:
-    """L, RGB or CMYK -> L or RGB in sRGB; a profile that is broken or misplaced is ignored."""
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if im.mode != "L":
-                return _transform(im, source)
-            # A grey profile is a curve: put 256 values through it and look the others up.
-            ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-            return im.point(list(_transform(ramp, source).getchannel("G").tobytes()))
-        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            pass  # no profile, or one for other channels; the picture is still worth colouring
-    return im if im.mode in ("L", "RGB") else im.convert("RGB")
-
-
-def _transform(im: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    transform = ImageCms.buildTransform(
-        source,
-        ImageCms.createProfile("sRGB"),
-        im.mode,
-        "RGB",
-        # as browsers and Photoshop do: CMYK's paper becomes white and its ink black
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        im = Image.open(io.BytesIO(body), formats=FORMATS)  # reads the header only
+    except OSError:
+        pixels = repair.bmp(body, limits.max_pixels) if body.startswith(b"BM") else None
+        if pixels is None:
+            raise
+        im = Image.fromarray(pixels)
+    with im:
+        _check_size(im.width, im.height, im.width * im.height, limits)
+        loaded = _load(im, body)  # all: PNG may hold EXIF behind its pixels
+        colour, alpha, profile = colours.eight_bits(loaded, profile or im.info.get("icc_profile"))
+        orientation = metadata.orientation(im)
+    return _Stored(
+        colour, alpha, profile, orientation, lambda *size: metadata.of(im, size[0], size[1])
     )
-    return transform.apply(im)
+
+
+def _load(im: Image.Image, body: bytes) -> Image.Image:
+    """Decode the pixels; of a JPEG also where nothing but the end marker is missing."""
+    try:
+        im.load()
+        return im
+    except OSError:
+        endings = repair.jpeg_endings(body) if im.format in ("JPEG", "MPO") else []
+        if not endings:
+            raise
+    first, *others = (Image.open(io.BytesIO(one), formats=("JPEG",)) for one in endings)
+    pixels = np.asarray(first)
+    if not all(np.array_equal(pixels, np.asarray(other)) for other in others):
+        raise BadPicture(_BROKEN)
+    return first
+
+
+def _open_tiff(body: bytes, limits: Limits) -> _Stored:
+    """Decode the page of a TIFF that is the photograph."""
+    page = tiff.page(body)
+    _check_size(*page.size, page.area, limits)
+    profile = page.profile
+    im: Image.Image | None = None
+    if not page.pillow_is_wrong:
+        with contextlib.suppress(UnidentifiedImageError):  # it lacks the layout
+            im = Image.open(io.BytesIO(page.alone()), formats=("TIFF",))
+    if im is None:
+        im = Image.new("L", (1, 1))
+        colour, alpha, profile = colours.of_samples(samples.decode(page), profile)
+    else:
+        _check_size(im.width, im.height, im.width * im.height, limits)
+        with im:
+            im.load()
+            colour, alpha, profile = colours.eight_bits(im, profile, page)
+    resolution = im
+
+    def describe(size: tuple[int, int], turned: bool) -> Metadata:
+        return metadata.of_tiff(page, resolution, size, turned)
+
+    return _Stored(colour, alpha, profile, page.orientation, describe)
+
+
+def _check_size(width: int, height: int, area: int, limits: Limits) -> None:
+    """Refuse, from what the header says, a picture that would take too much to decode."""
+    if max(width * height, area) > limits.max_pixels:
+        raise _too_many_pixels(limits, f"{width} x {height} pixels")
+    if max(width, height) > limits.max_side:
+        raise TooLarge(
+            f"The picture has {width} x {height} pixels and at most {limits.max_side:,} a side are "
+            "accepted; send a part of it."
+        )
 
 
 def _claims_to_be_a_picture(body: bytes) -> bool:
-    heic = "HEIF" in FORMATS and body[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1")
+    boxed = body[4:8] == b"ftyp" and _BRANDS.get(body[8:12]) in FORMATS
     webp = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
-    return heic or webp or body.startswith(_SIGNATURES)
+    return boxed or webp or body.startswith(_SIGNATURES)
+
+
+def _broken(body: bytes) -> RequestError:
+    """Tell a broken file from a sound one of a kind that Pillow lacks."""
+    layout = None
+    if body.startswith(b"\xff\xd8\xff"):
+        with contextlib.suppress(ValueError, IndexError):
+            layout = repair.jpeg_layout(body)
+    if body.startswith(b"BM") and int.from_bytes(body[30:34], "little") in (3, 4, 5, 6):
+        layout = "BMP of an unusual layout"
+    if layout:
+        return NotAPicture(
+            f"The picture is a {layout}, which is not read; convert it to a usual JPEG or PNG."
+        )
+    return BadPicture(_BROKEN)
+
+
+def _unidentified(body: bytes) -> RequestError:
+    if _claims_to_be_a_picture(body):
+        return _broken(body)
+    if body[4:8] == b"ftyp" and _BRANDS.get(body[8:12]) == "HEIF":
+        return NotAPicture(
+            "The picture is a HEIC, which needs the extra 'heic'; convert it to JPEG."
+        )
+    for start, what in _OTHERS.items():
+        if body.startswith(start):
+            return NotAPicture(f"The file is {what}.")
+    *names, last = dict.fromkeys(_READ[name][0] for name in FORMATS)
+    return NotAPicture(
+        f"The file is not a {', '.join(names)} or {last}; convert the picture to one of these."
+    )
 
 
 def _too_many_pixels(limits: Limits, found: str = "too many pixels") -> TooLarge:
     return TooLarge(
         f"The picture has {found} and at most {limits.max_pixels:,} in all are accepted; "
-        "post a smaller copy."
+        "send a smaller copy."
     )
 
 
@@ -372,18 +445,21 @@ _silent_readers = 0
 
 
 @contextmanager
-def _silent_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings about a stranger's file out of our log.
+def _silent_pillow(max_pixels: int = 0) -> Iterator[None]:
+    """Keep Pillow's warnings about a stranger's file out of our log, and its guard above our limit.
 
     `warnings.catch_warnings` alone swaps a list of the whole process, and two threads that leave
     in the wrong order lose the original: so the first reader in swaps and the last one out puts
-    back. Warnings of other packages pass.
+    back. Warnings of other packages pass. The guard, Image.MAX_IMAGE_PIXELS, is the process's too.
     """
     global _silent_readers
     with _silent_lock:
         if _silent_readers == 0:
             _silent_stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            _silent_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+        if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+            Image.MAX_IMAGE_PIXELS = max_pixels
         _silent_readers += 1
     try:
         yield

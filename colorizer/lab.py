@@ -23,15 +23,15 @@ Float = NDArray[np.float32]
 F = TypeVar("F", np.float32, np.float64)
 
 # Source: IEC 61966-2-1, linear sRGB -> XYZ, to the digits that scikit-image uses.
-_RGB_TO_XYZ = np.array(
+RGB_TO_XYZ = np.array(
     [
         [0.412453, 0.357580, 0.180423],
         [0.212671, 0.715160, 0.072169],
         [0.019334, 0.119193, 0.950227],
     ]
 )
-_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer (CIE 15:2004)
-_RGB_TO_WHITE_XYZ = _RGB_TO_XYZ / _WHITE[:, None]  # XYZ relative to the white
+WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer (CIE 15:2004)
+_RGB_TO_WHITE_XYZ = RGB_TO_XYZ / WHITE[:, None]  # XYZ relative to the white
 _WHITE_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_WHITE_XYZ)
 
 _DELTA = 6 / 29  # CIE 15: below DELTA cubed, the cube root becomes a straight line
@@ -111,21 +111,32 @@ def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
     """
     rgb = np.empty((*lightness.shape, 3), np.uint8)
     for rows in bands(*lightness.shape):
-        roots_to_rgb(_roots(lightness[rows], ab[rows, :, 0], ab[rows, :, 1]), rgb[rows])
+        a, b = cv2.split(ab[rows])
+        band_to_rgb(
+            lightness[rows], np.asarray(a, np.float32), np.asarray(b, np.float32), rgb[rows]
+        )
     return rgb
 
 
-def roots_to_rgb(roots: Float, rgb: UInt8) -> None:
-    """Convert one band of `bands` to sRGB, as `lab_to_rgb` does.
+def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: UInt8) -> None:
+    """Convert one band of `bands` as `lab_to_rgb` does, all channels at once in few calls.
 
-    Few passes over all three channels at once, each a call that lets other threads run: most of
-    the time here goes into moving memory, and with many small calls threads wait for each other.
+    OpenCV releases Python's lock only inside a call: many small ones would make threads wait for
+    each other.
 
     Args:
-        roots: (h, W, 3) float32: Lab's f of X, Y and Z, each relative to white; that of Y is
-            (L + 16) / 116, that of X is a / 500 more, and that of Z is b / 200 less.
+        lightness: (h, W) float32, 0..100.
+        a: (h, W) float32; overwritten.
+        b: (h, W) float32; overwritten.
         rgb: (h, W, 3) uint8, to write to.
     """
+    y = lightness * np.float32(1 / 116)
+    y += np.float32(16 / 116)
+    a *= np.float32(1 / 500)
+    a += y
+    b *= np.float32(-1 / 200)
+    b += y
+    roots = np.asarray(cv2.merge([a, y, b]), np.float32)  # Lab's f of X, Y and Z (CIE 15)
     linear = _roots_to_linear(roots)
     low, high, _, _ = cv2.minMaxLoc(linear.reshape(len(linear), -1))
     if low < -_SLACK or high > 1 + _SLACK:
@@ -142,7 +153,7 @@ def roots_to_rgb(roots: Float, rgb: UInt8) -> None:
 
 
 def bands(height: int, width: int) -> Iterator[slice]:
-    """Rows of a picture that are worked on together: they fit into the processor's cache."""
+    """Split a picture's rows into bands that fit into the processor's cache."""
     step = max(1, _BAND_PIXELS // max(1, width))
     return (slice(top, min(height, top + step)) for top in range(0, height, step))
 

@@ -1,4 +1,4 @@
-"""What a person may choose for one picture, as text on the way in.
+"""The options of one picture: the one table that servers, commands, page and documents read.
 
 Both servers take options as request headers X-Colorize-NAME; TorchServe also as form fields, and
 Triton also as request parameters.
@@ -8,91 +8,160 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from colorizer.gamut import DECODINGS, Decoding
-from colorizer.image import BadOption, OutputOptions
+from colorizer.errors import BadOption
+from colorizer.image import FORMAT_NAMES, Format, OutputOptions
+from colorizer.recipe import DECODINGS, Decoding
 
 HEADER = "x-colorize-"  # X-Colorize-Format: png
-MOST_VARIANTS = 8
 
 _WHOLE, _DECIMAL = r"[0-9]{1,20}", r"[0-9]{0,20}\.?[0-9]{1,20}([eE][+-]?[0-9]{1,2})?"
 
-Show = Literal["colour", "uncertainty"]
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table.
+
+    Attributes:
+        name: of the option, and of its attribute in `Options`.
+        help: one line that a person reads.
+        default: None leaves the choice to the network.
+        choices: the words allowed; empty for a number.
+        low: the least number allowed.
+        high: the largest.
+        whole: whether the number must be whole.
+        needs_classifier: whether any other value than the default needs a classification network.
+    """
+
+    name: str
+    help: str
+    default: str | float | None
+    choices: tuple[str, ...] = ()
+    low: float = 0
+    high: float = 0
+    whole: bool = False
+    needs_classifier: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """Say which values are allowed."""
+        if self.choices:
+            return ", ".join(self.choices)
+        return f"{'a whole number' if self.whole else 'a number'} from {self.low} to {self.high}"
+
+    def parse(self, text: str) -> Any:
+        """Read a value; upper and lower case are alike, and jpg is jpeg.
+
+        Raises:
+            BadOption: if the value is not allowed.
+        """
+        if self.choices:
+            word = text.strip().lower()
+            word = FORMAT_NAMES.get(word, word) if self.name == "format" else word
+            if word in self.choices:
+                return word
+        elif re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):  # Python's own take "1_0"
+            number = int(text) if self.whole else float(text)
+            if self.low <= number <= self.high:
+                return number
+        raise BadOption(f"{self.name} is {text!r:.40}; use {self.allowed}.")
+
+
+OPTIONS = (
+    Option("format", "file format of the reply", "jpeg", ("jpeg", "png", "webp")),
+    Option("quality", "of JPEG and WebP", 92, low=1, high=100, whole=True),
+    Option(
+        "metadata",
+        "keep the photograph's EXIF, place and time included, or strip it",
+        "strip",
+        ("strip", "keep"),
+    ),
+    Option("chroma", "strength of the colours; 0 is grey", 1.0, low=0, high=3),
+    Option(
+        "show",
+        "the coloured photograph, or a map of how unsure the network was (white: most)",
+        "colour",
+        ("colour", "uncertainty"),
+        needs_classifier=True,
+    ),
+    Option(
+        "decoding",
+        "how one colour is made of the many that are likely",
+        None,
+        DECODINGS,
+        needs_classifier=True,
+    ),
+    Option(
+        "temperature",
+        "of annealed-mean and sample: lower is more decided, higher is more mixed",
+        None,
+        low=0.01,
+        high=10,
+        needs_classifier=True,
+    ),
+    # Whole numbers up to 2**53 - 1 survive JSON, so any client can send them.
+    Option("seed", "of sample: each seed draws other colours", 0, high=2**53 - 1, whole=True),
+    Option(
+        "variants",
+        "how many samples, with successive seeds; more than 1 come as a zip file",
+        1,
+        low=1,
+        high=8,
+        whole=True,
+        needs_classifier=True,
+    ),
+)
+NAMES = tuple(option.name for option in OPTIONS)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose for one picture; None leaves it to the graph.
+    """The options of one picture, as `OPTIONS` describes them."""
 
-    Attributes:
-        output: format and quality.
-        keep_metadata: whether the picture's EXIF, place and time in it, comes back with it.
-        chroma: factor on colour, 0..3; 0 gives the grey photograph.
-        show: the coloured photograph, or how unsure a classification head was of each place.
-        decoding: of a classification head, one of gamut.DECODINGS.
-        temperature: of a classification head's annealed mean and samples, 0.01..10.
-        seed: of samples, 0..2**53 - 1; of the first one, where there are several.
-        variants: how many samples of a classification head, 1..MOST_VARIANTS.
-    """
-
-    output: OutputOptions = field(default_factory=OutputOptions)
-    keep_metadata: bool = False
+    format: Format = "jpeg"
+    quality: int = 92
+    metadata: Literal["strip", "keep"] = "strip"
     chroma: float = 1.0
-    show: Show = "colour"
+    show: Literal["colour", "uncertainty"] = "colour"
     decoding: Decoding | None = None
     temperature: float | None = None
     seed: int = 0
     variants: int = 1
 
     @property
-    def are_a_classifiers(self) -> bool:
-        """Whether only a classification head can do what these ask for."""
-        asked = self.decoding is not None or self.temperature is not None
-        return asked or self.variants > 1 or self.show == "uncertainty"
+    def output(self) -> OutputOptions:
+        """Format and quality, as `image.write` takes them."""
+        return OutputOptions(self.format, self.quality)
+
+    @property
+    def needs_classifier(self) -> list[str]:
+        """Name the options that only a classification network can follow."""
+        return [
+            option.name
+            for option in OPTIONS
+            if option.needs_classifier and getattr(self, option.name) != option.default
+        ]
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> Options:
-        """Read options from text, by the names in NAMES.
+        """Read options from text, by their names.
 
         Raises:
-            BadOption: on a name that does not exist or a value that is not allowed.
+            BadOption: on an unknown name, or a value that is not allowed.
         """
-        for name in values:
-            if name not in NAMES:
+        table = {option.name: option for option in OPTIONS}
+        chosen: dict[str, Any] = {}
+        for name, text in values.items():
+            if name not in table:
                 raise BadOption(f"there is no option {name!r:.40}; known are {', '.join(NAMES)}.")
-        output: dict[str, Any] = {}
-        if "format" in values:
-            output["format"] = {"jpg": "jpeg"}.get(values["format"].lower(), values["format"])
-        if "quality" in values:
-            output["quality"] = _number(values, "quality", int, 1, 100)
-        chosen: dict[str, Any] = {"output": OutputOptions(**output)}
-        if "metadata" in values:
-            chosen["keep_metadata"] = _word(values, "metadata", ("strip", "keep")) == "keep"
-        if "show" in values:
-            chosen["show"] = _word(values, "show", get_args(Show))
-        if "decoding" in values:
-            chosen["decoding"] = _word(values, "decoding", DECODINGS)
-        if "chroma" in values:
-            chosen["chroma"] = _number(values, "chroma", float, 0, 3)
-        if "temperature" in values:
-            chosen["temperature"] = _number(values, "temperature", float, 0.01, 10)
-        if "seed" in values:  # JSON's numbers are whole up to here, so any client can say it
-            chosen["seed"] = _number(values, "seed", int, 0, 2**53 - 1)
-        if "variants" in values:
-            chosen["variants"] = _number(values, "variants", int, 1, MOST_VARIANTS)
-            if chosen["variants"] > 1 and chosen.setdefault("decoding", "sample") != "sample":
-                raise BadOption("variants are samples; leave decoding out, or use decoding=sample.")
+            chosen[name] = table[name].parse(text)
+        if chosen.get("variants", 1) > 1 and chosen.setdefault("decoding", "sample") != "sample":
+            raise BadOption("variants are samples; leave decoding out, or use decoding=sample.")
         if chosen.get("show") == "uncertainty" and {"decoding", "variants"} & set(values):
             raise BadOption("show=uncertainty has no decoding and no variants; leave them out.")
         return cls(**chosen)
-
-
-NAMES = (
-    *("format", "quality", "metadata", "chroma", "show"),
-    *("decoding", "temperature", "seed", "variants"),
-)
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -102,19 +171,3 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
         for name, value in headers
         if name.lower().startswith(HEADER)
     }
-
-
-def _word(values: Mapping[str, str], name: str, allowed: Iterable[str]) -> str:
-    if values[name] not in allowed:
-        raise BadOption(f"{name} is {values[name]!r:.40}; use {', '.join(allowed)}.")
-    return values[name]
-
-
-def _number(values: Mapping[str, str], name: str, kind: type, low: float, high: float) -> Any:
-    whole = kind is int
-    if re.fullmatch(_WHOLE if whole else _DECIMAL, values[name]):  # Python's own take more: "1_0"
-        number = kind(values[name])
-        if low <= number <= high:
-            return number
-    what = "a whole number" if whole else "a number"
-    raise BadOption(f"{name} is {values[name]!r:.40}; use {what} from {low} to {high}.")

@@ -1,43 +1,52 @@
 """The way of a photograph: bytes -> L -> network -> ab -> the same photograph in colour.
 
-The one implementation that TorchServe, Triton and evaluation share.
+The one implementation that TorchServe, Triton, the commands and evaluation share. A picture passes
+four stages: read, network, finish, write.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import threading
 import time
+import weakref
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from colorizer import engine, gamut, image, lab
-from colorizer.engine import Engine, Graph
-from colorizer.errors import BadOption
+from colorizer import engines, gamut, image
+from colorizer.cores import cores
+from colorizer.errors import BadOption, RequestError
+from colorizer.finish import Prepared, enlarge, finish, prepare
+from colorizer.graph import Engine, Graph, Name
 from colorizer.image import Limits, Picture
-from colorizer.options import Options as Options
-from colorizer.threads import available_cores
+from colorizer.options import Options
 
 Float = NDArray[np.float32]
-T = TypeVar("T")
+UInt8 = NDArray[np.uint8]
+_LoadedBy = tuple[Path | bytes, str | None, Name | Literal["auto"], int | None]
+# A picture file's bytes, or why there are none; and its options, as text or parsed already.
+Request = tuple[bytes | RequestError, Mapping[str, str] | Options]
 
-STAGES = ("decode", "network", "finish", "encode")  # of the way of a picture, as they are timed
+STAGES = ("read", "network", "finish", "write")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A finished picture, encoded; of several variants, a zip file of them.
+    """A finished picture as a file; of several variants, a zip file of them.
 
     Attributes:
+        body: the file.
+        content_type: its media type.
         seconds: that each of STAGES took.
         pixels: of the picture.
         bytes_in: of the file that it came from.
@@ -50,270 +59,284 @@ class Reply:
     bytes_in: int = 0
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A picture on its way: what the network gets, and what waits for its answer."""
+@dataclass
+class Outcome:
+    """How one picture ended: with a reply, or with an error that is its own.
 
-    lightness: Float  # (H, W), the original's, full size
-    small: Tensor  # (1, S, S)
-    alpha: NDArray[np.uint8] | None
-    exif: bytes = b""
-    bytes_in: int = 0
-    seconds: float = 0.0  # that it took until here
-
-
-def prepare(picture: Picture, side: int) -> Prepared:
-    """Take L at full size, and a small copy for the network: (1, S, S) float32, 0..100."""
-    lightness = lab.rgb_to_lightness(picture.pixels)
-    small = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
-    return Prepared(lightness, torch.from_numpy(small)[None], picture.alpha, picture.exif)
-
-
-def finish(
-    lightness: Float, ab: Float, chroma_gain: float = 1.0, guided: bool = True
-) -> NDArray[np.uint8]:
-    """Bring ab to full size, and join the original L.
-
-    Args:
-        lightness: (H, W) float32.
-        ab: (2, S, S) float32, ab units.
-        chroma_gain: factor on ab.
-        guided: whether colour's edges follow those of L; else they are interpolated.
-
-    Returns:
-        (H, W, 3) uint8 sRGB.
+    Attributes:
+        reply: the picture in colour.
+        error: a RequestError for what its sender can mend; anything else is a bug, or a machine
+            that ran out of memory.
+        seconds: of the stages that the picture reached.
     """
-    height, width = lightness.shape
-    planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
-    slope, offset = guided_lines(lightness, planes) if guided else (np.zeros_like(planes), planes)
-    # What lab.roots_to_rgb takes are lines in L as well, two of them with ab's share.
-    share = np.array([1 / 500, -1 / 200], np.float32)
-    small = np.dstack([slope * share + 1 / 116, offset * share + 16 / 116]).astype(np.float32)
-    if width < len(small):  # a sliver: fewer columns to begin with
-        fewer = cv2.resize(small, (width, len(small)), interpolation=cv2.INTER_LINEAR)
-        small = np.asarray(fewer, np.float32)
-    rgb = np.empty((height, width, 3), np.uint8)
-    for rows in lab.bands(height, width):  # so that nothing else is as large as the picture
-        light = lightness[rows]
-        slope_x, slope_z, x, z = cv2.split(_rows(small, rows, height, width))
-        x += np.multiply(slope_x, light, out=slope_x)
-        z += np.multiply(slope_z, light, out=slope_z)
-        y = light * np.float32(1 / 116)
-        y += np.float32(16 / 116)
-        lab.roots_to_rgb(np.asarray(cv2.merge([x, y, z]), np.float32), rgb[rows])
-    return rgb
+
+    reply: Reply | None = None
+    error: Exception | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def result(self) -> Reply:
+        """Give the reply, or raise the error."""
+        if self.reply is None:
+            raise self.error or AssertionError("the picture has not ended yet")
+        return self.reply
 
 
-def _rows(small: Float, rows: slice, height: int, width: int) -> Float:
-    """Some rows of (S, s, C) enlarged to (height, width, C), interpolated as cv2.resize does."""
-    last = len(small) - 1
-    at = (np.arange(rows.start, rows.stop) + 0.5) * (len(small) / height) - 0.5
-    above = np.clip(np.floor(at).astype(np.intp), 0, last)
-    below = np.minimum(above + 1, last)
-    part = small[below] - small[above]
-    part *= np.clip(at - above, 0, 1).astype(np.float32)[:, None, None]
-    part += small[above]
-    if width == part.shape[1]:
-        return part
-    large = cv2.resize(part, (width, len(part)), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large, np.float32)
+@dataclass(eq=False)
+class _Job:
+    """One picture on its way, and what each stage leaves for the next."""
 
-
-# Radius of the guided filter's window, in the network's pixels, and the variance of L under which
-# a window counts as flat. On photographs with known colours they lowered the colour difference and
-# raised AuC against plain interpolation (docs/evaluation.md).
-_RADIUS = 4
-_FLAT = 25.0
-
-
-def guided_lines(lightness: Float, ab: Float) -> tuple[Float, Float]:
-    """Fit ab as lines in L, so that, enlarged, its edges follow those of L.
-
-    In each small window ab is taken for a linear function of L; its coefficients are fitted at
-    the network's size, are smooth, and are what is enlarged. Source: He, Sun 2015, "Fast Guided
-    Filter".
-
-    Args:
-        lightness: (H, W) float32, 0..100.
-        ab: (S, S, 2) float32.
-
-    Returns:
-        Slope and offset, (S, S, 2) float32 each: ab is slope * L + offset.
-    """
-    side = ab.shape[0]
-    guide = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
-    mean_guide, mean_ab = _mean(guide), _mean(ab)
-    covariance = _mean(ab * guide[..., None]) - mean_ab * mean_guide[..., None]
-    variance = _mean(guide * guide) - mean_guide * mean_guide
-    slope = covariance / (variance + _FLAT)[..., None]
-    return _mean(slope), _mean(mean_ab - slope * mean_guide[..., None])
-
-
-def _mean(values: NDArray[Any]) -> Float:
-    """Mean over a window around each pixel."""
-    return np.asarray(cv2.blur(values, (2 * _RADIUS + 1, 2 * _RADIUS + 1)), np.float32)
-
-
-def _interpolate(lightness: Float, values: Float) -> Float:
-    """(S, S, C) -> (H, W, C), for (H, W) lightness."""
-    height, width = lightness.shape
-    large = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large, np.float32)
+    body: bytes | RequestError
+    fields: Mapping[str, str] | Options
+    outcome: Outcome = field(default_factory=Outcome)
+    options: Options = field(default_factory=Options)
+    prepared: Prepared | None = None
+    output: Float | None = None  # (C, S, S), the head's
 
 
 class Pipeline:
     """A graph, the engine that runs it, and threads for the work around it.
 
-    Attributes:
-        exact: whether the network runs picture by picture, so that each gets the very bytes that it
-            would get alone. A batch sums in another order, and a colour may end a level apart.
-            On CPUs that costs little (benchmarks/batches.py); GPUs are built for batches.
+    It may be used from several threads, and in a process that was forked from the one that loaded
+    it; pickled, it loads its model again.
+
+    Args:
+        graph: what the engine runs.
+        run: the engine.
+        limits: of pictures and replies.
+        batch_invariant: whether the network runs picture by picture, so that each gets the very
+            bytes that it would get alone. A batch sums in another order, and a colour may end a
+            level apart. On CPUs that costs little; GPUs are built for batches.
     """
 
     def __init__(
-        self, graph: Graph, run: Engine, limits: Limits | None = None, exact: bool = True
+        self, graph: Graph, run: Engine, limits: Limits | None = None, batch_invariant: bool = True
     ) -> None:
         self.graph, self.run, self.limits = graph, run, limits or Limits()
-        self.exact = exact
-        self._centres = torch.tensor(graph.bins)  # (Q, 2)
-        self._threads = ThreadPoolExecutor(available_cores())
+        self.batch_invariant = batch_invariant
+        self._bins = np.array(graph.recipe.bins, np.float32)  # (Q, 2)
+        self._threads = ThreadPoolExecutor(cores())
+        # Arguments of `engines.load`, by which a forked or unpickled pipeline loads again.
+        self._loaded_by: _LoadedBy | None = None
+        _all.add(self)
 
     @classmethod
     def load(
-        cls, folder: Path, device: str = "cpu", name: engine.Name | Literal["auto"] = "auto"
+        cls,
+        model: Path | bytes,
+        device: str | None = "cpu",
+        engine: Name | Literal["auto"] = "auto",
+        threads: int | None = None,
+        limits: Limits | None = None,
     ) -> Pipeline:
-        """Load a graph that export wrote into a folder, into the engine that suits, or is named.
+        """Load a model into the engine that suits the machine, or is named.
+
+        Args:
+            model: a folder or an archive that export wrote, or an archive's bytes.
+            device: "cpu", "cuda:N", or None for a GPU where there is one.
+            engine: that runs the graph.
+            threads: of the network on a CPU; None: as many as there are cores.
+            limits: of pictures and replies.
 
         Raises:
-            BadGraph: if there is none, it was altered, or nothing here can run it.
+            BadDevice: if there is no such device.
+            BadGraph: if there is no graph, it was altered, or nothing here can run it.
         """
-        graph, run = engine.load(folder, device, name)
-        return cls(graph, run, exact=not device.startswith("cuda"))
+        graph, run = engines.load(model, device, engine, threads)
+        pipeline = cls(graph, run, limits, batch_invariant=run.device == "cpu")
+        pipeline._loaded_by = model, device, engine, threads
+        return pipeline
 
     def warm_up(self) -> None:
         """Colorize some black, so that the first picture is not the slowest."""
         black = image.write(np.zeros((8, 8, 3), np.uint8), Options().output)
         for batch in (1, 2, 1):  # TorchScript specializes during its first runs
-            for reply in self.colorize_batch([black] * batch, [Options()] * batch):
-                if isinstance(reply, Exception):
-                    raise reply
+            for outcome in self.colorize_batch([(black, {})] * batch):
+                outcome.result()
 
-    def colorize(self, body: bytes, options: Options | None = None) -> Reply:
+    def colorize(self, body: bytes, options: Options | Mapping[str, str] | None = None) -> Reply:
         """Colorize one picture.
 
         Raises:
-            RequestError: if it is not a picture that can be colorized.
+            RequestError: if it is not a picture that can be colorized, or an option is wrong.
         """
-        (reply,) = self.colorize_batch([body], [options or Options()])
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        (outcome,) = self.colorize_batch([(body, options or Options())])
+        return outcome.result()
 
-    def colorize_batch(
-        self, bodies: Sequence[bytes], options: Sequence[Options]
-    ) -> list[Reply | Exception]:
-        """Colorize pictures of any sizes together.
+    def colorize_batch(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Colorize pictures of any sizes together; one that fails does not concern the others.
 
         Returns:
-            For each picture its reply, or the exception that it alone ended in: a RequestError
-            for what its sender can mend.
+            How each picture ended, in the order of the requests.
         """
-        prepared = list(self._threads.map(_guarded(self._prepare), bodies, options))
-        waiting = {i: p for i, p in enumerate(prepared) if isinstance(p, Prepared)}
-        outputs = self._infer([p.small for p in waiting.values()])
-        # While the network has the next picture, threads finish those before.
-        finished = self._threads.map(
-            _guarded(self._finish), waiting.values(), outputs, [options[i] for i in waiting]
-        )
-        replies = dict(zip(waiting, finished, strict=True))
-        return [p if isinstance(p, Exception) else replies[i] for i, p in enumerate(prepared)]
+        jobs = [_Job(body, fields) for body, fields in requests]
+        list(self._threads.map(self._read, jobs))
+        ready = [job for job in jobs if job.outcome.error is None]
+        step = 1 if self.batch_invariant else max(1, len(ready))
+        finishing = []
+        for first in range(0, len(ready), step):
+            group = ready[first : first + step]
+            self._run_network(group)  # while threads finish the pictures before
+            finishing += [self._threads.submit(self._finish, job) for job in group]
+        for one in finishing:
+            one.result()
+        return [job.outcome for job in jobs]
 
-    def _infer(self, pictures: Sequence[Tensor]) -> Iterator[tuple[Tensor, float] | Exception]:
-        """(1, S, S) each -> the head's output (1, C, S, S) and seconds; or what went wrong."""
-        step = 1 if self.exact else max(1, len(pictures))
-        for first in range(0, len(pictures), step):
-            group = pictures[first : first + step]
-            start = time.perf_counter()
-            try:
-                output = self.run(torch.stack(list(group)))
-            except Exception as error:  # out of memory, say: none of these pictures has an answer
-                yield from [error] * len(group)
-                continue
-            seconds = time.perf_counter() - start
-            yield from ((output[k : k + 1], seconds) for k in range(len(group)))
+    def _read(self, job: _Job) -> None:
+        """Stage "read": bytes and text -> L, its small copy, and options."""
+        with _stage("read", job):
+            fields = job.fields
+            job.options = fields if isinstance(fields, Options) else Options.parse(fields)
+            self._check(job.options)
+            if isinstance(job.body, RequestError):
+                raise job.body
+            picture = image.read(job.body, self.limits)
+            # before the work, not after it
+            job.options.output.check_size(picture.height, picture.width)
+            job.prepared = prepare(picture, self.graph.recipe.side)
 
-    def _prepare(self, body: bytes, options: Options) -> Prepared:
-        start = time.perf_counter()
-        self._check(options)
-        prepared = prepare(image.read(body, self.limits), self.graph.side)
-        return replace(prepared, bytes_in=len(body), seconds=time.perf_counter() - start)
+    def _run_network(self, jobs: Sequence[_Job]) -> None:
+        """Stage "network": small copies of L -> the head's output."""
+        with _stage("network", *jobs):
+            small = [job.prepared.small for job in jobs if job.prepared is not None]
+            for job, output in zip(jobs, self.run(np.stack(small)), strict=True):
+                job.output = output
+
+    def _finish(self, job: _Job) -> None:
+        """Stages "finish" and "write", for each variant: the head's output -> files."""
+        prepared, output, options = job.prepared, job.output, job.options
+        job.prepared = job.output = None  # a large picture's are large
+        if prepared is None or output is None:
+            return
+        files: dict[int, bytes] = {}
+        metadata = prepared.metadata if options.metadata == "keep" else image.NO_METADATA
+        for seed in range(options.seed, options.seed + options.variants):
+            with _stage("finish", job):
+                pixels = self._pixels(prepared, output, replace(options, seed=seed))
+            if job.outcome.error is None:
+                with _stage("write", job):
+                    files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
+                    self._check_size(files, options)
+            if job.outcome.error is not None:
+                return
+        body, kind = files[options.seed], image.CONTENT_TYPES[options.format]
+        if options.variants > 1:
+            body, kind = _zipped(files, options.format), "application/zip"
+        size = prepared.lightness.size, len(job.body) if isinstance(job.body, bytes) else 0
+        job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size)
 
     def _check(self, options: Options) -> None:
         """Refuse, before any work, what only the other head can do."""
-        if self.graph.head != "classification" and options.are_a_classifiers:
+        if self.graph.recipe.head != "classification" and options.needs_classifier:
             raise BadOption(
-                "decoding, temperature, variants and uncertainty belong to the classification "
-                "network; leave them out, or ask the model colorize-classes."
+                f"{' and '.join(options.needs_classifier)} can only be chosen with a "
+                "classification network, and this model is a regression network; leave "
+                "decoding, temperature, variants and show=uncertainty out, or ask the model "
+                "colorize-classes."
             )
 
-    def _finish(
-        self, prepared: Prepared, output: tuple[Tensor, float] | Exception, options: Options
-    ) -> Reply:
-        if isinstance(output, Exception):
-            raise output
-        logits, seconds = output
-        times = {"decode": prepared.seconds, "network": seconds, "finish": 0.0, "encode": 0.0}
-        files = {}
-        exif = prepared.exif if options.keep_metadata else b""
-        for seed in range(options.seed, options.seed + options.variants):
-            start = time.perf_counter()
-            pixels = self._pixels(prepared, logits, replace(options, seed=seed))
-            middle = time.perf_counter()
-            files[seed] = image.write(pixels, options.output, prepared.alpha, exif)
-            times["finish"] += middle - start
-            times["encode"] += time.perf_counter() - middle
-            if sum(map(len, files.values())) > self.limits.max_reply_bytes:
-                raise BadOption(
-                    f"format is {options.output.format!r}, and the reply would have more than "
-                    f"{self.limits.max_reply_bytes:,} bytes; use jpeg, or fewer variants."
-                )
-        if options.variants > 1:
-            body, kind = _zipped(files, options.output.format), "application/zip"
-        else:
-            body, kind = files[options.seed], image.CONTENT_TYPES[options.output.format]
-        return Reply(body, kind, times, prepared.lightness.size, prepared.bytes_in)
+    def _check_size(self, files: Mapping[int, bytes], options: Options) -> None:
+        if sum(map(len, files.values())) > self.limits.max_reply_bytes:
+            raise BadOption(
+                f"format is {options.format!r}, and the reply would have more than "
+                f"{self.limits.max_reply_bytes:,} bytes; use jpeg, or fewer variants."
+            )
 
-    def _pixels(self, prepared: Prepared, output: Tensor, options: Options) -> NDArray[np.uint8]:
+    def colorize_pixels(self, picture: Picture, options: Options | None = None) -> UInt8:
+        """Colorize a picture that is read already.
+
+        Returns:
+            (H, W, 3) uint8 sRGB.
+
+        Raises:
+            BadOption: if an option needs the other head.
+        """
+        options = options or Options()
+        self._check(options)
+        prepared = prepare(picture, self.graph.recipe.side)
+        (output,) = self.run(prepared.small[None])
+        return self._pixels(prepared, output, options)
+
+    def _pixels(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
         if options.show == "uncertainty":
-            unsure = gamut.uncertainty(output, options.temperature or 1.0)[0].cpu().numpy()
-            large = _interpolate(prepared.lightness, unsure)
+            height, width = prepared.lightness.shape
+            unsure = gamut.uncertainty(output, options.temperature or 1.0)
+            large = enlarge(unsure, height, width)
             return np.rint(255 * large).astype(np.uint8)[..., None].repeat(3, axis=-1)
-        gain = self.graph.chroma_gain * options.chroma
-        return finish(prepared.lightness, self.decode(output, options)[0], gain)
+        gain = self.graph.recipe.chroma_gain * options.chroma
+        return finish(prepared, self.decode(prepared, output, options), gain)
 
-    def decode(self, output: Tensor, options: Options) -> Float:
-        """The head's output (B, C, S, S) -> (B, 2, S, S) ab float32; regression's is ab already."""
-        if self.graph.head == "classification":
-            output = gamut.decode(
-                output,
-                self._centres,
-                options.decoding or self.graph.decoding,
-                options.temperature or self.graph.temperature,
-                options.seed,
-            )
-        return np.asarray(output.float().cpu())
+    def decode(self, prepared: Prepared, output: Float, options: Options) -> Float:
+        """The head's output for a picture, (C, S, S) -> (2, S, S) ab; regression's is ab already.
+
+        Samples of different pictures have different noise, whichever pictures share their batch.
+        """
+        recipe = self.graph.recipe
+        if recipe.head == "regression":
+            return output
+        return gamut.decode(
+            output,
+            self._bins,
+            options.decoding or recipe.decoding,
+            options.temperature or recipe.temperature,
+            (options.seed, zlib.crc32(prepared.small.tobytes())),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle how the model was loaded, rather than the engine."""
+        if self._loaded_by is None:
+            raise TypeError("a Pipeline can be pickled only if Pipeline.load made it")
+        return {"loaded_by": self._loaded_by, "limits": self.limits}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model again."""
+        how: _LoadedBy = state["loaded_by"]
+        self.__dict__.update(Pipeline.load(*how, limits=state["limits"]).__dict__)
+        _all.add(self)
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked process, which has this one's memory, but not its threads."""
+        self._threads = ThreadPoolExecutor(cores())
+        if self._loaded_by is None:
+            return
+        model, device, engine, threads = self._loaded_by
+        if self.graph.engine == "torchscript":
+            threads = 1  # torch hangs in a forked process where it would use more
+        lock = threading.Lock()
+
+        def load_at_first_use(lightness: Float) -> Float:
+            with lock:
+                if self.run is load_at_first_use:
+                    self.run = engines.load(model, device, engine, threads)[1]
+            return self.run(lightness)
+
+        self.run = load_at_first_use
 
 
-def _guarded(work: Callable[..., T]) -> Callable[..., T | Exception]:
-    """Give an exception back instead of raising it: it is one picture's, not its neighbours'."""
+_all: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
-    def call(*arguments: Any) -> T | Exception:
-        try:
-            return work(*arguments)
-        except Exception as error:
-            return error
 
-    return call
+def _after_fork() -> None:
+    for pipeline in _all:
+        pipeline._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def _stage(name: str, *jobs: _Job) -> Iterator[None]:
+    """Add to a stage's seconds; an exception becomes the outcome of these jobs."""
+    start = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        for job in jobs:
+            job.outcome.error = error
+    finally:
+        for job in jobs:
+            spent = time.perf_counter() - start
+            job.outcome.seconds[name] = job.outcome.seconds.get(name, 0.0) + spent
 
 
 def _zipped(files: Mapping[int, bytes], kind: str) -> bytes:

@@ -1,19 +1,16 @@
 """Two U-Nets: one trunk with a ResNet-50 encoder, and a head that regresses or classifies ab.
 
-The forward of `UNet` is the contract of every exported graph:
+The forward of `UNet` is what every exported graph computes:
 L (B, 1, S, S) float32 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits over bins of ab.
 S is any multiple of 32.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import torch
 from torch import Tensor, nn
 
-Head = Literal["regression", "classification"]
+from colorizer.recipe import Head
 
 # torchvision's statistics of ImageNet, which its weights expect of RGB in 0..1
 _MEAN = (0.485, 0.456, 0.406)
@@ -21,25 +18,50 @@ _STD = (0.229, 0.224, 0.225)
 
 # Channels of ResNet-50 after the stem and after each of its four layers; sides S/2 ... S/32.
 ENCODER_CHANNELS = (64, 256, 512, 1024, 2048)
+_ENCODER_BLOCKS = (3, 4, 6, 3)  # of each layer
+WIDTHS = (256, 160, 96, 48)  # channels after each decoder block, from S/16 to S/2
+BINS = 261  # Q: len(gamut.bins())
 
 AB_SCALE = 110.0  # the regression head predicts ab / AB_SCALE: about -1..1 over sRGB
 
 
-@dataclass(frozen=True)
-class UNetConfig:
-    """What a network is made of; a checkpoint carries it, so that it can rebuild its network.
+class Bottleneck(nn.Module):
+    """ResNet-50's block: 1x1, 3x3 and 1x1 convolutions beside a shortcut.
 
-    Attributes:
-        head: "regression" or "classification".
-        side: S that the network is served at, in pixels, a multiple of 32.
-        bins: Q, the number of bins (classification only).
-        widths: channels after each decoder block, from S/16 to S/2.
+    Names and order of the modules are torchvision's, so its weights fit; so is the stride, which
+    lies in the 3x3 convolution. Source: He et al. 2015, "Deep Residual Learning for Image
+    Recognition", figure 5.
     """
 
-    head: Head = "regression"
-    side: int = 224
-    bins: int = 261
-    widths: tuple[int, ...] = (256, 160, 96, 48)
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        width = out // 4
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = nn.Sequential()  # passes on what it gets
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w) -> (B, out, h / stride, w / stride)."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        joined: Tensor = self.relu(y + self.downsample(x))
+        return joined
+
+
+def _encoder_layer(channels: int, out: int, blocks: int, stride: int) -> nn.Sequential:
+    """One of ResNet-50's four layers; its first block changes channels and side."""
+    first = Bottleneck(channels, out, stride)
+    return nn.Sequential(first, *(Bottleneck(out, out, 1) for _ in range(blocks - 1)))
 
 
 class Block(nn.Module):
@@ -66,26 +88,46 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network of a `UNetConfig`, with random weights."""
+    """The network, with random weights.
 
-    def __init__(self, config: UNetConfig) -> None:
+    Args:
+        head: "regression" or "classification".
+        bins: Q, the channels of a classification head.
+        widths: channels after each decoder block, from S/16 to S/2.
+    """
+
+    def __init__(
+        self, head: Head = "regression", bins: int = BINS, widths: tuple[int, ...] = WIDTHS
+    ) -> None:
         super().__init__()
-        self.config = config
-        resnet = torchvision_models().resnet50(weights=None)
-        self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu)
-        self.pool = resnet.maxpool
-        self.layers = nn.ModuleList([getattr(resnet, f"layer{i}") for i in (1, 2, 3, 4)])
-        skips = ENCODER_CHANNELS[-2::-1]  # 1024, 512, 256, 64
-        inputs = (ENCODER_CHANNELS[-1], *config.widths)
-        self.blocks = nn.ModuleList(
-            Block(i, skip, out) for i, skip, out in zip(inputs, skips, config.widths, strict=False)
+        self.kind, self.bins, self.widths = head, bins, widths
+        stem, *_ = ENCODER_CHANNELS
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(stem),
+            nn.ReLU(inplace=True),
         )
-        last = config.widths[-1]
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layers = nn.ModuleList(
+            _encoder_layer(channels, out, blocks, stride)
+            for channels, out, blocks, stride in zip(
+                ENCODER_CHANNELS, ENCODER_CHANNELS[1:], _ENCODER_BLOCKS, (1, 2, 2, 2), strict=False
+            )
+        )
+        for module in self.modules():  # as torchvision begins an encoder without weights
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        skips = ENCODER_CHANNELS[-2::-1]  # 1024, 512, 256, 64
+        inputs = (ENCODER_CHANNELS[-1], *widths)
+        self.blocks = nn.ModuleList(
+            Block(i, skip, out) for i, skip, out in zip(inputs, skips, widths, strict=False)
+        )
+        last = widths[-1]
         self.head = nn.Sequential(
             nn.Conv2d(last, last, 3, padding=1, bias=False),
             nn.BatchNorm2d(last),
             nn.ReLU(inplace=True),
-            nn.Conv2d(last, 2 if config.head == "regression" else config.bins, 1),
+            nn.Conv2d(last, 2 if head == "regression" else bins, 1),
         )
 
     @property
@@ -107,13 +149,17 @@ class UNet(nn.Module):
             features.append(x)
         return features
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Features of `encode` -> the head's output at half the side, (B, C, S/2, S/2)."""
+    def mix(self, features: list[Tensor]) -> Tensor:
+        """Features of `encode` -> what a head gets, (B, widths[-1], S/2, S/2)."""
         x = features[-1]
         for block, skip in zip(self.blocks, features[-2::-1], strict=True):
             x = block(x, skip)
-        output: Tensor = self.head(x).float()
-        return output * AB_SCALE if self.config.head == "regression" else output
+        return x
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Features of `encode` -> the head's output at half the side, (B, C, S/2, S/2)."""
+        output: Tensor = self.head(self.mix(features)).float()
+        return output * AB_SCALE if self.kind == "regression" else output
 
     def forward(self, lightness: Tensor) -> Tensor:
         """(B, 1, S, S) L, 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits."""
@@ -142,25 +188,3 @@ class UNet(nn.Module):
         if wrong:
             raise ValueError(f"not ResNet-50 weights: {wrong[0]} is missing or of another shape")
         self.load_state_dict({k: v.float() for k, v in renamed.items()}, strict=False)
-
-
-def torchvision_models() -> Any:
-    """Import torchvision.models, also beside a torch that was built without CUDA.
-
-    PyPI's torchvision links its operators against CUDA; beside a CPU-only torch they do not load,
-    and the import fails on registering shapes for `nms`. Declaring the two operators is enough:
-    nothing here calls them.
-    """
-    try:
-        import torchvision.models
-    except RuntimeError:
-        schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(operator + schema)
-        _KEPT.append(library)  # a library that is collected takes its operators along
-        import torchvision.models
-    return torchvision.models
-
-
-_KEPT: list[torch.library.Library] = []

@@ -1,7 +1,7 @@
 """What a checkpoint is worth, on photographs with known colours."""
 
-# Before lightning: its torchmetrics imports torchvision, which needs the help in unet.py where
-# torch was built without CUDA.
-from colorizer.unet import torchvision_models
+# Before lightning: its torchmetrics imports torchvision, which needs help where torch was built
+# without CUDA.
+from evaluation.perceptual import torchvision_models
 
 torchvision_models()

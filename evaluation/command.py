@@ -1,18 +1,16 @@
-"""What the commands that measure share: how photographs are picked, and how failures end."""
+"""What the commands that measure share: how photographs are picked, and how they end."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from colorizer.checkpoint import BadCheckpoint
-from colorizer.threads import available_cores
+from colorizer.commands.run import run_command
+from colorizer.cores import cores
+from colorizer.errors import UserError
 from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
-
-# What a user, or the machine, can cause; anything else is a fault of ours.
-FAILURES = (BadCheckpoint, OSError, ValueError, BrokenProcessPool, KeyboardInterrupt)
 
 
 def add_photographs(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +27,7 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
         help="only those that a training run with this --validation held out (%(const)s)",
     )
     parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
-    parser.add_argument(
-        "--workers", type=int, default=available_cores(), help="processes (%(default)s)"
-    )
+    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
 
 
 def picked(options: argparse.Namespace) -> list[Photograph]:
@@ -48,13 +44,15 @@ def picked(options: argparse.Namespace) -> list[Photograph]:
     return paths
 
 
-def failed(command: str, error: BaseException) -> int:
-    """Tell a person what one of `FAILURES` means for a command; returns the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        print(f"{command}: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    if isinstance(error, BrokenProcessPool):
-        print(f"{command}: a process died, perhaps of memory; try fewer --workers", file=sys.stderr)
-        return 1
-    print(f"{command}: {error}", file=sys.stderr)
-    return 2
+def run(name: str, work: Callable[[], int]) -> int:
+    """Do a command's work, as `run_command`; what measuring may end in is the user's to mend."""
+
+    def measure() -> int:
+        try:
+            return work()
+        except BrokenProcessPool:
+            raise UserError("a process died, perhaps of memory; try fewer --workers") from None
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    return run_command(name, measure)

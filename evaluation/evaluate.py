@@ -9,21 +9,22 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import colorizer
-from colorizer.engine import Graph
+from colorizer import checkpoint
+from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
-from evaluation.command import FAILURES, add_photographs, failed, picked
+from evaluation.command import add_photographs, picked, run
 from evaluation.methods import (
     GREY,
     Method,
     Processes,
     Result,
-    eager_pipeline,
     evaluate,
     pictures,
 )
@@ -52,7 +53,7 @@ def explanation(result: Result) -> str:
 
 
 def methods_of(
-    graphs: Mapping[str, Graph],
+    recipes: Mapping[str, Recipe],
     sweep: Sequence[float] = SWEEP,
     quick: bool = False,
     interpolated: bool = False,
@@ -60,21 +61,22 @@ def methods_of(
     """List the rows of a table: each network as it is served, then what else it can do.
 
     Args:
-        graphs: by the checkpoint's name.
+        recipes: by the checkpoint's name.
         sweep: temperatures of the annealed mean to measure classifiers at.
         quick: the networks as they are served, nothing else.
         interpolated: also each network with its ab interpolated, without the guided filter.
     """
-    methods = [Method(name, name) for name in graphs]
-    for name, graph in graphs.items():
+    methods = [Method(name, name) for name in recipes]
+    for name, recipe in recipes.items():
         if interpolated:
             methods.append(Method(f"{name}, interpolated", name, guided=False))
-        if graph.head == "classification" and not quick:
+        if recipe.head == "classification" and not quick:
             for decoding in ("mode", "mean", "sample"):
-                methods.append(Method(f"{name}, {decoding}", name, decoding=decoding))
+                other = replace(recipe, decoding=decoding)
+                methods.append(Method(f"{name}, {decoding}", name, other))
             for t in sweep:
-                at = Method(f"{name}, T = {t:g}", name, decoding="annealed-mean", temperature=t)
-                methods.append(at)
+                other = replace(recipe, decoding="annealed-mean", temperature=t)
+                methods.append(Method(f"{name}, T = {t:g}", name, other))
     return methods
 
 
@@ -139,8 +141,8 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
         figures.calibration(folder / "calibration.png", result.calibration)
     curves: dict[str, list[tuple[float, Mapping[str, float]]]] = {}
     for m in methods:
-        t = 1.0 if m.decoding == "mean" else m.temperature
-        if m.network and t is not None:
+        if m.network and m.recipe and m.recipe.decoding in ("mean", "annealed-mean"):
+            t = 1.0 if m.recipe.decoding == "mean" else m.recipe.temperature
             curves.setdefault(m.network, []).append((t, result.scores[m.name].row()))
     if curves:
         figures.temperature(folder / "temperature.png", curves, true_colorfulness(result))
@@ -216,19 +218,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    try:
-        paths = picked(options)
-        checkpoints = named(options.checkpoint)
-        graphs = {name: eager_pipeline(path).graph for name, path in checkpoints.items()}
-        methods = methods_of(graphs, options.temperature, options.quick, options.interpolated)
-        workers = min(options.workers, len(paths))
-        with Processes(checkpoints, workers, perceptual.at_hand()) as processes:
-            result = evaluate(processes, methods, paths)
-            if options.out:
-                with filled(options.out) as folder:
-                    report(folder, result, methods, processes)
-    except FAILURES as error:
-        return failed("evaluate", error)
+    return run("evaluate", lambda: measure(options))
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Evaluate what the options name, print the measures, and write them where --out says."""
+    paths = picked(options)
+    checkpoints = named(options.checkpoint)
+    recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}
+    methods = methods_of(recipes, options.temperature, options.quick, options.interpolated)
+    workers = min(options.workers, len(paths))
+    with Processes(checkpoints, workers, perceptual.at_hand()) as processes:
+        result = evaluate(processes, methods, paths)
+        if options.out:
+            with filled(options.out) as folder:
+                report(folder, result, methods, processes)
     if options.json:
         print(to_json(result))
     else:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,13 +15,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from colorizer import checkpoint, gamut, lab
-from colorizer.engine import Graph
-from colorizer.image import Picture, RequestError
-from colorizer.pipeline import Options, Pipeline, Prepared, finish, prepare
+from colorizer import checkpoint, lab
+from colorizer.engines import Eager
+from colorizer.errors import RequestError
+from colorizer.finish import Prepared, finish, prepare
+from colorizer.graph import Graph
+from colorizer.image import Picture
+from colorizer.options import Options
+from colorizer.pipeline import Pipeline
+from colorizer.recipe import Recipe
+from evaluation.bins import encode
 from evaluation.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
 from evaluation.perceptual import Perceptual
 from evaluation.photographs import Photograph, read_rgb, shrink
@@ -38,24 +43,18 @@ class Method:
     Attributes:
         name: what the row is called.
         network: name of the checkpoint; None for one colour all over.
-        ab: that colour.
-        decoding: of a classifier; None for the checkpoint's own.
-        temperature: likewise.
-        chroma_gain: None for the checkpoint's own.
+        recipe: how the network is used; None for the checkpoint's own.
+        ab: the one colour, where there is no network.
         guided: whether colour's edges follow those of L.
         flipped: whether the network sees the mirrored photograph too, and the mean is taken.
-        side: S that the network sees the photograph at; None for the checkpoint's own.
     """
 
     name: str
     network: str | None = None
+    recipe: Recipe | None = None
     ab: tuple[float, float] = (0.0, 0.0)
-    decoding: gamut.Decoding | None = None
-    temperature: float | None = None
-    chroma_gain: float | None = None
     guided: bool = True
     flipped: bool = False
-    side: int | None = None
 
 
 GREY = Method("grey")
@@ -90,21 +89,7 @@ def eager_pipeline(weights: Path) -> Pipeline:
         BadCheckpoint, FileNotFoundError: if it cannot be read.
     """
     net, known = checkpoint.load(weights)
-    classes = net.config.head == "classification"
-    graph = Graph(
-        file="",
-        sha256="",
-        head=net.config.head,
-        side=net.config.side,
-        bins=tuple(map(tuple, gamut.bins().tolist())) if classes else (),
-        decoding=known.decoding,
-        temperature=known.temperature,
-        chroma_gain=known.chroma_gain,
-        max_error=0.0,
-        versions={},
-        provenance={},
-    )
-    return Pipeline(graph, torch.inference_mode()(net))
+    return Pipeline(Graph("", "", known.recipe), Eager(net))
 
 
 class Colours:
@@ -113,7 +98,7 @@ class Colours:
     def __init__(self, rgb: UInt8, pipelines: Mapping[str, Pipeline]) -> None:
         self.picture, self.pipelines = Picture(rgb), pipelines
         self._prepared: dict[int, Prepared] = {}
-        self._outputs: dict[tuple[str, int, bool], Tensor] = {}
+        self._outputs: dict[tuple[str, int, bool], NDArray[np.float32]] = {}
         self._ab: dict[tuple[object, ...], NDArray[np.float32]] = {}
 
     def prepared(self, side: int) -> Prepared:
@@ -122,50 +107,43 @@ class Colours:
             self._prepared[side] = prepare(self.picture, side)
         return self._prepared[side]
 
-    def output(self, name: str, side: int, flipped: bool = False) -> Tensor:
-        """A network's output, (1, C, S, S); `flipped`: the mean with the mirrored picture's."""
+    def output(self, name: str, side: int, flipped: bool = False) -> NDArray[np.float32]:
+        """A network's output, (C, S, S); `flipped`: the mean with the mirrored picture's."""
         if (name, side, flipped) not in self._outputs:
             pipeline = self.pipelines[name]
             small = self.prepared(side).small[None]
             if flipped:
-                mirrored = pipeline.run(small.flip(-1)).flip(-1)
-                self._outputs[name, side, True] = (self.output(name, side) + mirrored) / 2
+                (mirrored,) = pipeline.run(np.ascontiguousarray(small[..., ::-1]))
+                both = (self.output(name, side) + mirrored[..., ::-1]) / 2
+                self._outputs[name, side, True] = both
             else:
-                self._outputs[name, side, False] = pipeline.run(small)
+                (self._outputs[name, side, False],) = pipeline.run(small)
         return self._outputs[name, side, flipped]
 
     def colour(self, method: Method) -> UInt8:
         """(H, W, 3) uint8: the photograph's lightness, coloured by a method."""
         if method.network is None:
-            lightness = self.prepared(32).lightness
             ab = np.empty((2, 32, 32), np.float32)
             ab[:] = np.reshape(method.ab, (2, 1, 1))
-            return finish(lightness, ab)
+            return finish(self.prepared(32), ab)
         pipeline = self.pipelines[method.network]
-        graph = pipeline.graph
-        options = Options()
-        if graph.head == "classification":
-            options = Options(
-                decoding=method.decoding or graph.decoding,
-                temperature=method.temperature or graph.temperature,
-            )
-        side = method.side or graph.side
-        key = method.network, side, method.flipped, options.decoding, options.temperature
+        recipe = method.recipe or pipeline.graph.recipe
+        prepared = self.prepared(recipe.side)
+        key = method.network, method.flipped, replace(recipe, chroma_gain=1.0)
         if key not in self._ab:
-            output = self.output(method.network, side, method.flipped)
-            self._ab[key] = pipeline.decode(output, options)[0]
-        ab = self._ab[key]
-        gain = graph.chroma_gain if method.chroma_gain is None else method.chroma_gain
-        return finish(self.prepared(side).lightness, ab, gain, method.guided)
+            output = self.output(method.network, recipe.side, method.flipped)
+            options = Options(decoding=recipe.decoding, temperature=recipe.temperature)
+            self._ab[key] = pipeline.decode(prepared, output, options)
+        return finish(prepared, self._ab[key], recipe.chroma_gain, method.guided)
 
     def calibration(self, name: str, truth: Truth) -> NDArray[np.float64]:
         """A classifier's `Result.calibration` over every fourth pixel of every fourth row."""
-        side = self.pipelines[name].graph.side
-        logits = self.output(name, side)[..., ::4, ::4]
+        side = self.pipelines[name].graph.recipe.side
+        logits = torch.from_numpy(self.output(name, side)[None, :, ::4, ::4])
         small = cv2.resize(truth.lab[..., 1:], (side, side), interpolation=cv2.INTER_AREA)
         ab = torch.from_numpy(small[::4, ::4].copy()).movedim(-1, 0)[None]
         likeliest, index = logits.softmax(dim=1).max(dim=1)
-        right = (index == gamut.encode(ab)).numpy().ravel()
+        right = (index == encode(ab)).numpy().ravel()
         probability = likeliest.numpy().ravel().astype(np.float64)
         column = np.minimum((probability * CONFIDENCES).astype(int), CONFIDENCES - 1)
         return np.stack(
@@ -250,7 +228,7 @@ def _measure_one(
     measured = [measure(colours.colour(method), truth) for method in methods]
     used = {method.network for method in methods}
     classifiers = [
-        n for n, p in _pipelines.items() if n in used and p.graph.head == "classification"
+        n for n, p in _pipelines.items() if n in used and p.graph.recipe.head == "classification"
     ]
     return measured, truth.chroma, {n: colours.calibration(n, truth) for n in classifiers}
 

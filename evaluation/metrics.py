@@ -13,6 +13,7 @@ from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from colorizer import gamut, lab
+from evaluation.bins import encode
 from evaluation.perceptual import Perceptual, frechet_distance
 from evaluation.prior import rebalancing_weights
 
@@ -77,7 +78,7 @@ class Truth:
         self.features = perceptual.features(rgb) if perceptual else None
         self.lab = lab.rgb_to_lab(rgb)
         ab = torch.from_numpy(np.ascontiguousarray(self.lab[..., 1:])).movedim(-1, 0)[None]
-        self.bins = gamut.encode(ab).numpy().ravel()  # (H * W,)
+        self.bins = encode(ab).numpy().ravel()  # (H * W,)
         self.pixels = np.bincount(self.bins, minlength=len(gamut.bins()))  # (Q,)
         self.colorfulness = colorfulness(rgb)
         self.ddcolor = ddcolor_colorfulness(rgb)

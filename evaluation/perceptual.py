@@ -14,8 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colorizer.unet import torchvision_models
-
 # What each measure needs: AlexNet's as torchvision has them, and the Inception v3 of the first
 # FID, converted from TensorFlow, as torch-fidelity has it.
 WEIGHTS = {
@@ -26,6 +24,28 @@ WEIGHTS = {
     ),
 }
 SMALLEST = 64  # side of the smallest picture that AlexNet's five stages leave something of
+
+
+def torchvision_models() -> Any:
+    """Import torchvision.models, also beside a torch that was built without CUDA.
+
+    PyPI's torchvision links its operators against CUDA; beside a CPU-only torch they do not load,
+    and the import fails on registering shapes for `nms`. Declaring the two operators is enough:
+    nothing here calls them.
+    """
+    try:
+        import torchvision.models
+    except RuntimeError:
+        schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(operator + schema)
+        _KEPT.append(library)  # a library that is collected takes its operators along
+        import torchvision.models
+    return torchvision.models
+
+
+_KEPT: list[torch.library.Library] = []
 
 
 def folder() -> Path:

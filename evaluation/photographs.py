@@ -16,7 +16,6 @@ from colorizer import image
 
 # A photograph without any |a| or |b| above this teaches nothing about colour (Zhang 2016).
 GREY_AB = 5.0
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,13 @@ def find_photographs(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in image.SUFFIXES and p.is_file()
+    )
     if not found:
-        raise FileNotFoundError(f"no photographs ({', '.join(sorted(SUFFIXES))}) below {folder}")
+        raise FileNotFoundError(
+            f"no photographs ({', '.join(sorted(image.SUFFIXES))}) below {folder}"
+        )
     return found
 
 
@@ -68,7 +71,7 @@ def list_shard(shard: Path) -> list[Member]:
     try:
         with tarfile.open(shard, "r:") as archive:  # not compressed: members are read in place
             for entry in archive:
-                if entry.isfile() and Path(entry.name).suffix.lower() in SUFFIXES:
+                if entry.isfile() and Path(entry.name).suffix.lower() in image.SUFFIXES:
                     members.append(Member(shard, entry.name, entry.offset_data, entry.size))
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is not a whole, uncompressed tar file: {error}") from None

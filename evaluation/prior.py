@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colorizer import gamut
+from evaluation.bins import SIGMA
 
 
 def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
     """Weigh each bin by its rarity (Zhang 2016, equation 4).
 
-    The prior is smoothed over the ab plane with a Gaussian of gamut.SIGMA, mixed with a uniform
+    The prior is smoothed over the ab plane with a Gaussian of SIGMA, mixed with a uniform
     distribution by `mix` (their lambda), inverted, and scaled so that E_prior[w] = 1.
 
     Args:
@@ -32,7 +33,7 @@ def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
 
 
 def smooth(prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spread each bin's share, (Q,), over its neighbours in ab, with a Gaussian of gamut.SIGMA.
+    """Spread each bin's share, (Q,), over its neighbours in ab, with a Gaussian of SIGMA.
 
     Source: Zhang 2016, section 2.2.
     """
@@ -45,6 +46,6 @@ def _kernel() -> NDArray[np.float64]:
     """(Q, Q): the share of column's bin that goes to row's."""
     centres = gamut.bins().astype(np.float64)
     distance = ((centres[:, None] - centres[None]) ** 2).sum(-1)
-    kernel = np.exp(-distance / (2 * gamut.SIGMA**2))
+    kernel = np.exp(-distance / (2 * SIGMA**2))
     shares: NDArray[np.float64] = kernel / kernel.sum(axis=0)
     return shares

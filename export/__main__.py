@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import get_args
 
 import colorizer
-from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import NAMES, Hardware
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
+from colorizer.graph import NAMES, Hardware
 from export import graphs, parity, triton
-from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs, Row
+from export.graphs import Source
+from export.parity import Row
 from export.tensorrt import Build, NotBuilt
 
 
@@ -63,22 +64,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hardware=options.hardware,
         timing_cache=options.timing_cache,
     )
+    return run_command(
+        "export", lambda: _export_all(options, how), "what was unfinished is not written"
+    )
+
+
+def _export_all(options: argparse.Namespace, how: Build) -> int:
+    """Export each checkpoint to each engine, and report what was measured, also after an error."""
     rows: list[Row] = []
     try:
-        _export_all(options, how, rows)
-    except (NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, OSError) as error:
+        _export_each(options, how, rows)
+    except (UserError, OSError):
         _report(rows, options.out)
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: interrupted; what was unfinished is not written", file=sys.stderr)
-        return 130
+        raise
     _report(rows, options.out)
     return 0
 
 
-def _export_all(options: argparse.Namespace, how: Build, rows: list[Row]) -> None:
-    """Export each checkpoint to each engine; `rows` grows as they are measured."""
+def _export_each(options: argparse.Namespace, how: Build, rows: list[Row]) -> None:
     photographs = parity.photographs(options.photos)
     print(f"comparing on {len(photographs)} photographs", flush=True)
     refused: NotBuilt | None = None  # what can be made without a GPU is made first

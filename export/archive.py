@@ -20,20 +20,18 @@ from pathlib import Path
 import yaml
 
 import colorizer
-from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import Name
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import written_whole
+from colorizer.graph import Name
 from export import parity, serving, verify
-from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs
-from export.serving import ENGINE, ROOT, BadSettings, Settings, add_graph_options
-from export.tensorrt import NotBuilt
-from export.verify import BadArchive
+from export.graphs import Source
+from export.serving import ENGINE, ROOT, Settings, add_graph_options
 
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
 
 
-class ArchiveFailed(Exception):
+class ArchiveFailed(UserError):
     """The archiver ended without an archive."""
 
 
@@ -142,18 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out.suffix != ".mar":
         parser.error(f"--out must end in .mar, not {options.out}")
     engines = list(dict.fromkeys(options.engine))
-    try:
+
+    def work() -> int:
         archive(options.checkpoint, options.out, engines=engines, photos=options.photos)
-    except (
-        *(NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, BadSettings, ArchiveFailed),
-        *(BadArchive, OSError),
-    ) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return run_command("export", work)
 
 
 if __name__ == "__main__":

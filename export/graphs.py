@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 import colorizer
-from colorizer import checkpoint, engine, gamut
+from colorizer import checkpoint, engines
 from colorizer.checkpoint import Checkpoint
-from colorizer.engine import Engine, Graph, Name, Precision
+from colorizer.errors import UserError
 from colorizer.files import written_whole
+from colorizer.graph import Engine, Graph, Name, Precision
 from colorizer.unet import UNet
 from export import network, onnx, parity, tensorrt, torchscript
 from export.parity import TOLERANCE, Reference, Row, UInt8
@@ -24,7 +25,7 @@ Say = Callable[[str], None]
 HALF_ONNX = "onnx-float16"  # folder of the graph that TensorRT builds its plan from
 
 
-class NotEqual(Exception):
+class NotEqual(UserError):
     """A graph that does not compute what its network computes."""
 
 
@@ -35,14 +36,14 @@ class Source:
     Attributes:
         name: of its file, without the suffix.
         sha256: of its file.
-        known: what stands beside its weights.
+        header: what stands beside its weights.
         folded: its network, batch norm folded away.
         reference: what its own network makes of the photographs.
     """
 
     name: str
     sha256: str
-    known: Checkpoint
+    header: Checkpoint
     folded: UNet
     reference: Reference
 
@@ -53,10 +54,10 @@ class Source:
         Raises:
             BadCheckpoint, FileNotFoundError: if the checkpoint cannot be read.
         """
-        net, known = checkpoint.load(weights)
+        net, header = checkpoint.load(weights)
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        reference = Reference(net, known, photographs)
-        return cls(weights.stem, digest, known, network.fold(net), reference)
+        reference = Reference(net, header.recipe, photographs)
+        return cls(weights.stem, digest, header, network.fold(net), reference)
 
 
 def export(
@@ -102,76 +103,89 @@ def _write(
     plan_of: tuple[Path, Build] | None = None,
 ) -> None:
     """Convert, measure, and keep what is equal."""
-    side, head = source.folded.config.side, source.folded.config.head
     label = f"{source.name}: {name} {precision}"
-    say(f"{label}: converting the {head} network at side {side}")
-    device = "cpu"
-    versions = {"colorizer": colorizer.__version__, "torch": str(torch.__version__)}
+    recipe = source.header.recipe
+    say(f"{label}: converting the {recipe.head} network at side {recipe.side}")
     with written_whole(folder) as beside:
         beside.mkdir()
-        run: Engine
-        if name == "torchscript":
-            file = torchscript.FILE
-            torchscript.write(source.folded, beside / file)
-            run = engine.TorchScript(beside / file)
-        elif name == "onnx":
-            file = onnx.FILE
-            largest = network.largest_activation(source.folded, source.reference.lightness)
-            if precision == "float16":
-                say(f"{label}: largest activation {largest:.0f} of {network.FLOAT16_MAX:.0f}")
-            folded = source.folded if precision == "float32" else network.half(source.folded)
-            onnx.write(folded, beside / file)
-            run = engine.OnnxRuntime(beside / file)
-            versions |= {one: version(one) for one in ("onnx", "onnxscript", "onnxruntime")}
-        else:
-            assert plan_of is not None
-            file, device = tensorrt.FILE, "cuda:0"
-            plan = tensorrt.build(plan_of[0].read_bytes(), side, plan_of[1], say)
-            (beside / file).write_bytes(plan)
-            run = engine.TensorRT(beside / file, device)
-            versions |= {"tensorrt": version("tensorrt")}
-        rows = [
-            source.reference.measure(run, source.name, name, precision, batch)
-            for batch in parity.BATCHES
-        ]
-        matrix += rows
-        for row in rows:
-            say(
-                f"{label}, batch {row.batch}: max |Δab| {row.max_ab:.2g}, mean {row.mean_ab:.2g}, "
-                f"ΔE00 {row.delta_e:.2g}"
-            )
-            if row.over():
-                raise NotEqual(f"the {name} graph of {source.name} {row.over()}: not written")
-        known = source.known
-        how = plan_of[1] if plan_of else None
-        Graph(
+        file, versions = _convert(source, name, precision, beside, say, plan_of)
+        body = (beside / file).read_bytes()
+        graph = Graph(
             file=file,
-            sha256=hashlib.sha256((beside / file).read_bytes()).hexdigest(),
-            head=head,
-            side=side,
-            bins=_centres(head),
-            decoding=known.decoding,
-            temperature=known.temperature,
-            chroma_gain=known.chroma_gain,
-            max_error=max(row.max_ab for row in rows),
-            versions=versions,
-            provenance=known.provenance,
+            sha256=hashlib.sha256(body).hexdigest(),
+            recipe=recipe,
+            versions={
+                "colorizer": colorizer.__version__,
+                "torch": str(torch.__version__),
+                **{package: version(package) for package in versions},
+            },
+            provenance=source.header.provenance,
             engine=name,
             precision=precision,
             checkpoint=source.sha256,
             tolerance=TOLERANCE[precision],
-            measured={
-                measure: max(getattr(row, measure) for row in rows)
-                for measure in TOLERANCE[precision]
-            },
-            batches=how.batches if how else (),
-            gpu=engine.gpu_name(device) if how else "",
-            version_compatible=bool(how and how.version_compatible),
-            hardware=how.hardware if how else "none",
-        ).write(beside)
+        )
+        device = "cpu"
+        if plan_of:
+            device, how = "cuda:0", plan_of[1]
+            graph = replace(
+                graph,
+                batches=how.batches,
+                gpu=engines.gpu_name(device),
+                version_compatible=how.version_compatible,
+                hardware=how.hardware,
+            )
+        rows = _measure(source, engines.start(graph, body, device), graph, label, matrix, say)
+        worst = {
+            measure: max(getattr(row, measure) for row in rows) for measure in TOLERANCE[precision]
+        }
+        replace(graph, max_error=worst["max_ab"], measured=worst).write(beside)
 
 
-def _centres(head: str) -> tuple[tuple[float, float], ...]:
-    if head == "regression":
-        return ()
-    return tuple((float(a), float(b)) for a, b in gamut.bins())
+def _convert(
+    source: Source,
+    name: Name,
+    precision: Precision,
+    folder: Path,
+    say: Say,
+    plan_of: tuple[Path, Build] | None,
+) -> tuple[str, tuple[str, ...]]:
+    """Write a graph's file; returns its name, and the packages whose versions it depends on."""
+    side = source.header.recipe.side
+    if plan_of is not None:
+        plan = tensorrt.build(plan_of[0].read_bytes(), side, plan_of[1], say)
+        (folder / tensorrt.FILE).write_bytes(plan)
+        return tensorrt.FILE, ("tensorrt",)
+    if name == "torchscript":
+        torchscript.write(source.folded, side, folder / torchscript.FILE)
+        return torchscript.FILE, ()
+    folded = source.folded
+    if precision == "float16":
+        largest = network.largest_activation(folded, source.reference.lightness)
+        say(f"{source.name}: largest activation {largest:.0f} of {network.FLOAT16_MAX:.0f}")
+        folded = network.half(folded)
+    onnx.write(folded, side, folder / onnx.FILE)
+    return onnx.FILE, ("onnx", "onnxscript", "onnxruntime")
+
+
+def _measure(
+    source: Source, run: Engine, graph: Graph, label: str, matrix: list[Row], say: Say
+) -> list[Row]:
+    """Compare a graph with the network; `matrix` gets the rows even where they are refused.
+
+    Raises:
+        NotEqual: if one is over the tolerance.
+    """
+    rows = [
+        source.reference.measure(run, source.name, graph.engine, graph.precision, batch)
+        for batch in parity.BATCHES
+    ]
+    matrix += rows
+    for row in rows:
+        say(
+            f"{label}, batch {row.batch}: max |Δab| {row.max_ab:.2g}, mean {row.mean_ab:.2g}, "
+            f"ΔE00 {row.delta_e:.2g}"
+        )
+        if row.over():
+            raise NotEqual(f"the {graph.engine} graph of {source.name} {row.over()}: not written")
+    return rows

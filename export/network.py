@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -25,7 +27,7 @@ def fold(net: UNet) -> UNet:
 
 
 def _fold_children(module: nn.Module) -> None:
-    """Modules stand in the order in which they run, here as in torchvision's bottlenecks."""
+    """Modules stand in the order in which they run, in `unet.Bottleneck` too."""
     before: tuple[str, nn.Conv2d | nn.ConvTranspose2d] | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and before is not None:
@@ -46,7 +48,7 @@ def half(folded: UNet) -> UNet:
     return copy.deepcopy(folded).half()
 
 
-def largest_activation(folded: UNet, lightness: Tensor) -> float:
+def largest_activation(folded: UNet, lightness: NDArray[np.float32]) -> float:
     """Find the largest |value| that any layer gives for these pictures: float16 ends at 65504.
 
     Args:
@@ -63,7 +65,7 @@ def largest_activation(folded: UNet, lightness: Tensor) -> float:
     hooks = [layer.register_forward_hook(look) for layer in layers]
     try:
         with torch.inference_mode():
-            folded(lightness)
+            folded(torch.from_numpy(lightness))
     finally:
         for hook in hooks:
             hook.remove()

@@ -8,23 +8,23 @@ from pathlib import Path
 import onnx
 import torch
 
-from colorizer.engine import INPUT, OUTPUT
+from colorizer.graph import INPUT, OUTPUT
 from colorizer.unet import UNet
 
 FILE = "graph.onnx"
 OPSET = 18  # what torch's exporter writes by itself; TensorRT reads 9 to 25 (benchmarks/GPU.md)
 
 
-def write(folded: UNet, path: Path) -> None:
+def write(folded: UNet, side: int, path: Path) -> None:
     """Export a folded network, check the graph and write it, weights included.
 
-    Batch is dynamic, the side is the network's. A float16 network gives a graph that casts L
+    Batch is dynamic, the side S is not. A float16 network gives a graph that casts L
     after its normalization, and its output back: float16 is in the graph itself.
 
     Raises:
         onnx.checker.ValidationError: if it is not valid ONNX in every shape and type.
     """
-    example = torch.zeros(2, 1, folded.config.side, folded.config.side)
+    example = torch.zeros(2, 1, side, side)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own use of what torch deprecates
         program = torch.onnx.export(

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from colorizer import gamut, image
-from colorizer.checkpoint import Checkpoint
-from colorizer.engine import Engine, Precision
-from colorizer.image import Picture, RequestError
-from colorizer.pipeline import finish, prepare
+from colorizer.engines import Eager
+from colorizer.errors import RequestError, UserError
+from colorizer.finish import finish, prepare
+from colorizer.graph import Engine, Precision
+from colorizer.image import Picture
+from colorizer.recipe import Recipe
 from colorizer.unet import UNet
 
 UInt8 = NDArray[np.uint8]
+Float = NDArray[np.float32]
 
 BATCHES = (1, 8)
 SIDE = 384  # photographs are made this large at most; colour differences are as visible there
@@ -42,7 +43,7 @@ TOLERANCE: dict[Precision, dict[str, float]] = {
 }
 
 
-class NoPhotographs(Exception):
+class NoPhotographs(UserError):
     """A folder without any photograph that can be read, or no package to take them from."""
 
 
@@ -86,25 +87,24 @@ class Row:
 class Reference:
     """What the eager network makes of the photographs; graphs are held against it."""
 
-    def __init__(self, net: UNet, known: Checkpoint, photographs: Sequence[UInt8]) -> None:
-        self.known, self.head = known, net.config.head
-        self._prepared = [prepare(Picture(one), net.config.side) for one in photographs]
-        self.lightness = torch.stack([one.small for one in self._prepared])  # (N, 1, S, S)
-        with torch.inference_mode():
-            output = torch.cat([net(one[None]) for one in self.lightness])
-        self._ab = self._decode(output)
+    def __init__(self, net: UNet, recipe: Recipe, photographs: Sequence[UInt8]) -> None:
+        self.recipe = recipe
+        self._prepared = [prepare(Picture(one), recipe.side) for one in photographs]
+        self.lightness = np.stack([one.small for one in self._prepared])  # (N, 1, S, S)
+        run = Eager(net)
+        self._ab = self._decode(np.concatenate([run(one[None]) for one in self.lightness]))
         self._lab = [self._finished(i, ab) for i, ab in enumerate(self._ab)]
 
-    def _decode(self, output: Tensor) -> Tensor:
-        if self.head == "regression":
+    def _decode(self, output: Float) -> Float:
+        if self.recipe.head == "regression":
             return output
-        centres = torch.from_numpy(gamut.bins())
-        return gamut.decode(output, centres, self.known.decoding, self.known.temperature)
+        how = self.recipe.decoding, self.recipe.temperature
+        return np.stack([gamut.decode(one, gamut.bins(), *how) for one in output])
 
-    def _finished(self, index: int, ab: Tensor) -> NDArray[np.float64]:
+    def _finished(self, index: int, ab: Float) -> NDArray[np.float64]:
         from skimage.color import rgb2lab
 
-        rgb = finish(self._prepared[index].lightness, ab.numpy(), self.known.chroma_gain)
+        rgb = finish(self._prepared[index], ab, self.recipe.chroma_gain)
         return np.asarray(rgb2lab(rgb))
 
     def measure(self, run: Engine, name: str, engine: str, precision: Precision, batch: int) -> Row:
@@ -114,19 +114,20 @@ class Reference:
         count = len(self.lightness)
         starts = range(0, count, batch)
         order = [(start + i) % count for start in starts for i in range(batch)]
-        output = torch.cat([run(self.lightness[order[s : s + batch]]).cpu() for s in starts])
+        output = np.concatenate([run(self.lightness[order[s : s + batch]]) for s in starts])
         output = output[:count]
-        finite = bool(torch.isfinite(output).all())
-        difference = (self._decode(output) - self._ab).abs()
+        finite = bool(np.isfinite(output).all())
+        found = self._decode(output)
+        difference = np.abs(found - self._ab)
         delta_e = [float("nan")]
         if finite:  # no picture can be finished of what is no number
             delta_e = [
                 float(deltaE_ciede2000(lab, self._finished(i, ab)).mean())
-                for i, (lab, ab) in enumerate(zip(self._lab, self._decode(output), strict=True))
+                for i, (lab, ab) in enumerate(zip(self._lab, found, strict=True))
             ]
         return Row(
             name=name,
-            head=self.head,
+            head=self.recipe.head,
             engine=engine,
             precision=precision,
             batch=batch,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from colorizer.engine import NAMES, Name
+from colorizer.errors import UserError
+from colorizer.graph import NAMES, Name
 from export import graphs
 from export.graphs import Source
 from export.parity import Row
@@ -19,11 +20,11 @@ from export.parity import Row
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ROOT / "handlers" / "serving.yaml"
 # The commands and what they need stay outside of archives.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "commands")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "__main__.py", "commands")
 ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
 
 
-class BadSettings(Exception):
+class BadSettings(UserError):
     """A serving.yaml with a key that doesn't exist, or a value that isn't allowed."""
 
 

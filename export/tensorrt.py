@@ -16,8 +16,10 @@ from typing import SupportsInt
 
 import onnx
 
-from colorizer.engine import INPUT, Hardware, installed
+from colorizer.engines import installed
+from colorizer.errors import UserError
 from colorizer.files import written_whole
+from colorizer.graph import INPUT, Hardware
 
 FILE = "graph.plan"
 
@@ -41,7 +43,7 @@ SUPPORTED = {
 }
 
 
-class NotBuilt(Exception):
+class NotBuilt(UserError):
     """TensorRT is missing, or refused the graph; the message says what to do."""
 
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import colorizer
-from colorizer.checkpoint import BadCheckpoint
-from colorizer.engine import Name
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.unet import Head
+from colorizer.graph import Name
+from colorizer.recipe import Head
 from export import parity, serving
-from export.graphs import NotEqual, Source
-from export.parity import NoPhotographs
-from export.serving import ENGINE, ROOT, BadSettings, Settings, add_graph_options
-from export.tensorrt import NotBuilt
+from export.graphs import Source
+from export.serving import ENGINE, ROOT, Settings, add_graph_options
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
 NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
 
 
-class SameName(Exception):
+class SameName(UserError):
     """Two checkpoints of one head: a repository has one model of each."""
 
 
@@ -56,7 +54,7 @@ def repository(
         photographs = parity.photographs(photos)
         for path in weights:
             source = Source.read(path, photographs)
-            name = NAMES[source.folded.config.head]
+            name = NAMES[source.header.recipe.head]
             model = beside / name
             if model.exists():
                 raise SameName(f"{path} would be a second {name}; give one checkpoint of each head")
@@ -128,15 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_graph_options(parser)
     options = parser.parse_args(arguments)
     engines = list(dict.fromkeys(options.engine))
-    try:
+
+    def work() -> int:
         repository(options.checkpoint, options.out, engines=engines, photos=options.photos)
-    except (
-        *(NotEqual, NotBuilt, NoPhotographs, BadCheckpoint, BadSettings, SameName),
-        OSError,
-    ) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return run_command("export", work)

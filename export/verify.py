@@ -6,19 +6,19 @@ import argparse
 import hashlib
 import json
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import colorizer
-from colorizer import engine
-from colorizer.engine import BadGraph
+from colorizer import graph
+from colorizer.errors import UserError
+from colorizer.graph import BadGraph
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
-class BadArchive(Exception):
+class BadArchive(UserError):
     """An archive that is not what export wrote."""
 
 
@@ -35,7 +35,7 @@ def verify(path: Path) -> dict[str, int]:
     if not path.is_file():
         raise BadArchive(f"there is no archive {path}; {rebuild}")
     try:
-        with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory() as temporary:
+        with zipfile.ZipFile(path) as file:
             expected = json.loads(file.read(MANIFEST))["sha256"]
             found = [name for name in file.namelist() if name != MANIFEST]
             if len(set(found)) < len(found):
@@ -47,10 +47,8 @@ def verify(path: Path) -> dict[str, int]:
                     raise BadArchive(f"{path} holds {name}, which export did not write; {rebuild}")
                 if hashlib.sha256(file.read(name)).hexdigest() != expected[name]:
                     raise BadArchive(f"{name} in {path} was altered after its export; {rebuild}")
-            # Only now are its names known to be those that export wrote, so safe to unpack.
-            file.extractall(temporary)
-            for folder in engine.find(Path(temporary)).values():
-                engine.read_graph(folder)
+            for place in graph.find(zipfile.Path(file)).values():
+                graph.read_file(place, graph.read_graph(place))
             return {name: file.getinfo(name).file_size for name in found}
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise BadArchive(f"{path} is no archive of this project, or cut: {error}") from error

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import torch
 
-from colorizer.unet import Head, torchvision_models
+from colorizer.recipe import Head
+from evaluation.perceptual import torchvision_models
 from evaluation.photographs import is_held_out
 from handlers.triton import install as install_triton
 from tests.support import ROOT, SECONDS, coloured, encoded, free_port, is_free

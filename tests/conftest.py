@@ -15,11 +15,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is 
 import pytest
 import torch
 
-from colorizer import checkpoint
+from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
-from colorizer.engine import Name
-from colorizer.threads import available_cores
-from colorizer.unet import Head, UNet, UNetConfig
+from colorizer.graph import Name
+from colorizer.recipe import Head, Recipe
+from colorizer.unet import UNet
 from export import archive, serving
 from export.graphs import Source
 from tests.support import (
@@ -46,23 +46,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
         path = folder / f"{head}.safetensors"
         if not path.exists():
             torch.manual_seed(1)
-            net = UNet(UNetConfig(head=head, side=SIDE, widths=(16, 16, 16, 16)))
+            net = UNet(head, widths=(16, 16, 16, 16))
             # Random weights give next to no colour; enough of it, and the tests see a difference.
             with torch.no_grad():
                 net.head[-1].weight *= 30
-            checkpoint.save(path, net.eval(), Checkpoint(network=net.config))
+            bins = gamut.bin_centres() if head == "classification" else ()
+            recipe = Recipe(head, SIDE, bins)
+            checkpoint.save(path, net.eval(), Checkpoint(recipe, net.widths))
         return path
 
     return make
-
-
-@pytest.fixture(scope="module")
-def threads_of_the_servers() -> Iterator[None]:
-    """As many threads as a server's worker has: sums are split among them, and so rounded."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(available_cores())
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

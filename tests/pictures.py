@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 from skimage import data
 
@@ -64,7 +65,7 @@ def after_png_header(png: bytes, *chunks: bytes) -> bytes:
 def tiff_of(
     values: bytes, width: int, bits: int, order: str = "<", more: dict[int, int] | None = None
 ) -> bytes:
-    """A one-row, one-strip, uncompressed grey TIFF, tag by tag."""
+    """A one-row, one-strip, uncompressed grey TIFF, tag by tag; `more` makes others of it."""
     tags = {256: width, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1}
     tags |= {279: len(values)} | (more or {})
     entries = b"".join(
@@ -73,6 +74,13 @@ def tiff_of(
     )
     start = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8 + len(values))
     return start + values + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+def tiff(values: Any, **options: Any) -> bytes:
+    """A TIFF of any layout."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
 
 
 def icc(
@@ -139,6 +147,16 @@ KINDS: dict[str, bytes] = {
     "lzw tiff": file_of(GREY, "TIFF", compression="tiff_lzw"),
     "jpeg tiff": file_of(ASTRONAUT, "TIFF", compression="jpeg"),
     "16-bit tiff": file_of(GREY.astype(np.uint16) * 257, "TIFF"),
+    "planar tiff": tiff(
+        np.moveaxis(ASTRONAUT.astype(np.uint16) * 257, 2, 0).copy(),
+        photometric="rgb",
+        planarconfig="separate",
+    ),
+    "float tiff": tiff(
+        (ASTRONAUT / 255).astype(np.float32), photometric="rgb", compression="deflate"
+    ),
+    "jpeg 2000": file_of(ASTRONAUT, "JPEG2000"),
+    "avif": file_of(ASTRONAUT, "AVIF", exif=exif(6)),
     "bmp": file_of(ASTRONAUT, "BMP"),
     "palette bmp": file_of(ASTRONAUT, "BMP", "P"),
     "gif": file_of(ASTRONAUT, "GIF"),

@@ -132,7 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
             answer = b'{"code": 415, "type": "not_a_picture", "message": "Not a picture."}'
             self._answer(415, answer)
         else:
-            self._answer(200, body + self.headers.get("X-Colorize-Format", "").encode())
+            im = opened(body).convert("RGB")
+            self._answer(
+                200, encoded(np.asarray(im), self.headers.get("X-Colorize-Format", "jpeg"))
+            )
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -145,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class AnyServer:
-    """A server for clients to talk to: it sends back what it gets, and the format asked for.
+    """A server for clients to talk to: it sends back what it gets, in the format asked for.
 
     A body that begins with "bad" is refused, as TorchServe's handler refuses.
     """

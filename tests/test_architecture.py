@@ -79,14 +79,14 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_importing_the_package_costs_no_torch() -> None:
-    assert not {"torch", "cv2"} & loaded_by("import colorizer")
+def test_importing_the_package_costs_nothing() -> None:
+    assert not {"torch", "cv2", "numpy", "PIL"} & loaded_by("import colorizer")
 
 
-def test_serving_needs_neither_training_nor_export_packages() -> None:
-    heavy = {"torchvision", "skimage", "scipy", "lightning", "onnx", "safetensors"}
-    loaded = loaded_by("import colorizer.pipeline, handlers.torchserve.handler")
-    assert {"torch", "cv2"} <= loaded
+def test_serving_needs_no_package_of_training_and_export() -> None:
+    heavy = {"torch", "torchvision", "skimage", "scipy", "lightning", "onnx", "safetensors"}
+    loaded = loaded_by("import colorizer.api, handlers.torchserve.handler")
+    assert {"cv2", "numpy"} <= loaded
     assert not heavy & loaded
 
 
@@ -97,4 +97,9 @@ def test_cores_are_counted_in_one_place() -> None:
         for path in (ROOT / room).rglob("*.py")
         if "os.cpu_count" in path.read_text() or "sched_getaffinity" in path.read_text()
     }
-    assert counting == {"colorizer/threads.py"}
+    assert counting == {"colorizer/cores.py"}
+
+
+def test_only_weights_and_the_engines_that_need_it_import_torch() -> None:
+    users = {path.name for path in (ROOT / "colorizer").rglob("*.py") if "torch" in imported(path)}
+    assert users == {"checkpoint.py", "engines.py", "unet.py"}

@@ -19,7 +19,7 @@ from benchmarks import engines, peak_memory, results, samples, stages
 from benchmarks.results import Table, Unusable
 from benchmarks.timing import BURN_IN, Timing, alternate
 from colorizer import image
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from tests.support import ROOT, SECONDS, encoded, opened, picture
 
 TABLE = Table(

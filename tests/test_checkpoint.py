@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from colorizer import checkpoint
 from colorizer.checkpoint import BadCheckpoint, Checkpoint
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from tests.support import SIDE
 
 Weights = Callable[[Head], Path]
@@ -24,7 +24,8 @@ def test_a_network_comes_back_with_its_outputs_and_its_settings(
     head: Head, weights: Weights, tmp_path: Path
 ) -> None:
     net, known = checkpoint.load(weights(head))
-    known = replace(known, temperature=0.5, chroma_gain=1.1, provenance={"steps": 3})
+    recipe = replace(known.recipe, temperature=0.5, chroma_gain=1.1)
+    known = replace(known, recipe=recipe, provenance={"steps": 3})
     checkpoint.save(tmp_path / "again", net, known)
     again, read = checkpoint.load(tmp_path / "again")
     assert read == known

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import colorizer
-from colorizer.commands import cli
+from colorizer import files
+from colorizer.commands import cli, client
 from colorizer.image import NotAPicture
-from colorizer.unet import Head
-from export import archive
-from tests.support import AnyServer, encoded, opened, picture
+from tests.support import ROOT, AnyServer, encoded, opened, picture
 
 
 @pytest.fixture(scope="module")
-def model(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(archives: Path) -> Path:
     """An archive of the classification network."""
-    out = tmp_path_factory.mktemp("model") / "model.mar"
-    return archive.archive(weights("classification"), out, say=lambda line: None)
+    return archives / "colorize-classes.mar"
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def test_a_folder_comes_back_in_its_shape_and_a_broken_picture_is_told(
     out = tmp_path / "out"
     arguments = [str(album), "--out", str(out), "--model", str(model)]
     assert cli.main(arguments) == 1
-    assert names(out) == {"one.jpg", "deep/two.jpg"}
-    colour = opened((out / "deep" / "two.jpg").read_bytes())
+    assert names(out) == {"one.png.jpg", "deep/two.JPG"}
+    colour = opened((out / "deep" / "two.JPG").read_bytes())
     assert (colour.size, colour.mode) == ((20, 33), "RGB")
     assert np.ptp(np.asarray(colour), axis=2).max() > 8
     said = capsys.readouterr().err
@@ -64,13 +65,19 @@ def test_a_run_goes_on_where_it_was_and_overwrites_only_when_told(
     out = tmp_path / "out"
     (album / "broken.jpg").unlink()
     out.mkdir()
-    (out / "one.jpg").write_text("mine")
+    (out / "one.png.jpg").write_text("mine")
     arguments = [str(album), "--out", str(out), "--model", str(model)]
-    assert cli.main(arguments) == 0
-    assert "1 colorized, 0 failed, 1 there already" in capsys.readouterr().err
-    assert (out / "one.jpg").read_text() == "mine"
+    for made, done in ((1, 0), (0, 1)):
+        assert cli.main(arguments) == 1
+        said = capsys.readouterr().err
+        assert f"{made} colorized, 1 failed, {done} there already" in said
+        assert "one.png.jpg is there already and is not its result" in said
+        assert "--overwrite" in said
+        assert (out / "one.png.jpg").read_text() == "mine"
     assert cli.main([*arguments, "--overwrite"]) == 0
-    assert opened((out / "one.jpg").read_bytes()).size == (60, 40)
+    assert opened((out / "one.png.jpg").read_bytes()).size == (60, 40)
+    assert cli.main(arguments) == 0
+    assert "0 colorized, 0 failed, 2 there already" in capsys.readouterr().err
 
 
 def test_a_picture_alone_gets_its_colours_beside_it(model: Path, album: Path) -> None:
@@ -94,7 +101,7 @@ def test_json_has_a_line_for_each_picture(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(line["picture"]).name for line in lines] == ["broken.jpg", "two.JPG", "one.png"]
     assert ["error" in line for line in lines] == [True, False, False]
-    assert lines[2]["colour"] == str(tmp_path / "out" / "one.jpg")
+    assert lines[2]["colour"] == str(tmp_path / "out" / "one.png.jpg")
 
 
 def test_pictures_of_one_name_and_two_formats_both_get_theirs(
@@ -103,7 +110,7 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
     (album / "one.jpg").write_bytes(encoded(picture(10, 12), "JPEG"))
     out = tmp_path / "out"
     assert cli.main([str(album), "--out", str(out), "--model", str(model)]) == 1
-    assert names(out) == {"one.jpg", "one.png.jpg", "deep/two.jpg"}
+    assert names(out) == {"one.jpg", "one.png.jpg", "deep/two.JPG"}
     assert opened((out / "one.png.jpg").read_bytes()).size == (60, 40)
 
 
@@ -112,10 +119,10 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
     [
         (["{album}"], "is a folder: say where"),
         (["{album}/none.jpg"], "there is no picture at"),
-        (["{album}/deep/two.JPG", "--out", "{album}/deep", "--overwrite"], None),
-        (["{album}/one.png", "--format", "png", "--out", "{album}"], "would be written over"),
-        (["{album}/one.png", "{album}/one.gif", "--out", "x"], "would both go to"),
-        (["{album}/one.png", "--model", "{album}/none.mar"], "no archive at"),
+        (["{album}/deep/two.JPG", "--out", "{album}/deep"], "would be overwritten"),
+        (["{album}/one.png", "--format", "png", "--out", "{album}"], "would be overwritten"),
+        (["{album}/one.png", "{album}/deep/one.png", "--out", "x"], "would both go to"),
+        (["{album}/one.png", "--model", "{album}/none.mar"], "none.mar: run `make archives`"),
         (["{album}/one.png", "--model", "{album}/notes.txt"], "is not an archive"),
         (["{album}/one.png", "--quality", "0"], "quality is '0'"),
         (["{album}/one.png", "--batch", "0"], "--batch must be"),
@@ -124,20 +131,16 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
 )
 def test_a_command_that_cannot_be_carried_out_says_why_in_one_line(
     arguments: list[str],
-    said: str | None,
+    said: str,
     model: Path,
     album: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (album / "one.gif").write_bytes(encoded(picture(10, 12), "GIF"))
+    (album / "deep" / "one.png").write_bytes(encoded(picture(10, 12)))
     before = names(album)
     given = [one.format(album=album) for one in arguments]
     if "--model" not in given:
         given += ["--model", str(model)]
-    if said is None:  # two.jpg is another file than two.JPG, where names have cases
-        assert cli.main(given) == 0
-        assert names(album) == before | {"deep/two.jpg"}
-        return
     assert cli.main(given) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -155,17 +158,162 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
     monkeypatch.setattr(cli, "choose_method", lambda options: interrupted)
     assert cli.main([str(album), "--out", str(tmp_path / "out")]) == 130
     assert names(tmp_path / "out") == {"broken.jpg"}
-    assert "goes on where it was" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_fails_the_picture_alone(
-    model: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_that_appears_during_the_run_is_not_replaced(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    out.write_text("a file, where a folder is wanted")
-    assert cli.main([str(album / "one.png"), "--out", str(out), "--model", str(model)]) == 1
-    assert "0 colorized, 1 failed" in capsys.readouterr().err
-    assert out.read_text() == "a file, where a folder is wanted"
+    (album / "broken.jpg").unlink()
+    others = {"one.png.jpg": b"somebody's letter", "deep/two.JPG": encoded(picture(33, 20), "JPEG")}
+
+    def slow(paths: Iterable[Path]) -> Iterator[cli.Result]:
+        for _ in paths:
+            for name, body in others.items():
+                files.write_whole(tmp_path / "out" / name, body)
+            yield b"colours"
+
+    monkeypatch.setattr(cli, "choose_method", lambda options: slow)
+    assert cli.main([str(album), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "0 colorized, 1 failed, 1 there already" in said
+    assert "one.png.jpg is there already and is not its result" in said
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in others} == others
+
+
+@pytest.mark.parametrize("out", ["a file", "a file/below", "/proc/nothing", "/dev/null/x"])
+def test_a_place_that_cannot_be_written_to_is_told_before_work(
+    album: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a file").write_text("a file, where a folder is wanted")
+    command = [str(album), "--out", str(tmp_path / out), "--model", "never loaded"]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written to" in said or "is a file; name a folder" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "a file").read_text() == "a file, where a folder is wanted"
+
+
+def test_a_missing_picture_fails_alone(
+    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [str(album / name) for name in ("one.png", "gone.jpg", "deep/two.JPG")]
+    assert cli.main([*pictures, "--model", str(model)]) == 1
+    said = capsys.readouterr()
+    assert f"{album}/gone.jpg: there is no picture here" in said.err
+    assert "2 colorized, 1 failed, 0 there already" in said.err
+    assert len(said.out.splitlines()) == 2
+
+
+def test_results_are_left_alone_when_the_command_is_run_again(
+    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (album / "broken.jpg").unlink()
+    for made, done in ((1, 0), (0, 1)):
+        pictures = sorted(str(path) for path in album.glob("[a-z]*.[jp]*g"))
+        assert cli.main([*pictures, "--model", str(model)]) == 0
+        assert f"{made} colorized, 0 failed, {done} there already" in capsys.readouterr().err
+    assert names(album) >= {"one.png", "one.png-colour.jpg"}
+    assert not [name for name in names(album) if "colour-colour" in name]
+
+
+@pytest.mark.parametrize(
+    ("out", "arguments", "kind"),
+    [
+        ("result.jpg", [], "JPEG"),
+        ("new/RESULT.PNG", [], "PNG"),
+        ("a.webp", ["--format", "webp"], "WEBP"),
+        ("a.jpeg", ["--format", "jpeg"], "JPEG"),
+    ],
+)
+def test_out_may_be_a_file_for_one_picture(
+    model: Path, album: Path, tmp_path: Path, out: str, arguments: list[str], kind: str
+) -> None:
+    command = [str(album / "one.png"), "-o", str(tmp_path / out), *arguments]
+    assert cli.main([*command, "--model", str(model)]) == 0
+    colour = opened((tmp_path / out).read_bytes())
+    assert (colour.size, colour.format) == ((60, 40), kind)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{album}/one.png", "{album}/broken.jpg", "-o", "x.jpg"], "is one file, for more than"),
+        (["{album}", "-o", "x.jpg"], "is one file, for more than"),
+        (["{album}/one.png", "-o", "x.tif"], "results are .jpg, .png or .webp"),
+        (["{album}/one.png", "-o", "x.jpg", "--format", "png"], "are two formats"),
+        (["{album}/one.png", "-o", "{album}/notes.txt"], "is a file; name a folder"),
+        (["{album}/one.png", "-o", "{album}/one.png"], "would be overwritten"),
+        (["-", "{album}/one.png"], "stands for one picture"),
+        (["{album}", "-o", "-"], "stands for one picture"),
+        (["{album}/one.png", "-o", "-", "--json"], "leave out --json"),
+        (["{album}/one.png", "--max-pixels", "0"], "--max-pixels must be at least 1"),
+        (["{album}/one.png", "--server", "http://x", "--max-bytes", "9"], "without --server"),
+        (["{album}", "-o", "x", "--ray", "local", "--variants", "2"], "--ray goes without"),
+        (["{album}", "-o", "{album}"], "the folder of the pictures; choose another"),
+    ],
+)
+def test_places_that_do_not_go_together_are_refused(
+    arguments: list[str], said: str, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = names(album)
+    assert cli.main([one.format(album=album) for one in arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert names(album) == before
+
+
+def test_variants_and_uncertainty_have_names_of_their_own(
+    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(album / "one.png"), "--model", str(model)]
+    assert cli.main([*command, "--variants", "3", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    made = [album / f"one.png-colour-{n}.jpg" for n in (1, 2, 3)]
+    assert line == {"picture": str(album / "one.png"), "colour": [str(path) for path in made]}
+    assert len({path.read_bytes() for path in made}) == 3
+    assert {opened(path.read_bytes()).size for path in made} == {(60, 40)}
+    before = made[0].stat().st_mtime_ns
+    made[1].unlink()
+    assert cli.main([*command, "--variants", "3"]) == 0
+    assert made[1].exists()
+    assert made[0].stat().st_mtime_ns == before
+    assert cli.main([*command, "--show", "uncertainty", "-o", str(album)]) == 0
+    assert opened((album / "one.png-uncertainty.jpg").read_bytes()).size == (60, 40)
+
+
+@pytest.mark.parametrize("limit", ["--max-bytes", "--max-pixels"])
+def test_limits_can_be_lowered_and_raised(
+    model: Path, tmp_path: Path, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(picture(50, 60)))
+    size = (tmp_path / "a.png").stat().st_size if limit == "--max-bytes" else 3000
+    command = [str(tmp_path / "a.png"), "--model", str(model), limit]
+    assert cli.main([*command, str(size - 1)]) == 1
+    said = capsys.readouterr().err
+    assert f"at most {size - 1:,}" in said
+    assert "Or raise --max-bytes or --max-pixels." in said
+    assert cli.main([*command, str(size)]) == 0
+    assert cli.main([*command, "1", "--overwrite"]) == 1  # less than the sample has
+
+
+def test_what_is_wrong_for_all_pictures_is_told_once(
+    archives: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(album), "--out", str(tmp_path / "out"), "--model"]
+    for arguments, said in [
+        (["{}/colorize.mar", "--decoding", "mode"], "classification"),
+        (["{}/colorize.mar", "--variants", "2"], "classification"),
+        (["{}/colorize.mar", "--device", "foo"], "foo"),
+        (["{}/colorize-classes.mar", "--show", "uncertainty", "--seed", "-1"], "seed is '-1'"),
+    ]:
+        given = [one.format(archives) for one in arguments]
+        assert cli.main([*command, *given]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 3  # two of them name what is left out
+    assert not (tmp_path / "out").exists()
 
 
 # --- by a server
@@ -180,23 +328,188 @@ def server() -> Iterator[str]:
 def test_a_server_colorizes_and_what_it_refuses_is_told(
     server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, body in (("a.png", b"abc"), ("b.png", b"bad"), ("c.png", b"xyz")):
-        (tmp_path / name).write_bytes(body)
+    body = encoded(picture(40, 60))
+    for name, content in (("a.png", body), ("b.png", b"bad"), ("c.png", body)):
+        (tmp_path / name).write_bytes(content)
     out = tmp_path / "out"
     paths = [str(tmp_path / f"{n}.png") for n in "abc"]
     assert cli.main([*paths, "--out", str(out), "--server", server, "--format", "webp"]) == 1
-    assert (out / "a.webp").read_bytes() == b"abcwebp"
-    assert (out / "c.webp").read_bytes() == b"xyzwebp"
+    assert names(out) == {"a.png.webp", "c.png.webp"}
+    for name in names(out):
+        made = opened((out / name).read_bytes())
+        assert (made.size, made.format) == ((60, 40), "WEBP")
     assert "b.png: 415: Not a picture." in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_said_to_be_so(
-    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class _Health(BaseHTTPRequestHandler):
+    """Answers each request with 200 and its health."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"status": "Healthy"}')
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def health() -> AnyServer:
+    server = AnyServer()
+    server.handler = _Health  # type: ignore[assignment]
+    return server
+
+
+def test_a_server_that_does_not_colorize_is_told_once_before_work(
+    album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "a.png").write_bytes(b"abc")
-    nobody = "http://127.0.0.1:9/predictions/colorize"
-    assert cli.main([str(tmp_path / "a.png"), "--server", nobody]) == 1
-    assert "does not answer" in capsys.readouterr().err
+    with health() as address:
+        for url, said in [
+            ("http://127.0.0.1:9/predictions/colorize", "does not answer"),
+            (f"{address}/ping", "does not colorize: the reply is not a jpeg picture"),
+            ("http://127.0.0.1:99999/", "is no server's address"),
+            ("http://[::1/", "Invalid IPv6"),
+        ]:
+            command = [str(album), "--out", str(tmp_path / "out"), "--server", url]
+            assert cli.main(command) == 2
+            lines = capsys.readouterr().err.splitlines()
+            assert said in lines[-1]
+            assert [line for line in lines if not line.startswith("left out")] == lines[-1:]
+    assert not (tmp_path / "out").exists()
+
+
+class _Changing(BaseHTTPRequestHandler):
+    """Colours in one way, and from its sixth request on in another; can go away."""
+
+    asked = 0
+    gone_after = 1000
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        _Changing.asked += 1
+        if _Changing.asked > _Changing.gone_after:
+            threading.Thread(target=self.server.shutdown).start()
+            self.server.socket.close()
+            return
+        grey = np.asarray(opened(body).convert("RGB"))
+        made = encoded(grey if _Changing.asked < 6 else grey // 2, "JPEG")
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(made)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def changing() -> Iterator[str]:
+    _Changing.asked, _Changing.gone_after = 0, 1000
+    server = AnyServer()
+    server.handler = _Changing  # type: ignore[assignment]
+    with server as address:
+        yield address
+
+
+@pytest.mark.parametrize("pictures", [3, 6])
+def test_a_server_that_changes_its_model_is_told(
+    changing: str, tmp_path: Path, pictures: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(pictures):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))
+    command = [*map(str, tmp_path.iterdir()), "--server", changing]
+    assert cli.main(command) == 0
+    assert ("model has changed" in capsys.readouterr().err) == (pictures == 6)
+
+
+def test_a_server_that_goes_away_ends_the_run(
+    changing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cli, "CLIENTS", 1)
+    _Changing.gone_after = 3
+    for number in range(9):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))
+    assert cli.main([*map(str, sorted(tmp_path.iterdir())), "--server", changing]) == 1
+    said = capsys.readouterr().err
+    assert "not colorized: the same command resumes" in said
+    assert "2 colorized, 7 failed, 0 there already" in said
+    assert said.count("does not answer") == 1
+
+
+# --- as a shell runs it
+
+
+def shell(
+    *arguments: object, stdin: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "colorizer", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **variables}, input=stdin, capture_output=True
+    )
+
+
+def test_standard_input_and_output_carry_a_picture(server: str, tmp_path: Path) -> None:
+    body = encoded(picture(40, 60))
+    done = shell("-", "--server", server, "--format", "png", stdin=body)
+    assert done.returncode == 0, done.stderr
+    assert (opened(done.stdout).size, opened(done.stdout).format) == ((60, 40), "PNG")
+    done = shell("-", "--server", server, "-o", tmp_path / "a.jpg", stdin=body)
+    assert opened((tmp_path / "a.jpg").read_bytes()).format == "JPEG"
+    assert done.stdout.decode() == f"{tmp_path}/a.jpg\n"
+    done = shell(tmp_path / "a.jpg", "--server", server, "-o", "-")
+    assert opened(done.stdout).size == (60, 40)
+    done = shell("-", "--server", server, stdin=b"bad")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"standard input: 415: Not a picture." in done.stderr
+    assert names(tmp_path) == {"a.jpg"}
+
+
+NAMES = [os.fsdecode(name) for name in (b"caf\xe9.jpg", "Краков.jpg".encode(), "😀é.jpg".encode())]
+NAMES += ["x" * 250 + ".jpg", "new\nline.jpg", "-dash.jpg", 'it\'s "quoted".jpg', " .jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict", "latin-1", "utf-8:surrogateescape"])
+def test_pictures_of_any_name_are_colorized_and_told(
+    server: str, tmp_path: Path, encoding: str
+) -> None:
+    for name in NAMES:
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(encoded(picture(40, 60), "JPEG"))
+    (tmp_path / "in" / "Прага.jpg").write_bytes(b"bad")
+    command = [tmp_path / "in", "--out", tmp_path / "out", "--server", server]
+    done = shell(*command, PYTHONIOENCODING=encoding)
+    assert b"Traceback" not in done.stderr
+    assert f"{len(NAMES)} colorized, 1 failed" in done.stderr.decode("utf-8", "replace")
+    assert names(tmp_path / "out") == set(NAMES)
+    done = shell(*command, "--json", "--overwrite", PYTHONIOENCODING=encoding)
+    lines = [json.loads(line) for line in done.stdout.decode(encoding.split(":")[0]).splitlines()]
+    told = {Path(line["picture"]).name for line in lines}
+    assert told == {*NAMES, "Прага.jpg"}
+
+
+def test_a_reader_that_has_read_enough_ends_the_command_quietly(
+    server: str, tmp_path: Path
+) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))
+    pictures = " ".join(str(path) for path in tmp_path.iterdir())
+    python = f"{sys.executable} -m colorizer"
+    line = f"{python} {pictures} --server {server} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.count("Error") == 0
+    assert done.returncode in (0, 1)  # it may have ended before its reader
+
+
+def test_the_module_tells_its_version_and_its_exit_codes() -> None:
+    assert shell("--version").stdout.decode().strip() == colorizer.__version__
+    told = shell("--help").stdout.decode()
+    for line in ("0    all", "1    some", "2    nothing", "130  interrupted"):
+        assert line in told
 
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
-"""colorizer.commands.client: what a busy server is asked, and how often."""
+"""colorizer.commands.client: what is asked of a server, how often, and what is believed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import io
+import socket
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from colorizer.commands import client
-from tests.support import AnyServer
+from tests.support import AnyServer, encoded, picture
 
+PICTURE = encoded(picture(40, 60), "JPEG")
 ANSWERS: list[tuple[int, str | None]] = []  # status and Retry-After, in the order they are given
 ASKED: list[bytes] = []
 
@@ -53,7 +59,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_busy_server_is_asked_again_when_it_said(url: str, waits: list[float]) -> None:
     ANSWERS.extend([(503, "8"), (429, None), (503, "soon")])
-    assert client.post(url, b"picture", {}) == b"picture"
+    assert client.post(url, PICTURE, {}) == PICTURE
     assert len(ASKED) == 4
     told, second, third = waits
     assert 6 <= told <= 10
@@ -64,7 +70,7 @@ def test_a_busy_server_is_asked_again_when_it_said(url: str, waits: list[float])
 def test_a_server_that_stays_busy_is_given_up(url: str, waits: list[float]) -> None:
     ANSWERS.extend([(503, "3600")] * 10)
     with pytest.raises(client.Refused, match="503: the queue is full"):
-        client.post(url, b"picture", {})
+        client.post(url, PICTURE, {})
     assert len(ASKED) == client.TRIES
     assert max(waits) <= 1.25 * client.LONGEST_WAIT
 
@@ -75,6 +81,206 @@ def test_what_another_try_would_not_change_is_asked_once(
 ) -> None:
     ANSWERS.append((status, None))
     with pytest.raises(client.Refused, match=f"{status}: the queue is full"):
-        client.post(url, b"picture", {})
+        client.post(url, PICTURE, {})
     assert len(ASKED) == 1
     assert not waits
+
+
+# --- replies by hand
+
+
+@contextlib.contextmanager
+def answering(answer: bytes, read: int = 1 << 20) -> Iterator[str]:
+    """A port that reads a little of each request, sends `answer` and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    asking, _ = listening.accept()
+                    with asking, contextlib.suppress(OSError):
+                        if read:
+                            asking.recv(read)
+                        asking.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/predictions/colorize"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def http(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *headers, "Connection: close"]
+    lines.append(f"Content-Length: {len(body) if length is None else length}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def zipped(*bodies: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, body in enumerate(bodies):
+            archive.writestr(f"{number}.jpeg", body)
+    return file.getvalue()
+
+
+LOGIN = b"<!doctype html><html><body>Please log in.</body></html>"
+OTHER_SIZE = encoded(picture(60, 40), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "why"),
+    [
+        (http("200 OK", b'{"status": "Healthy"}'), {}, "not a jpeg picture"),
+        (http("200 OK", LOGIN, "Content-Type: image/jpeg"), {}, "not a jpeg picture"),
+        (http("200 OK", PICTURE[:-200]), {}, "not a jpeg picture"),
+        (http("200 OK"), {}, "not a jpeg picture"),
+        (http("204 No Content"), {}, "204: No Content"),
+        (http("200 OK", PICTURE), {"format": "png"}, "not a png picture"),
+        (http("200 OK", encoded(picture(40, 60))), {}, "not a jpeg picture"),
+        (http("200 OK", OTHER_SIZE), {}, "of another size, 40 x 60"),
+        (http("200 OK", PICTURE), {"variants": 2}, "not a ZIP file of 2 pictures"),
+        (http("200 OK", zipped(PICTURE)), {"variants": 2}, "not a ZIP file of 2 pictures"),
+        (http("200 OK", zipped(PICTURE, LOGIN)), {"variants": 2}, "not a jpeg picture"),
+        (http("200 OK", zipped(PICTURE, OTHER_SIZE)), {"variants": 2}, "of another size"),
+        (http("302 Found", b"", "Location: /login"), {}, "redirects to /login"),
+        (http("307 Temporary Redirect", LOGIN, "Location: https://x.test/"), {}, "https://x.test/"),
+        (http("308 Permanent Redirect"), {}, "redirects to nowhere"),
+        (http("404 Not Found", LOGIN), {}, "^404: Not Found$"),
+        (http("413 Content Too Large"), {}, "^413: the file has .* bytes, more than the server"),
+        (http("413 Too Large", b'{"code": 413, "message": "at most 9"}'), {}, "^413: at most 9$"),
+        (http("418 Teapot", b'["a", "list"]'), {}, "418"),
+        (http("200 OK", PICTURE[:103], length=5000), {}, "broke off after 103 bytes"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+            {},
+            "broke off",
+        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", {}, "broke off"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", {}, "does not speak HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x0a", {}, "does not speak HTTP"),
+        (b"HTTP/1.1 abc\r\n\r\n", {}, "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", {}, "does not speak HTTP"),
+        (b"HTTP/1.1 200 " + b"O" * 100_000, {}, "does not speak HTTP"),
+        (b"", {}, "hung up without an answer"),
+    ],
+)
+def test_a_reply_is_believed_only_if_it_is_the_result(
+    answer: bytes, options: dict[str, object], why: str
+) -> None:
+    with answering(answer) as url, pytest.raises(client.Refused, match=why):
+        client.post(url, PICTURE, options)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options"),
+    [
+        (http("200 OK", PICTURE), {}),
+        (http("200 OK", PICTURE), {"format": "jpg", "variants": 1}),
+        (http("200 OK", zipped(PICTURE, PICTURE)), {"variants": "2"}),
+        (http("200 OK", encoded(picture(40, 60))), {"format": "png"}),
+    ],
+)
+def test_a_result_is_handed_on_as_it_is(answer: bytes, options: dict[str, object]) -> None:
+    with answering(answer) as url:
+        assert client.post(url, PICTURE, options) == answer[answer.index(b"\r\n\r\n") + 4 :]
+
+
+@pytest.mark.parametrize("answer", [http("413 Too Large", b'{"message": "at most 9"}'), b""])
+def test_a_server_that_hangs_up_on_a_large_file_is_heard(answer: bytes) -> None:
+    why = "413: at most 9" if answer else "40,000,000 bytes are more than it accepts"
+    with (
+        answering(answer, read=1000) as url,
+        pytest.raises(client.Refused, match=why),
+    ):
+        client.post(url, bytes(40_000_000), {})
+
+
+def test_a_server_that_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(client.Refused, match="has not answered within"):
+            client.post(url, PICTURE, {}, seconds=0.1)
+
+
+def test_a_server_that_comes_back_is_waited_for(waits: list[float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    with pytest.raises(client.Unreachable, match="does not answer"):
+        client.post(url, PICTURE, {})
+    assert not waits
+    with pytest.raises(client.Unreachable):
+        client.post(url, PICTURE, {}, wait_for_server=True)
+    assert len(waits) == client.TRIES - 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8080",
+        "ftp://127.0.0.1/",
+        "http://",
+        "http:///predictions/colorize",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:port/",
+        "http://[::1/",
+        "http://127.0.0.1/a b",
+        "http://127.0.0.1/\n",
+        "http://user:word@127.0.0.1/",
+        f"http://{'x' * 70}.test/",
+        "http://a..b/",
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_it_is_used(url: str) -> None:
+    with pytest.raises(ValueError, match=r"address|Invalid IPv6"):
+        client.check_address(url)
+
+
+@pytest.mark.parametrize("path", ["/predictions/colorize?a=b&c=%20d", "/é", "/'a'", ""])
+def test_any_path_can_be_asked(path: str) -> None:
+    with answering(http("200 OK", PICTURE)) as url:
+        address = url.removesuffix("/predictions/colorize") + path
+        client.check_address(address)
+        assert client.post(address, PICTURE, {}) == PICTURE
+
+
+# --- proxies of the environment
+
+
+@pytest.fixture
+def behind_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def use(proxy: str) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+
+    return use
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9", "nonsense:"])
+def test_no_proxy_is_used_for_this_machine(behind_proxy: Callable[[str], None], proxy: str) -> None:
+    behind_proxy(proxy)
+    with answering(http("200 OK", PICTURE)) as url:
+        for host in ("127.0.0.1", "localhost", "127.1"):
+            assert client.post(url.replace("127.0.0.1", host), PICTURE, {}) == PICTURE
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        *((one, True) for one in ("127.0.0.1", "127.8.9.10", "127.1", "localhost", "localhost.")),
+        *((one, True) for one in ("::1", "::ffff:127.0.0.1", "0.0.0.0", "a.localhost")),
+        *((one, False) for one in ("10.0.0.1", "128.0.0.1", "::2", "localhost.test", "")),
+    ],
+)
+def test_this_machine_is_known_by_its_addresses(host: str, here: bool) -> None:
+    assert client._is_this_machine(host) is here
+
+
+def test_another_machine_is_asked_through_the_proxy(behind_proxy: Callable[[str], None]) -> None:
+    with answering(http("200 OK", PICTURE)) as url:
+        behind_proxy(url.removesuffix("/predictions/colorize"))
+        assert client.post("http://elsewhere.test/predictions/x", PICTURE, {}) == PICTURE
+    behind_proxy("socks5://127.0.0.1:9")
+    with pytest.raises(client.Unreachable, match="must begin with http://"):
+        client.post("http://elsewhere.test/predictions/x", PICTURE, {})

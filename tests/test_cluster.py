@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from colorizer.commands import cli
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from export import archive
 from tests.support import ROOT, SECONDS, encoded, picture
 
@@ -98,7 +98,7 @@ def test_each_picture_is_coloured_once_though_a_worker_is_killed_and_a_restart_d
     assert len(made) < PICTURES
     assert process.returncode == 1, said
     assert "1 failed, " in said
-    assert "broken.jpg: The body is not a JPEG" in said
+    assert "broken.jpg: The file is not a JPEG" in said
     assert "Traceback" not in said
 
     lines = recorded(out)

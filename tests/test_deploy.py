@@ -157,8 +157,8 @@ def test_each_is_asked_for_its_health_where_it_answers(server: Server) -> None:
     assert f"http://127.0.0.1:{port}{ready['path']}'" in server.docker
     assert ready["path"] == {"torchserve": "/ping", "triton": "/v2/health/ready"}[server.name]
     assert "livenessProbe" in server.container
-    assert server.container["resources"]["limits"]["memory"] == "12Gi"
-    assert server.compose["mem_limit"] == "12g"
+    assert server.container["resources"]["limits"]["memory"] == "21Gi"
+    assert server.compose["mem_limit"] == "21g"
 
 
 @each_server

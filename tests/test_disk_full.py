@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from tests.support import (
     ROOT,
     SECONDS,

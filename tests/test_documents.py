@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from handlers.triton import install as install_triton
 from tests.clone import STAND_INS, Ports, Shell, make_clone, variables
 from tests.support import (

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from colorizer import checkpoint, engine
-from colorizer.engine import Name
-from colorizer.pipeline import Options, Pipeline
-from colorizer.unet import Head
+from colorizer import checkpoint
+from colorizer.engines import Eager
+from colorizer.graph import Name, find
+from colorizer.options import Options
+from colorizer.pipeline import Pipeline
+from colorizer.recipe import Head
 from export import archive, parity, serving, verify
 from export.serving import Settings
 from tests.support import encoded, opened, picture
@@ -75,7 +76,8 @@ def test_an_archive_runs_with_no_copy_of_this_project(mar: Path, tmp_path: Path)
 WORKER = """
 import pathlib, sys, types
 # what a plain TorchServe lacks must not be asked for
-for name in ("torchvision", "skimage", "lightning", "safetensors", "onnx", "training", "export"):
+unneeded = "torch torchvision skimage lightning safetensors onnx training export"
+for name in unneeded.split():
     sys.modules[name] = None
 model, picture = sys.argv[1:]
 sys.path.append(model)  # TorchServe puts it behind PYTHONPATH
@@ -188,12 +190,12 @@ def test_an_archive_can_carry_several_engines_that_give_the_eager_networks_pictu
     path = archive.archive(weights("regression"), tmp_path / "a.mar", quiet, engines=ON_CPU)
     with zipfile.ZipFile(path) as file:
         file.extractall(tmp_path / "a")
-    assert set(engine.find(tmp_path / "a")) == set(ON_CPU)
+    assert set(find(tmp_path / "a")) == set(ON_CPU)
     assert verify.verify(path)
     body, options = encoded(picture(211, 307)), Options.parse({"format": "png"})
-    loaded = [Pipeline.load(tmp_path / "a", name=name) for name in ON_CPU]
+    loaded = [Pipeline.load(tmp_path / "a", engine=name) for name in ON_CPU]
     net, _ = checkpoint.load(weights("regression"))
-    eager = Pipeline(loaded[0].graph, torch.inference_mode()(net.eval()))
+    eager = Pipeline(loaded[0].graph, Eager(net))
     expected, *found = [
         rgb2lab(np.asarray(opened(one.colorize(body, options).body))) for one in (eager, *loaded)
     ]

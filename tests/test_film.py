@@ -15,13 +15,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from av.stream import Disposition
 
-from colorizer import lab
+from colorizer import engines, lab
 from colorizer.commands import film, video
-from colorizer.unet import Head
-from evaluation.evaluate import eager_pipeline
+from colorizer.recipe import Head
+from evaluation.methods import eager_pipeline
 from export import archive
 from tests.support import encoded, picture
 
@@ -714,7 +713,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(engines, "gpus", lambda: 0)
     make(Path("old.mp4"), count=2)
     os.link("old.mp4", "same.mp4")
     Path("there").mkdir()

@@ -68,7 +68,7 @@ def write(picture: image.Picture) -> str:
     assert 0 < picture.height * picture.width <= LIMITS.max_pixels
     shape = (picture.height, picture.width, 3)
     rgb = np.broadcast_to(picture.pixels.reshape(*picture.pixels.shape[:2], -1), shape)
-    image.write(rgb.copy(), image.OutputOptions("png"), picture.alpha, picture.exif)
+    image.write(rgb.copy(), image.OutputOptions("png"), picture.alpha, picture.metadata)
     return "Picture"
 
 

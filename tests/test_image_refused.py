@@ -65,7 +65,6 @@ def test_an_empty_body_is_refused_with_400(empty: Any) -> None:
         np.random.default_rng(0).bytes(10_000),
         file_of(EDGES, "ICO"),
         file_of(EDGES, "TGA"),
-        file_of(EDGES, "JPEG2000"),
         file_of(EDGES, "PPM"),
     ],
     ids=lambda body: repr(body[:12]),
@@ -101,7 +100,7 @@ def test_a_half_file_is_refused_with_400(kind: str) -> None:
 def test_500_mutations_raise_nothing_but_request_errors(kind: str) -> None:
     dice = np.random.default_rng(list(kind.encode()))
     limits = image.Limits(max_pixels=50_000)  # a lucky header must not cost seconds
-    small = Image.open(io.BytesIO(KINDS[kind]))
+    small = image.read(KINDS[kind])
     assert small.width * small.height < limits.max_pixels
     outcomes = set()
     with warnings.catch_warnings(record=True) as leaked:
@@ -207,17 +206,16 @@ def test_our_limit_holds_where_pillows_guard_is_off(monkeypatch: pytest.MonkeyPa
         image.read(png_header(60_000, 60_000) + png_chunk(b"IDAT", b""))
 
 
-def test_our_limit_may_pass_pillows_warning_but_not_its_error(
+def test_our_limit_may_pass_pillows_warning_and_its_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = image.Limits(max_pixels=10_000)
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)  # 64 * 96 = 6144
-        assert np.array_equal(image.read(KINDS["bmp"], limits).pixels, ASTRONAUT)
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3_000)
-        with pytest.raises(image.TooLarge, match="10,000"):
-            image.read(KINDS["bmp"], limits)
+        for guard in (5_000, 3_000, 100):  # 64 * 96 = 6144
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", guard)
+            assert np.array_equal(image.read(KINDS["bmp"], limits).pixels, ASTRONAUT)
+            assert guard == Image.MAX_IMAGE_PIXELS
     assert leaked == []
 
 

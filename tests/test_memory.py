@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from benchmarks import memory, results
 from tests.support import ROOT
+
+MODEL_CONFIG = ROOT / "handlers" / "torchserve" / "model-config.yaml"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="read from Linux's /proc")
 
@@ -21,14 +24,16 @@ def test_a_photograph_stays_within_the_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "KINDS", ("PNG",))
+    monkeypatch.setattr(memory, "WIDE", {"TIFF, float": memory.WIDE["TIFF, float"]})
     found = tmp_path / "memory.json"
     arguments = ["--model", str(archives / "colorize.mar"), "--megapixels", "6"]
     assert memory.main([*arguments, "--json", str(found)]) == 0
     command, _, (table,) = results.load(found)
     assert command.startswith("python -m benchmarks.memory --model ")
-    assert [row[0] for row in table.rows] == ["PNG, grey", "PNG, colour"]
-    for row in table.rows:
-        assert row[1] == pytest.approx(6, rel=0.01)
+    names = ["PNG, grey", "PNG, colour", "TIFF, float", "4 at once: TIFF, float"]
+    assert [row[0] for row in table.rows] == names
+    for row, count in zip(table.rows, (1, 1, 1, 4), strict=True):
+        assert row[1] == pytest.approx(6 * count, rel=0.01)
         # L alone takes four bytes a pixel, and the reply's pixels three: less was not measured.
         assert float(row[4] or 0) * 1e6 > 7 * 6e6
     assert "above idle, MB" in capsys.readouterr().out
@@ -39,6 +44,41 @@ def test_a_row_above_the_bound_is_seen() -> None:
     row: list[results.Value] = ["JPEG, grey", 50.0, 1.0, 300.0, most - 1, 0.0]
     assert not memory.too_much(row)
     assert memory.too_much([*row[:4], most + 1, 0.0])
+
+
+READING = """
+from benchmarks import memory, peak_memory
+from colorizer import image
+for kind in memory.WIDE:
+    body = memory.wide_photograph(8, kind)
+    image.read(memory.wide_photograph(0.1, kind))
+    before = peak_memory.held("cpu")
+    peak_memory.forget("cpu")
+    image.read(body)
+    print((peak_memory.peak("cpu") - before) / 8e6)
+"""
+
+
+def test_reading_a_wide_file_takes_no_more_than_the_rest_of_the_way() -> None:
+    """11 bytes a pixel is what a JPEG takes in all."""
+    command = [sys.executable, "-c", READING]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = dict(zip(memory.WIDE, map(float, done.stdout.split()), strict=True))
+    assert max(found.values()) < 11, found
+
+
+def test_limits_of_deployments_follow_from_the_bound() -> None:
+    """Two networks, and a batch of the largest photographs in each."""
+    (batch,) = re.findall(r"^batchSize: (\d+)", MODEL_CONFIG.read_text(), re.MULTILINE)
+    needed = memory.most(2, int(batch))
+    (compose,) = re.findall(r"mem_limit: (\d+)g", (ROOT / "deploy" / "compose.yaml").read_text())
+    limits = [int(compose)]
+    for name in ("kubernetes.yaml", "kubernetes-triton.yaml"):
+        text = (ROOT / "deploy" / name).read_text()
+        limits += map(int, re.findall(r"limits: \{memory: (\d+)Gi\}", text))
+    assert len(limits) == 3
+    for limit in limits:
+        assert needed <= limit * 2**30 < 1.1 * needed
 
 
 def test_the_documents_state_the_bound_that_is_held() -> None:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from colorizer.unet import torchvision_models
 from evaluation import evaluate, perceptual
 from evaluation.methods import Processes
 from evaluation.metrics import Scores, Truth, measure
-from evaluation.perceptual import Perceptual, frechet_distance
+from evaluation.perceptual import Perceptual, frechet_distance, torchvision_models
 from tests.support import coloured, encoded
 
 torchvision_models()  # without which torch_fidelity's torchvision fails

@@ -11,17 +11,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import ExifTags, Image
 from skimage.color import rgb2lab
-from torch import Tensor
 
 from colorizer import gamut
-from colorizer.engine import Graph
-from colorizer.image import BadOption, BadPicture, Limits, NotAPicture, Picture
-from colorizer.pipeline import STAGES, Options, Pipeline, Reply, finish, prepare
-from colorizer.unet import Head
-from evaluation.evaluate import eager_pipeline
+from colorizer.errors import BadOption, BadPicture, NotAPicture, RequestError
+from colorizer.finish import Prepared, finish, prepare
+from colorizer.graph import Graph
+from colorizer.image import Limits, Picture
+from colorizer.options import Options
+from colorizer.pipeline import STAGES, Pipeline
+from colorizer.recipe import DECODINGS, Head, Recipe
+from evaluation.methods import eager_pipeline
 from tests.support import SIDE, encoded, opened, picture
 
 Weights = Callable[[Head], Path]
@@ -45,17 +46,18 @@ def classification(weights: Weights) -> Pipeline:
 
 def constant(ab: tuple[float, float]) -> Pipeline:
     """A pipeline whose network answers one colour everywhere."""
-    graph = Graph("", "", "regression", SIDE, (), "mean", 1.0, 1.0, 0.0, {}, {})
 
-    def run(lightness: Tensor) -> Tensor:
-        return torch.tensor(ab).view(1, 2, 1, 1).expand(len(lightness), 2, SIDE, SIDE)
+    def run(lightness: np.ndarray) -> np.ndarray:
+        colour = np.reshape(np.float32(ab), (1, 2, 1, 1))
+        return np.broadcast_to(colour, (len(lightness), 2, SIDE, SIDE))
 
-    return Pipeline(graph, run)
+    return Pipeline(Graph("", "", Recipe(side=SIDE)), run)
 
 
-def body_of(reply: Reply | Exception) -> bytes:
-    assert isinstance(reply, Reply), reply
-    return reply.body
+def flat(height: int, width: int, lightness: float = 60.0) -> Prepared:
+    """A picture of one lightness."""
+    whole = np.full((height, width), lightness, np.float32)
+    return Prepared(whole, cv2.resize(whole, (SIDE, SIDE))[None])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (37, 53), (500, 20), (64, 64)])
@@ -88,7 +90,7 @@ def test_a_colour_picture_gives_its_lightness_only() -> None:
     prepared = prepare(Picture(pixels), SIDE)
     assert np.abs(prepared.lightness - rgb2lab(pixels)[..., 0]).max() < 0.03
     assert prepared.small.shape == (1, SIDE, SIDE)
-    assert prepared.small.dtype == torch.float32
+    assert prepared.small.dtype == np.float32
 
 
 def test_the_networks_copy_is_an_average_not_a_selection_of_pixels() -> None:
@@ -98,9 +100,8 @@ def test_the_networks_copy_is_an_average_not_a_selection_of_pixels() -> None:
 
 
 def test_chroma_gain_multiplies_ab() -> None:
-    lightness = np.full((8, 8), 60, np.float32)
-    ab = np.full((2, 4, 4), 10, np.float32)
-    once, twice = (rgb2lab(finish(lightness, ab, gain))[..., 1:].mean() for gain in (1.0, 2.0))
+    ab = np.full((2, SIDE, SIDE), 10, np.float32)
+    once, twice = (rgb2lab(finish(flat(8, 8), ab, gain))[..., 1:].mean() for gain in (1.0, 2.0))
     assert twice == pytest.approx(2 * once, abs=0.5)
 
 
@@ -111,8 +112,10 @@ def test_colour_keeps_to_the_edges_of_lightness() -> None:
     true_b = np.where(lightness == 40, -20, 20)
     small = cv2.resize(true_b.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
     ab = np.stack([np.zeros_like(small), cv2.blur(small, (3, 3))])
+    guide = cv2.resize(lightness, (32, 32), interpolation=cv2.INTER_AREA)
+    prepared = Prepared(lightness, guide[None])
     wrong = [
-        np.abs(rgb2lab(finish(lightness, ab, guided=guided))[..., 2] - true_b)[:, 180:225].mean()
+        np.abs(rgb2lab(finish(prepared, ab, guided=guided))[..., 2] - true_b)[:, 180:225].mean()
         for guided in (True, False)
     ]
     assert wrong[0] < 0.6 * wrong[1]
@@ -130,20 +133,20 @@ def test_a_batch_of_mixed_sizes_gives_what_each_picture_gets_alone(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     pipeline: Pipeline = request.getfixturevalue(name)
-    options = [Options.parse({"format": "png"})] * len(BODIES)
-    assert pipeline.exact
-    together = [body_of(reply) for reply in pipeline.colorize_batch(BODIES, options)]
-    for body, reply in zip(BODIES, together, strict=True):
-        assert pipeline.colorize(body, options[0]).body == reply
+    options = Options.parse({"format": "png"})
+    assert pipeline.batch_invariant
+    together = pipeline.colorize_batch([(body, options) for body in BODIES])
+    for body, outcome in zip(BODIES, together, strict=True):
+        assert pipeline.colorize(body, options).body == outcome.result().body
 
 
 def test_where_the_network_runs_batches_only_rounding_may_differ(regression: Pipeline) -> None:
-    batches = Pipeline(regression.graph, regression.run, exact=False)
-    options = [Options.parse({"format": "png"})] * len(BODIES)
-    together = [body_of(reply) for reply in batches.colorize_batch(BODIES, options)]
-    for body, reply in zip(BODIES, together, strict=True):
-        alone = regression.colorize(body, options[0]).body
-        difference = np.asarray(opened(reply)).astype(int) - np.asarray(opened(alone))
+    batches = Pipeline(regression.graph, regression.run, batch_invariant=False)
+    options = Options.parse({"format": "png"})
+    together = batches.colorize_batch([(body, options) for body in BODIES])
+    for body, outcome in zip(BODIES, together, strict=True):
+        alone = opened(regression.colorize(body, options).body)
+        difference = np.asarray(opened(outcome.result().body)).astype(int) - np.asarray(alone)
         assert np.abs(difference).max() <= 1  # convolutions may sum in another order
 
 
@@ -151,32 +154,38 @@ def test_a_broken_picture_fails_alone_and_its_neighbours_get_their_colours(
     regression: Pipeline,
 ) -> None:
     bodies = [BODIES[0], b"", BODIES[1], b"not a picture", BODIES[1][:200]]
-    replies = regression.colorize_batch(bodies, [Options()] * 5)
-    kinds = [Reply, BadPicture, Reply, NotAPicture, BadPicture]
-    assert [type(reply) for reply in replies] == kinds
-    assert opened(body_of(replies[0])).size == (130, 90)
-    assert opened(body_of(replies[2])).size == (64, 64)
+    requests: list[tuple[bytes | RequestError, dict[str, str]]] = [(body, {}) for body in bodies]
+    requests += [(BODIES[0], {"quality": "best"}), (NotAPicture("JSON"), {})]
+    outcomes = regression.colorize_batch(requests)
+    kinds = [None, BadPicture, None, NotAPicture, BadPicture, BadOption, NotAPicture]
+    assert [outcome.error and type(outcome.error) for outcome in outcomes] == kinds
+    assert opened(outcomes[0].result().body).size == (130, 90)
+    assert opened(outcomes[2].result().body).size == (64, 64)
+    with pytest.raises(BadPicture):
+        outcomes[1].result()
 
 
 def test_a_network_that_fails_fails_its_pictures_and_keeps_the_others_errors() -> None:
-    def run(lightness: Tensor) -> Tensor:
+    def run(lightness: np.ndarray) -> np.ndarray:
         raise MemoryError("no room")
 
     pipeline = Pipeline(constant((0, 0)).graph, run)
-    replies = pipeline.colorize_batch([BODIES[0], b"", BODIES[1]], [Options()] * 3)
-    assert [type(reply) for reply in replies] == [MemoryError, BadPicture, MemoryError]
+    outcomes = pipeline.colorize_batch([(body, {}) for body in (BODIES[0], b"", BODIES[1])])
+    assert [type(one.error) for one in outcomes] == [MemoryError, BadPicture, MemoryError]
+    reached = ["read", "network"]
+    assert [list(one.seconds) for one in outcomes] == [reached, ["read"], reached]
 
 
 def test_an_empty_batch_has_no_replies(regression: Pipeline) -> None:
-    assert regression.colorize_batch([], []) == []
+    assert regression.colorize_batch([]) == []
 
 
 def test_each_decoding_gives_another_picture(classification: Pipeline) -> None:
     bodies = {
         name: classification.colorize(BODIES[0], Options.parse({"decoding": name})).body
-        for name in gamut.DECODINGS
+        for name in DECODINGS
     }
-    assert len(set(bodies.values())) == len(gamut.DECODINGS)
+    assert len(set(bodies.values())) == len(DECODINGS)
 
 
 def test_a_seed_gives_the_same_sample_again(classification: Pipeline) -> None:
@@ -285,9 +294,9 @@ def test_uncertainty_is_a_map_of_the_photographs_size(classification: Pipeline) 
 
 
 def test_uncertainty_goes_from_one_bin_to_all_alike() -> None:
-    logits = torch.zeros(1, 10, 1, 2)
-    logits[0, 3, 0, 1] = 1000
-    assert gamut.uncertainty(logits)[0, 0].tolist() == pytest.approx([1, 0], abs=1e-6)
+    logits = np.zeros((10, 1, 2), np.float32)
+    logits[3, 0, 1] = 1000
+    assert gamut.uncertainty(logits)[0].tolist() == pytest.approx([1, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize("values", [{"variants": "2"}, {"show": "uncertainty"}])

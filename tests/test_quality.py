@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import quality, results
-from colorizer.pipeline import Options
-from colorizer.unet import Head
+from colorizer.options import Options
+from colorizer.recipe import Head
 from evaluation import methods
 
 

@@ -15,8 +15,8 @@ import yaml
 
 from colorizer.errors import BadOption
 from colorizer.options import HEADER, NAMES, Options
-from colorizer.unet import Head
-from evaluation.evaluate import eager_pipeline
+from colorizer.recipe import Head
+from evaluation.methods import eager_pipeline
 from handlers.torchserve.handler import METRICS, ColorizeHandler
 from tests.support import ROOT, encoded, opened, picture
 
@@ -194,7 +194,7 @@ def test_what_a_form_lacks_or_has_twice_is_told(
             413,
             "more than 33,554,432 bytes once",
         ),
-        ("gzip", gzip.compress(b"not a picture"), 415, "The body is not a JPEG"),
+        ("gzip", gzip.compress(b"not a picture"), 415, "is not a JPEG"),
     ],
 )
 def test_a_compressed_body_is_decompressed_within_the_limit_or_refused_by_name(
@@ -247,7 +247,7 @@ def test_a_fault_of_ours_is_answered_500_without_its_trace(
 def test_a_good_reply_tells_how_long_each_stage_took(handler: ColorizeHandler) -> None:
     context = Context([{}, {}])
     handler.handle([{"body": bytearray(GOOD)}, {"body": bytearray(b"hello")}], context)
-    assert context.sent[0]["Server-Timing"].startswith("decode;dur=")
+    assert context.sent[0]["Server-Timing"].startswith("read;dur=")
     assert "Server-Timing" not in context.sent[1]
 
 

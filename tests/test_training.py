@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from colorizer import gamut
-from colorizer.unet import AB_SCALE, Head
+from colorizer.recipe import Head
+from colorizer.unet import AB_SCALE
+from evaluation.bins import encode, soft_encode
 from evaluation.prior import rebalancing_weights
 from training.config import BadConfig, TrainConfig, read_preset
 from training.losses import classification_loss, regression_loss
@@ -29,9 +31,16 @@ def test_each_head_has_a_preset(head: Head) -> None:
         ({"batchsize": 8}, "did you mean 'batch'"),
         ({"batch": "8"}, "batch must be int"),
         ({"ema": "high"}, "ema must be float"),
-        ({"head": "both"}, "head must be 'regression' or 'classification' or 'same'"),
+        ({"head": "pair"}, "head must be 'regression' or 'classification' or 'both' or 'same'"),
         ({"precision": "64"}, "precision must be 'auto' or '32'"),
         ({"side": 100}, "multiple of 32"),
+        ({"side": 0}, "side must be"),
+        ({"batch": 0}, "batch must be from 1"),
+        ({"crop": 0.0}, "crop must be from 0.01 to 1"),
+        ({"learning_rate": -1.0}, "learning_rate must be from"),
+        ({"validation": 3.0}, "validation must be from 0 to 0.9"),
+        ({"adapt_norm": 1}, "adapt_norm must be bool"),
+        ({"steps": True}, "steps must be int"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_the_right_one(
@@ -48,7 +57,7 @@ def test_a_preset_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path.write_text("steps = ")
     with pytest.raises(BadConfig, match=r"mine\.toml"):
         read_preset(str(path))
-    with pytest.raises(BadConfig, match="classification, finetune, regression"):
+    with pytest.raises(BadConfig, match="classification, finetune, joint, regression"):
         read_preset("nothing")
 
 
@@ -82,7 +91,7 @@ def test_the_classification_loss_is_the_dense_one() -> None:
     ab = some_ab()
     logits = torch.randn(2, 261, 5, 4, generator=torch.Generator().manual_seed(1))
     weights = torch.rand(261, generator=torch.Generator().manual_seed(2))
-    nearest, shares = gamut.soft_encode(ab)
+    nearest, shares = soft_encode(ab)
     dense = torch.zeros_like(logits).scatter_add(1, nearest, shares)  # (B, Q, H, W)
     pixels = -(dense * logits.log_softmax(1)).sum(1) * weights[nearest[:, 0]]
     assert torch.allclose(classification_loss(logits, ab, weights), pixels.mean(), atol=1e-4)
@@ -108,7 +117,7 @@ def test_the_regression_loss_is_hubers_weighed() -> None:
     weights = torch.rand(261, generator=torch.Generator().manual_seed(2))
     off = (found - ab).abs()
     pixels = torch.where(off < 10, off.square() / 2, 10 * (off - 5)).sum(1) / 10**2
-    expected = (pixels * weights[gamut.encode(ab)]).mean()
+    expected = (pixels * weights[encode(ab)]).mean()
     assert torch.allclose(regression_loss(found, ab, weights, 10.0), expected, atol=1e-5)
     assert AB_SCALE == 110
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from colorizer import checkpoint
-from colorizer.unet import Head
+from colorizer.recipe import Head
 from training import average
 
 

@@ -16,13 +16,13 @@ import webdataset
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorizer import gamut
+from colorizer import gamut, lab
 from evaluation.metrics import colorfulness
 from evaluation.photographs import Member, Part, find, find_photographs, is_held_out
 from tests.support import coloured, encoded, opened
-from training import shards
+from training import augment, shards
 from training.config import TrainConfig
-from training.data import Crops, degrade, random_crop, tone
+from training.data import Photographs, fits, square
 from training.survey import NEAR, perceptual_hash, survey, write_report
 
 
@@ -60,71 +60,126 @@ def test_the_prior_counts_the_colours_of_the_photographs(tmp_path: Path) -> None
     assert tuple(gamut.bins()[prior.argmax()]) == (round(a, -1), round(b, -1))
 
 
-def test_a_crop_follows_from_its_number_alone(photos: Path) -> None:
-    paths = survey(photos, 0).train
-    first, again = (Crops(paths, TrainConfig(side=32)) for _ in range(2))
-    for number in (0, 5, 13, 100):
-        assert all(map(torch.equal, first[number], again[number]))
-    assert not torch.equal(first[0][0], first[8][0])  # the next time round, another crop
-    other = Crops(paths, TrainConfig(side=32, seed=1))
-    assert not torch.equal(first[0][0], other[0][0])
+def squares(count: int = 8, side: int = 48) -> torch.Tensor:
+    """(B, 3, side, side) uint8 photographs."""
+    made = [coloured(seed, side, side) for seed in range(count)]
+    return torch.from_numpy(np.stack(made)).movedim(-1, 1)
 
 
-def test_each_photograph_comes_once_each_time_round(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_photograph_comes_once_each_epoch_in_a_new_order(photos: Path) -> None:
     paths = survey(photos, 0).train
-    crops = Crops(paths, TrainConfig(side=32))
-    read: list[str] = []
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
-    for number in range(16):
-        crops[number]
-    names = sorted(path.name for path in paths)
-    assert sorted(read[:8]) == sorted(read[8:]) == names
-    assert read[:8] != read[8:]
+    stream = Photographs(paths, 32, seed=0, in_memory=True)
+    epochs = [[int(stream[number]) for number in range(8 * e, 8 * e + 8)] for e in range(3)]
+    assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    again = Photographs(paths, 32, seed=0, in_memory=True)
+    assert [int(again[number]) for number in range(16, 24)] == epochs[2]
+    other = Photographs(paths, 32, seed=1, in_memory=True)
+    assert [int(other[number]) for number in range(8)] != epochs[0]
+
+
+def test_photographs_in_memory_are_those_on_disk(photos: Path) -> None:
+    paths = survey(photos, 0).train
+    memory = Photographs(paths, 32, seed=0, in_memory=True)
+    disk = Photographs(paths, 32, seed=0)
+    loaded = memory.load(torch.device("cpu"))
+    assert loaded.dtype == torch.uint8
+    for number in range(10):
+        assert torch.equal(loaded[memory[number]], disk[number])
+
+
+def test_photographs_fit_by_the_memory_that_is_free() -> None:
+    cpu = torch.device("cpu")
+    assert fits(1000, 160, cpu)
+    assert not fits(10**9, 160, cpu)
+
+
+def test_a_batch_follows_from_its_number_alone() -> None:
+    config = TrainConfig(side=32, degrade=0.5, mounts=0.3)
+    draws = [augment.draw(0, 0, number, 8) for number in (5, 5, 6)]
+    one, again, other = (augment.make_batch(squares(), config, 32, d) for d in draws)
+    assert all(map(torch.equal, one, again))
+    assert not torch.equal(one[0], other[0])
+    assert one[0].shape == (8, 1, 32, 32)
+    assert one[1].shape == (8, 2, 32, 32)
 
 
 def test_crops_are_parts_of_the_photograph_mirrored_or_not() -> None:
-    ramp = np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 100, axis=0).repeat(3, axis=2)
-    rng = np.random.default_rng(0)
-    slopes, widths = set(), []
-    for _ in range(40):
-        crop = random_crop(ramp, 32, 0.3, rng)
-        assert crop.shape == (32, 32, 3)
-        row = crop[16, :, 0].astype(int)
-        slopes.add(int(np.sign(row[-1] - row[0])))
-        widths.append(abs(row[-1] - row[0]))
-    assert slopes == {-1, 1}
-    assert min(widths) < 130 < max(widths)
+    ramp = torch.arange(160, dtype=torch.uint8).expand(40, 3, 160, 160)
+    parts = augment.crop(ramp, 32, 0.3, augment.draw(0, 0, 0, 40)[:, :6])
+    assert parts.shape == (40, 3, 32, 32)
+    change = (parts[:, 0, 16, -1] - parts[:, 0, 16, 0]) * 255
+    assert {int(sign) for sign in change.sign()} == {-1, 1}
+    assert change.abs().min() < 105 < change.abs().max()  # 30 % of the area up to all of it
 
 
-def test_degradation_changes_lightness_and_keeps_its_range() -> None:
-    lightness = np.tile(np.linspace(0, 100, 32, dtype=np.float32), (32, 1))
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        worse = degrade(lightness, rng)
-        assert worse.dtype == np.float32
-        assert 0 <= worse.min() < worse.max() <= 100
-        assert np.abs(worse - lightness).mean() > 0.5
+def test_a_whole_crop_is_the_photograph_averaged() -> None:
+    photographs = squares(side=64)
+    draws = torch.full((8, 6), 0.5)  # neither stretched nor moved
+    draws[:, 4] = 0.0  # nor mirrored
+    parts = augment.crop(photographs, 32, 1.0, draws) * 255
+    expected = torch.nn.functional.avg_pool2d(photographs.float(), 2)
+    assert (parts - expected).abs().max() < 1
+
+
+def test_lab_on_tensors_is_that_of_the_library() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    tensor = torch.from_numpy(rgb).movedim(-1, 0)[None] / 255
+    lightness, ab = augment.rgb_to_lab(tensor)
+    expected = lab.rgb_to_lab(rgb)
+    found = torch.cat([lightness, ab], 1)[0].movedim(0, -1).numpy()
+    assert np.abs(found - expected).max() < 0.01
+    assert (augment.lab_to_rgb(lightness, ab) - tensor).abs().max() < 0.002
+
+
+def test_ageing_changes_lightness_and_keeps_its_range() -> None:
+    lightness = torch.linspace(0, 100, 32).repeat(60, 1, 32, 1)
+    aged = augment.age(lightness, augment.draw(0, 0, 0, 60)[:, :12])
+    assert aged.shape == lightness.shape
+    assert 0 <= aged.min() < aged.max() <= 100
+    assert ((aged - lightness).abs().mean(dim=(1, 2, 3)) > 0.5).all()
+    ranges = [np.ptp(np.percentile(one, (5, 95))) for one in aged.numpy()]
+    assert min(ranges) < 40  # some are of low contrast
+    assert max(ranges) > 60
 
 
 def test_a_toned_print_is_a_curve_of_lightness_between_its_ink_and_its_paper() -> None:
-    steps = np.linspace(0, 1, 50)
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        toned = tone(steps, rng)
-        assert (np.diff(toned) > 0).all()
-        assert 0.05 < toned[0] < 0.3  # silver gone brown
+    steps = torch.linspace(0, 1, 50).view(1, 1, 1, 50).expand(2, 1, 1, 50)
+    for toned in augment.tone(steps, torch.tensor([0.0, 1.0]))[:, 0, 0]:
+        assert (toned.diff() > 0).all()
+        assert 0.01 < toned[0] < 0.3  # silver gone brown
         assert 0.7 < toned[-1] < 0.98  # paper gone yellow
 
 
-def test_some_crops_are_of_low_contrast() -> None:
-    lightness = np.tile(np.linspace(0, 100, 32, dtype=np.float32), (32, 1))
-    rng = np.random.default_rng(0)
-    ranges = [np.ptp(np.percentile(degrade(lightness, rng), (5, 95))) for _ in range(60)]
-    assert min(ranges) < 30
-    assert max(ranges) > 60
+def test_compression_is_what_jpeg_does() -> None:
+    grey = coloured(3, 64, 64, detail=12)[..., 1].copy()
+    quality = 30
+    file = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    expected = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
+    x = torch.from_numpy(grey)[None, None] / 255
+    found = augment.compress(x, torch.tensor([float(quality)]))[0, 0] * 255
+    off = np.abs(found.numpy() - expected)
+    assert np.median(off) < 0.6  # a step more or less where rounding is a tie
+    assert off.mean() < 0.25 * np.abs(expected.astype(int) - grey).mean()
+    assert np.abs(expected.astype(int) - grey).max() > 3
+
+
+def test_blur_is_that_of_opencv() -> None:
+    grey = coloured(3, 64, 64, detail=12)[..., 1].astype(np.float32)
+    found = augment.blur(torch.from_numpy(grey)[None, None], torch.tensor(1.2).view(1, 1, 1, 1))
+    expected = cv2.GaussianBlur(grey, (9, 9), 1.2, borderType=cv2.BORDER_REPLICATE)
+    assert np.abs(found[0, 0].numpy() - expected).max() < 0.1
+
+
+def test_photographs_on_a_card_have_a_card_without_colour() -> None:
+    lightness, ab = augment.rgb_to_lab(squares(6, 64) / 255)
+    draws = augment.draw(0, 0, 1, 6)[:, :5]
+    mounted = augment.mount(lightness, ab, 1.0, draws)
+    for margin in (slice(0, 3), slice(61, 64)):
+        assert mounted[1][:, :, margin].abs().max() == 0
+        assert mounted[0][:, :, margin].std(dim=(1, 2, 3)).max() < 4
+    assert (mounted[1][:, :, 30:34, 30:34].abs().amax(dim=(1, 2, 3)) > 0).all()
+    assert all(map(torch.equal, augment.mount(lightness, ab, 0.0, draws), (lightness, ab)))
 
 
 def test_pale_photographs_are_not_trained_on_but_may_be_held_out(tmp_path: Path) -> None:
@@ -179,6 +234,16 @@ def test_unrelated_photographs_are_no_near_duplicates() -> None:
     assert min(nearest) > NEAR
 
 
+def test_a_run_that_goes_on_does_not_look_at_its_photographs_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = survey(photos, 0.3, kept=tmp_path / "run" / "survey.json")
+    monkeypatch.setattr("training.survey.look", None)
+    after = survey(photos, 0.3, kept=tmp_path / "run" / "survey.json")
+    assert (after.train, after.validation) == (before.train, before.validation)
+    assert np.allclose(after.prior, before.prior)
+
+
 def test_the_report_lists_what_was_left_out_and_draws_what_went_in(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +262,7 @@ def test_the_report_lists_what_was_left_out_and_draws_what_went_in(
 @pytest.fixture(scope="module")
 def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "made"
-    options = ["--most", "2", "--validation", "0.3", "--palest", "0"]
+    options = ["--most", "2", "--validation", "0.3", "--min-colorfulness", "0"]
     assert shards.main(["--photos", str(photos), "--out", str(out), *options]) == 0
     return out
 
@@ -236,8 +301,7 @@ def test_shards_made_elsewhere_are_looked_at_like_a_folder(photos: Path, tmp_pat
         "cut.jpg",
         "text.jpg",
     }
-    crop = Crops(found.train, TrainConfig(side=32))[3]
-    assert crop[0].shape == (1, 32, 32)
+    assert square(found.train[3], 32).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
@@ -266,9 +330,10 @@ def test_shards_are_read_one_after_the_other_in_a_new_order_each_time(sharded: P
 
 def test_processes_draw_different_crops(photos: Path) -> None:
     photographs = survey(photos, 0).train
-    one, other = (Crops(photographs, TrainConfig(side=32), rank=r, ranks=2) for r in (0, 1))
+    one, other = (Photographs(photographs, 32, 0, rank, ranks=2) for rank in (0, 1))
     assert len(one) == len(other) == 4
-    assert not torch.equal(one[0][0], other[0][0])
+    assert not set(one.photographs) & set(other.photographs)
+    assert not torch.equal(augment.draw(0, 0, 0, 4), augment.draw(0, 1, 0, 4))
 
 
 def test_shards_that_cannot_be_used_say_why_in_one_line(
@@ -281,7 +346,7 @@ def test_shards_that_cannot_be_used_say_why_in_one_line(
     copy = tmp_path / "copy"
     shutil.copytree(sharded, copy)
     next(copy.glob("train-*.tar")).unlink()
-    with pytest.raises(ValueError, match="lacks the shard"):
+    with pytest.raises(ValueError, match=r"lacks .*png"):
         survey(copy, 0.3)
     (copy / "train-000000.tar").write_bytes(b"no tar file")
     with pytest.raises(ValueError, match="not a whole, uncompressed tar file"):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from colorizer import checkpoint
+from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
-from colorizer.unet import Head, UNet, UNetConfig
+from colorizer.recipe import Head, Recipe
+from colorizer.unet import UNet
 from evaluation.methods import Method
 from evaluation.metrics import Measured, Scores
 from evaluation.prior import rebalancing_weights
@@ -26,18 +27,24 @@ def scored(delta_e: float, cf: float, pictures: int = 3) -> Scores:
     return Scores([one] * pictures)
 
 
+def known(method: Method) -> Recipe:
+    assert method.recipe is not None
+    return method.recipe
+
+
 def test_the_best_side_temperature_and_gain_are_found_where_they_are() -> None:
     def error(m: Method) -> float:
-        side = abs((m.side or 0) - 160) / 100
-        return 10 + side + 9 * abs((m.temperature or 0) - 0.25) + abs((m.chroma_gain or 0) - 1.2)
+        recipe = known(m)
+        side = abs(recipe.side - 160) / 100
+        return 10 + side + 9 * abs(recipe.temperature - 0.25) + abs(recipe.chroma_gain - 1.2)
 
     def measure(methods: Sequence[Method]) -> list[Scores]:
         return [scored(error(m), 40) for m in methods]
 
-    start = Method("", "net", decoding="annealed-mean", temperature=0.38, chroma_gain=1.0, side=224)
+    start = Method("", "net", Recipe("classification", bins=gamut.bin_centres()))
     found = fit.fit(start, classifier=True, measure=measure)
-    method = found.method
-    assert (method.side, method.temperature, method.chroma_gain) == (160, 0.25, 1.2)
+    recipe = known(found.method)
+    assert (recipe.side, recipe.temperature, recipe.chroma_gain) == (160, 0.25, 1.2)
     assert found.method.guided
     assert not found.method.flipped
     text = fit.on_and_off(found, classifier=True)
@@ -50,17 +57,17 @@ def test_of_sides_that_are_all_but_equal_the_smallest_is_taken() -> None:
     errors = {96: 10.5, 128: 10.1, 160: 10.0, 192: 10.2, 224: 10.3}
 
     def measure(methods: Sequence[Method]) -> list[Scores]:
-        return [scored(errors[m.side or 0], 40) for m in methods]
+        return [scored(errors[known(m).side], 40) for m in methods]
 
-    assert fit.fit(Method("", "net", side=224), False, measure).method.side == 128
+    assert known(fit.fit(Method("", "net", Recipe()), False, measure).method).side == 128
 
 
 def test_a_gain_that_does_not_help_is_left_off() -> None:
     def measure(methods: Sequence[Method]) -> list[Scores]:
-        return [scored(10 + abs((m.chroma_gain or 0) - 1), 40) for m in methods]
+        return [scored(10 + abs(known(m).chroma_gain - 1), 40) for m in methods]
 
-    found = fit.fit(Method("", "net", chroma_gain=1.35), classifier=False, measure=measure)
-    assert found.method.chroma_gain == 1.0
+    found = fit.fit(Method("", "net", Recipe(chroma_gain=1.35)), classifier=False, measure=measure)
+    assert known(found.method).chroma_gain == 1.0
     assert "chroma gain: off is best" in fit.on_and_off(found, classifier=False)
     assert "temperature" not in fit.on_and_off(found, classifier=False)
 
@@ -77,14 +84,14 @@ def test_adjustment_and_gain_are_found_together() -> None:
     def measure(methods: Sequence[Method]) -> list[Scores]:
         found = []
         for m in methods:
-            gain, adjustment = m.chroma_gain or 0, float(m.network or 0)
+            gain, adjustment = known(m).chroma_gain, float(m.network or 0)
             found.append(scored(9 + 3 * gain - 4 * adjustment, 30 * gain - 15 * adjustment))
         return found
 
-    start = Method("", "0.4", chroma_gain=1.0)
+    start = Method("", "0.4", Recipe())
     networks = ["0.4", "0.6", "0.8"]
     found = fit.fit(start, False, measure, fit.Aim(most=6), networks)
-    assert (found.method.network, found.method.chroma_gain) == ("0.8", 1.65)
+    assert (found.method.network, known(found.method).chroma_gain) == ("0.8", 1.65)
     assert "| 0.8 | 1.65 |" in fit.tried(found)
 
 
@@ -92,9 +99,10 @@ def test_another_adjustment_takes_back_more_of_the_rebalancing() -> None:
     prior = np.full(261, 1 / 261)
     prior[:9] = 5 / 261
     prior /= prior.sum()
-    net = UNet(UNetConfig("classification"))
+    net = UNet("classification")
     run = {"adjustment": 0.4, "rebalance": 0.5}
-    known = Checkpoint(net.config, provenance={"config": run, "prior": prior.tolist()})
+    recipe = Recipe("classification", bins=gamut.bin_centres())
+    known = Checkpoint(recipe, provenance={"config": run, "prior": prior.tolist()})
     features = net.eval().encode(torch.full((1, 1, 32, 32), 50.0))
     more, said = fit.adjusted(net, known, 0.7)
     taken = net.decode(features) - more.decode(features)
@@ -132,9 +140,11 @@ def test_a_fitted_checkpoint_has_new_knobs_and_the_same_weights(
     command = [str(before), "--photos", str(photos), "--out", str(out), "--limit", "2"]
     assert fit.main([*command, "--weight", "0", "--workers", "1"]) == 0
     (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
-    assert known.chroma_gain == 0.1  # random weights give wrong colours: the fewer, the better
-    assert known.temperature in (0.2, 3.0)
-    assert known.network.side == 32
+    assert (
+        known.recipe.chroma_gain == 0.1
+    )  # random weights give wrong colours: the fewer, the better
+    assert known.recipe.temperature in (0.2, 3.0)
+    assert known.recipe.side == 32
     assert known.provenance["knobs"]["photographs"] == 2
     assert all(map(torch.equal, old.state_dict().values(), new.state_dict().values()))
     printed = capsys.readouterr().out
@@ -161,6 +171,6 @@ def test_fitting_that_cannot_start_says_why_in_one_line(
 
 
 def test_methods_are_told_apart_by_what_they_do() -> None:
-    method = Method("", "net", chroma_gain=1.0)
-    assert replace(method, chroma_gain=1.1) != method
+    method = Method("", "net", Recipe())
+    assert fit.tuned(method, chroma_gain=1.1) != method
     assert len({method, replace(method), fit.flipped(method)}) == 2

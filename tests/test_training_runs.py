@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from colorizer import checkpoint
-from colorizer.unet import Head, torchvision_models
+from colorizer.recipe import Head
+from evaluation.perceptual import torchvision_models
 from tests.support import ROOT, SECONDS, free_port
 from training import train
 from training.config import read_preset
@@ -45,7 +46,7 @@ def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
     photos: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     if kind == "shards":
-        make_shards(photos, tmp_path / "shards", validation=0.3, palest=15, most=2)
+        make_shards(photos, tmp_path / "shards", validation=0.3, min_colorfulness=15, most=2)
         photos = tmp_path / "shards"
     common = ["--encoder", str(encoder), "--steps", "3", "--validation", "0.3"]
     assert run(photos, tmp_path / "whole.safetensors", *common) == 0
@@ -53,7 +54,7 @@ def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
     step = train.Colorization.training_step
     done: list[int] = []
 
-    def interrupted(self: train.Colorization, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def interrupted(self: train.Colorization, batch: Tensor, index: int) -> Tensor:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(index)
@@ -95,12 +96,12 @@ def test_the_encoder_stands_still_until_it_is_told_to_learn(
 ) -> None:
     out = tmp_path / "out.safetensors"
     before = weights("classification")
-    arguments = ["--encoder-rate", str(rate), "--unfreeze", str(unfreeze), "--ema", "0"]
+    arguments = ["--encoder-lr-scale", str(rate), "--unfreeze", str(unfreeze), "--ema", "0"]
     arguments += ["--init-from", str(before), "--steps", "2", "--validation", "0"]
     assert run(photos, out, *arguments) == 0
     (old, _), (new, known) = checkpoint.load(before), checkpoint.load(out)
-    assert known.network.head == "regression"  # the trunk of a classifier
-    assert known.network.widths == old.config.widths
+    assert known.recipe.head == "regression"  # the trunk of a classifier
+    assert known.widths == old.widths
     after = new.state_dict()
     still = {
         name: torch.equal(value, after[name])
@@ -133,7 +134,7 @@ def test_training_stops_when_it_no_longer_helps_and_takes_the_best_weights(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def worse_and_worse(self: train.Colorization, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def worse_and_worse(self: train.Colorization, batch: Tensor, index: int) -> None:
         self.log("validation", float(self.global_step))
 
     monkeypatch.setattr(train.Colorization, "validation_step", worse_and_worse)
@@ -195,10 +196,41 @@ def test_fine_tuning_asks_for_what_to_start_from(
     assert "--init-from model_store/regression.safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_both_heads_learn_on_one_trunk_and_become_two_checkpoints(
+    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    before = weights("classification")
+    arguments = ["--init-from", str(before), "--steps", "2", "--unfreeze", "0", "--late-side", "64"]
+    assert run(photos, tmp_path / "pair", *arguments, "--late", "0.5", head="joint") == 0
+    heads: tuple[Head, ...] = ("classification", "regression")
+    pair = [checkpoint.load(tmp_path / "pair" / f"{head}.safetensors") for head in heads]
+    assert [header.recipe.head for _, header in pair] == list(heads)
+    states = [net.state_dict() for net, _ in pair]
+    old = checkpoint.load(before)[0].state_dict()
+    for name, value in states[0].items():
+        if not name.startswith("head"):
+            assert torch.equal(value, states[1][name]), name
+    assert not torch.equal(states[0]["layers.3.2.conv3.weight"], old["layers.3.2.conv3.weight"])
+    assert not torch.equal(states[0]["head.3.weight"], old["head.3.weight"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_by_the_clock_ends_with_its_minutes(
+    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    arguments = ["--init-from", str(weights("regression")), "--minutes", "0.01"]
+    assert run(photos, out, *arguments, "--precision", "32") == 0
+    _, known = checkpoint.load(out)
+    assert known.provenance["minutes"] == pytest.approx(0.01, abs=0.1)
+    assert known.provenance["steps"] > 0
+
+
 def test_two_processes_train_one_network(
     photos: Path, weights: Callable[[Head], Path], tmp_path: Path
 ) -> None:
-    make_shards(photos, tmp_path / "shards", validation=0.3, palest=15, most=2)
+    make_shards(photos, tmp_path / "shards", validation=0.3, min_colorfulness=15, most=2)
     photos = tmp_path / "shards"
     out = tmp_path / "out.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

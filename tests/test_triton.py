@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from colorizer.pipeline import Options, Pipeline
-from colorizer.unet import Head
+from colorizer.options import Options
+from colorizer.pipeline import Pipeline
+from colorizer.recipe import Head
 from export import __main__ as command
 from export import triton
 from tests.support import (
@@ -72,7 +73,7 @@ def port(server: Server) -> int:
 
 
 @pytest.fixture(scope="module")
-def library(repository: Path, threads_of_the_servers: None) -> dict[str, Pipeline]:
+def library(repository: Path) -> dict[str, Pipeline]:
     return {name: Pipeline.load(repository / name / "1") for name in MODELS}
 
 
@@ -171,7 +172,7 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
     broken = [good[1][:-2000], b"not a picture", b""]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda body: curl(port, "colorize", body), [*good, *broken]))
-    assert library["colorize"].exact
+    assert library["colorize"].batch_invariant
     assert found[:5] == [Answer(200, library["colorize"].colorize(body).body) for body in good]
     assert [answer.status for answer in found[5:]] == [400, 400, 400]
     kinds = [answer.body.split(b":")[0] for answer in found[5:]]

@@ -8,7 +8,9 @@ import torch
 from skimage.color import lab2rgb
 from torch import Tensor
 
-from colorizer.unet import Head, UNet, UNetConfig
+from colorizer.recipe import Head
+from colorizer.unet import UNet
+from evaluation.perceptual import torchvision_models
 
 NARROW = (8, 8, 8, 8)
 
@@ -17,11 +19,11 @@ NARROW = (8, 8, 8, 8)
 def net(request: pytest.FixtureRequest) -> UNet:
     torch.manual_seed(0)
     head: Head = request.param
-    return UNet(UNetConfig(head=head, widths=NARROW)).eval()
+    return UNet(head, widths=NARROW).eval()
 
 
 def channels(net: UNet) -> int:
-    return 2 if net.config.head == "regression" else net.config.bins
+    return 2 if net.kind == "regression" else net.bins
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 32), (224, 224)])
@@ -67,12 +69,10 @@ def test_lightness_reaches_the_encoder_as_imagenet_weights_expect(net: UNet) -> 
 
 
 def test_imagenet_weights_fill_the_encoder_and_nothing_else() -> None:
-    from colorizer.unet import torchvision_models
-
     torch.manual_seed(3)
     resnet = torchvision_models().resnet50(weights=None)
     weights = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
-    net = UNet(UNetConfig(widths=NARROW))
+    net = UNet(widths=NARROW)
     before = net.blocks[0].up[0].weight.clone()
     net.load_encoder({k: v.half() if v.ndim == 4 else v for k, v in weights.items()})
     x = torch.randn(1, 3, 64, 64)
@@ -86,8 +86,6 @@ def test_imagenet_weights_fill_the_encoder_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("change", ["missing", "shape"])
 def test_weights_that_are_not_resnet50s_are_refused(net: UNet, change: str) -> None:
-    from colorizer.unet import torchvision_models
-
     weights = dict(torchvision_models().resnet50(weights=None).state_dict())
     if change == "missing":
         del weights["layer3.0.conv1.weight"]
@@ -95,3 +93,22 @@ def test_weights_that_are_not_resnet50s_are_refused(net: UNet, change: str) -> N
         weights["layer3.0.conv1.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match=r"layers\.2\.0\.conv1\.weight"):
         net.load_encoder(weights)
+
+
+def test_the_encoder_is_torchvisions_resnet50() -> None:
+    """The same names, shapes and outputs, so that its weights and old checkpoints fit."""
+    torch.manual_seed(4)
+    resnet = torchvision_models().resnet50(weights=None).eval()
+    net = UNet(widths=NARROW).eval()
+    net.load_encoder(dict(resnet.state_dict()))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x))))
+        found = net.pool(net.stem(x))
+        for number, layer in enumerate(net.layers, start=1):
+            expected = getattr(resnet, f"layer{number}")(expected)
+            found = layer(found)
+            assert torch.equal(expected, found)
+    names = {name for name in resnet.state_dict() if not name.startswith("fc.")}
+    own = [name for name in net.state_dict() if name.startswith(("stem.", "layers."))]
+    assert len(own) == len(names)

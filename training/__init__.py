@@ -1,7 +1,3 @@
 """From photographs to a checkpoint."""
 
-# Before lightning: its torchmetrics imports torchvision, which needs the help in unet.py where
-# torch was built without CUDA.
-from colorizer.unet import torchvision_models
-
-torchvision_models()
+import evaluation  # noqa: F401  before lightning: it makes torchvision importable

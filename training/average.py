@@ -19,7 +19,7 @@ import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
 from colorizer.unet import UNet
-from evaluation.command import FAILURES, failed
+from evaluation.command import run
 
 # Of each network's origin, in the average's.
 TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
@@ -33,11 +33,10 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
     """
     net, known = networks[-1]
     for _, other in networks:
-        if replace(other.network, side=0) != replace(known.network, side=0):
+        if (other.recipe.head, other.widths) != (known.recipe.head, known.widths):
             raise ValueError(
                 "networks of two kinds have no mean: "
-                f"{other.network.head} {other.network.widths} "
-                f"and {known.network.head} {known.network.widths}"
+                f"{other.recipe.head} {other.widths} and {known.recipe.head} {known.widths}"
             )
     states = [other.state_dict() for other, _ in networks]
     mean = {
@@ -68,13 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if len(options.checkpoints) < 2:
         parser.error("name two checkpoints or more")
-    try:
+
+    def work() -> int:
         net, known = average([checkpoint.load(path) for path in options.checkpoints])
         checkpoint.save(options.out, net, known)
-    except FAILURES as error:
-        return failed("average", error)
-    print(f"wrote {options.out}: the mean of {', '.join(p.name for p in options.checkpoints)}")
-    return 0
+        print(f"wrote {options.out}: the mean of {', '.join(p.name for p in options.checkpoints)}")
+        return 0
+
+    return run("average", work)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,95 @@
-"""Photographs -> crops of L and ab, some of them degraded as old photographs are."""
+"""Photographs as squares of uint8: all of them in memory, or read from disk as they are needed."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
-from colorizer import lab
 from evaluation.photographs import Part, Photograph, read_rgb, shrink
-from training.config import TrainConfig
+
+_SHARE = 0.4  # of the free memory that photographs may take
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Crop number n of an endless stream: (L (1, S, S), ab (2, S, S)), float32.
+class Photographs(Dataset[Tensor]):
+    """Photograph number n of an endless stream, as (3, T, T) uint8.
 
-    The stream goes through all photographs in a new order each time round; order, crop and
-    degradation follow from the seed and n alone, so a resumed run sees what it would have seen.
-    Each of several processes has a stream of its own, through its own part of the photographs.
+    The stream goes through all photographs in a new order each epoch; the order follows from the
+    seed alone, so a resumed run sees what it would have seen. Each of several processes has a
+    stream of its own, through its own part of the photographs.
+
+    Args:
+        photographs: all of them.
+        stored: T, the side that each is squashed to.
+        seed: of the order.
+        rank: of this process.
+        ranks: processes in all.
+        in_memory: whether `load` is used, and items are places in what it returned.
     """
 
     def __init__(
         self,
         photographs: Sequence[Photograph],
-        config: TrainConfig,
-        augment: bool = True,
+        stored: int,
+        seed: int,
         rank: int = 0,
         ranks: int = 1,
+        in_memory: bool = False,
     ) -> None:
         self.part = Part(photographs, rank, ranks)
         self.photographs = list(self.part)
-        self.config, self.augment, self.rank, self.ranks = config, augment, rank, ranks
-        self._order: tuple[int, NDArray[np.intp]] = (-1, np.arange(0))
+        self.stored, self.seed, self.in_memory = stored, seed, in_memory
+        self._order = -1, self.part.order(seed, 0)
 
     def __len__(self) -> int:
         return len(self.photographs)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        side = self.config.side
-        if not self.augment:
-            return to_tensors(shrink(read_rgb(self.photographs[number].read_bytes()), side))
-        time_round, place = divmod(number, len(self.photographs))
-        if self._order[0] != time_round:
-            self._order = time_round, self.part.order(self.config.seed, time_round)
-        rgb = read_rgb(self.photographs[self._order[1][place]].read_bytes())
-        rng = np.random.default_rng([self.config.seed, number * self.ranks + self.rank, 1])
-        lightness, ab = to_tensors(random_crop(rgb, side, self.config.crop, rng))
-        if rng.random() < self.config.degrade:
-            lightness = torch.from_numpy(degrade(lightness[0].numpy(), rng))[None]
-        return lightness, ab
+    def __getitem__(self, number: int) -> Tensor:
+        epoch, place = divmod(number, len(self.photographs))
+        if self._order[0] != epoch:
+            self._order = epoch, self.part.order(self.seed, epoch)
+        chosen = int(self._order[1][place])
+        if self.in_memory:
+            return torch.tensor(chosen)
+        return square(self.photographs[chosen], self.stored)
+
+    def load(self, device: torch.device) -> Tensor:
+        """Read all photographs of this process: (N, 3, T, T) uint8 on a device."""
+        loaded = torch.empty((len(self), 3, self.stored, self.stored), dtype=torch.uint8)
+
+        def read(place: int) -> None:
+            loaded[place] = square(self.photographs[place], self.stored)
+
+        with ThreadPoolExecutor() as threads:
+            places = threads.map(read, range(len(self)))
+            for _ in tqdm(places, "reading", len(self), file=sys.stderr, mininterval=2):
+                pass
+        return loaded.to(device)
 
 
-class Stream(Sampler[int]):
-    """The numbers of one chunk of `Crops`."""
+def square(photograph: Photograph, side: int) -> Tensor:
+    """Read a photograph, squashed to a square: (3, side, side) uint8."""
+    rgb = shrink(read_rgb(photograph.read_bytes()), side)
+    return torch.from_numpy(rgb).movedim(-1, 0).contiguous()
+
+
+def fits(count: int, stored: int, device: torch.device) -> bool:
+    """Whether so many photographs fit in a device's memory, beside what training needs."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return count * 3 * stored**2 < _SHARE * free
+
+
+class Numbers(Sampler[int]):
+    """The numbers of one chunk of `Photographs`."""
 
     def __init__(self, start: int, count: int) -> None:
         self.numbers = range(start, start + count)
@@ -67,61 +99,3 @@ class Stream(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-
-def to_tensors(rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """(S, S, 3) uint8 -> L (1, S, S), ab (2, S, S), float32."""
-    planes = torch.from_numpy(lab.rgb_to_lab(rgb)).movedim(-1, 0).contiguous()
-    return planes[:1], planes[1:]
-
-
-def random_crop(
-    rgb: NDArray[np.uint8], side: int, smallest: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Cut out a random part, of a random shape, mirrored or not, at side x side."""
-    height, width = rgb.shape[:2]
-    area = rng.uniform(smallest, 1) * height * width
-    aspect = np.exp(rng.uniform(-0.29, 0.29)) * width / height  # up to 4:3 of the picture's own
-    w = min(width, max(1, round(float(np.sqrt(area * aspect)))))
-    h = min(height, max(1, round(float(np.sqrt(area / aspect)))))
-    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    part = rgb[top : top + h, left : left + w]
-    if rng.random() < 0.5:
-        part = part[:, ::-1]
-    return shrink(np.ascontiguousarray(part), side)
-
-
-def degrade(lightness: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Tone, fade, blur, grain and compress (S, S) L, 0..100, as time, lenses and scanners do."""
-    x: NDArray[Any] = lightness / 100
-    x = x ** np.exp(rng.uniform(-0.4, 0.4))  # exposure
-    if rng.random() < 0.3:
-        x = tone(x, rng)
-    if rng.random() < 0.2:  # a flat negative, or a print in a dim light
-        middle = rng.uniform(0.35, 0.65)
-        x = middle + rng.uniform(0.3, 0.7) * (x - middle)
-    low, high = rng.uniform(0, 0.2), rng.uniform(0.75, 1)  # faded blacks and whites
-    x = low + (high - low) * x
-    if rng.random() < 0.5:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.5))
-    if rng.random() < 0.5:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape)
-    if rng.random() < 0.3:  # scans and copies of copies
-        levels = (np.clip(x, 0, 1) * 255).astype(np.uint8)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
-        file = cv2.imencode(".jpg", levels, quality)[1]
-        x = np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.float32) / 255
-    return np.asarray(np.clip(x, 0, 1) * 100, np.float32)
-
-
-def tone(x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """What sepia leaves of (S, S) L, 0..1: a print in brown on yellowed paper, taken as L again.
-
-    A toned print is coloured, but the network gets lightness alone; in it, toning is a curve:
-    paper that is no longer white, and silver that turned from black to brown.
-    """
-    ink = np.array([rng.uniform(20, 70), rng.uniform(10, 45), rng.uniform(0, 25)])
-    paper = np.array([rng.uniform(220, 255), rng.uniform(200, 240), rng.uniform(150, 215)])
-    steps = np.linspace(0, 1, 256)[:, None]
-    curve = lab.rgb_to_lightness(np.rint(ink + steps * (paper - ink)).astype(np.uint8)[None])[0]
-    return np.asarray(np.interp(x, steps[:, 0], curve / 100))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ import torch
 import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
+from colorizer.recipe import Recipe
 from colorizer.unet import UNet
-from evaluation.command import FAILURES, add_photographs, failed, picked
+from evaluation.command import add_photographs, picked, run
 from evaluation.methods import Method, Processes, Result, evaluate
 from evaluation.metrics import DRAWS, Scores
 from evaluation.prior import rebalancing_weights
@@ -124,26 +126,33 @@ def fit(
 
     for _ in range(2):
         before = found.method
-        choose([replace(found.method, side=side) for side in SIDES], small=True)
+        choose([tuned(found.method, side=side) for side in SIDES], small=True)
         if classifier:
-            choose([replace(found.method, temperature=t) for t in TEMPERATURES])
+            choose([tuned(found.method, temperature=t) for t in TEMPERATURES])
         # Together: each undoes the other's effect on colorfulness.
         pairs = product(networks, GAINS)
-        choose([replace(found.method, network=name, chroma_gain=gain) for name, gain in pairs])
+        choose(
+            [tuned(replace(found.method, network=name), chroma_gain=gain) for name, gain in pairs]
+        )
         if found.method == before:
             break
     found.measured([start, *off(found.method, classifier).values(), flipped(found.method)], measure)
     return found
 
 
+def tuned(method: Method, **knobs: Any) -> Method:
+    """The same method with other knobs of its recipe."""
+    return replace(method, recipe=replace(method.recipe or Recipe(), **knobs))
+
+
 def off(method: Method, classifier: bool) -> dict[str, Method]:
     """The same method with one knob off: by the knob's name."""
     without = {
-        "chroma gain": replace(method, chroma_gain=1.0),
+        "chroma gain": tuned(method, chroma_gain=1.0),
         "edges of colour that follow L's": replace(method, guided=False),
     }
     if classifier:
-        without = {"temperature": replace(method, temperature=1.0), **without}
+        without = {"temperature": tuned(method, temperature=1.0), **without}
     return without
 
 
@@ -191,11 +200,12 @@ def tried(found: Fit, aim: Aim = AIM) -> str:
     for method in order:
         row = found.scores[method].row()
         other = "flipped" * method.flipped + "interpolated" * (not method.guided)
-        t = "" if method.temperature is None else f"{method.temperature:g}"
+        recipe = method.recipe or Recipe()
+        t = f"{recipe.temperature:g}" if recipe.head == "classification" else ""
         numbers = f"{row['ΔE00']:.3f} | {row['CF']:.2f} | {row['ΔCF']:.2f} | {row['AuC']:.4f}"
         total = aim.cost(found.scores[method])
         adjustment = "" if method.network == NAME else method.network
-        knobs = f"{method.side} | {t} | {adjustment} | {method.chroma_gain:g} | {other}"
+        knobs = f"{recipe.side} | {t} | {adjustment} | {recipe.chroma_gain:g} | {other}"
         lines.append(f"| {knobs} | {numbers} | {total:.3f} |")
     return "\n".join(lines)
 
@@ -204,8 +214,8 @@ def knobs_of(known: Checkpoint) -> str:
     """A checkpoint's knobs in words."""
     adjustment = known.provenance.get("config", {}).get("adjustment", 0.0)
     return (
-        f"side {known.network.side}, temperature {known.temperature:g}, "
-        f"adjustment {adjustment:g}, chroma gain {known.chroma_gain:g}"
+        f"side {known.recipe.side}, temperature {known.recipe.temperature:g}, "
+        f"adjustment {adjustment:g}, chroma gain {known.recipe.chroma_gain:g}"
     )
 
 
@@ -234,7 +244,7 @@ Networks = dict[str, tuple[UNet, Checkpoint]]
 def candidates(net: UNet, known: Checkpoint) -> tuple[str, Networks]:
     """Give a network's own name, and it under that name beside its other adjustments, if any."""
     run = known.provenance.get("config", {})
-    if known.network.head != "classification" or "prior" not in known.provenance:
+    if known.recipe.head != "classification" or "prior" not in known.provenance:
         return NAME, {NAME: (net, known)}
     shares = sorted({*ADJUSTMENTS, run["adjustment"]})
     own = f"{run['adjustment']:g}"
@@ -268,52 +278,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ΔCF that is not to be exceeded, whatever ΔE00 it costs (default: none)",
     )
     options = parser.parse_args(arguments)
-    aim = Aim(options.weight, options.max_dcf)
-    try:
-        net, known = checkpoint.load(options.checkpoint)
-        paths = picked(options)
-        classifier = known.network.head == "classification"
-        own, networks = candidates(net, known)
-        start = Method(
-            "",
-            own,
-            decoding="annealed-mean" if classifier else None,
-            temperature=known.temperature if classifier else None,
-            chroma_gain=known.chroma_gain,
-            side=known.network.side,
-        )
-        with (
-            tempfile.TemporaryDirectory(prefix="fit-") as folder,
-            Processes(saved(networks, Path(folder)), min(options.workers, len(paths))) as processes,
-        ):
+    return run("fit", lambda: fit_checkpoint(options, Aim(options.weight, options.max_dcf)))
 
-            def measure(methods: Sequence[Method]) -> list[Scores]:
-                named = [replace(method, name=str(i)) for i, method in enumerate(methods)]
-                result: Result = evaluate(processes, named, paths)
-                return [result.scores[method.name] for method in named]
 
-            found = fit(start, classifier, measure, aim, list(networks))
-        best = found.method
-        measured = found.scores[best].row()
-        knobs = {
-            "photographs": len(found.scores[best].pictures),
-            "cost": str(aim),
-            "ΔE00": round(measured["ΔE00"], 3),
-            "ΔCF": round(measured["ΔCF"], 2),
-        }
-        net, chosen = networks[best.network or own]
-        fitted = replace(
-            chosen,
-            network=replace(known.network, side=best.side or known.network.side),
-            chroma_gain=best.chroma_gain or known.chroma_gain,
-            temperature=best.temperature or known.temperature,
-            decoding="annealed-mean" if classifier else known.decoding,
-            provenance={**chosen.provenance, "knobs": knobs},
-        )
-        checkpoint.save(options.out, net, fitted)
-    except FAILURES as error:
-        return failed("fit", error)
-    print(f"{knobs['photographs']} photographs\n\n{tried(found, aim)}\n")
+def fit_checkpoint(options: argparse.Namespace, aim: Aim) -> int:
+    """Fit a checkpoint's recipe, write it and print what was measured."""
+    net, known = checkpoint.load(options.checkpoint)
+    paths = picked(options)
+    classifier = known.recipe.head == "classification"
+    own, networks = candidates(net, known)
+    start = Method("", own, replace(known.recipe, decoding="annealed-mean"))
+    with (
+        tempfile.TemporaryDirectory(prefix="fit-") as folder,
+        Processes(saved(networks, Path(folder)), min(options.workers, len(paths))) as processes,
+    ):
+
+        def measure(methods: Sequence[Method]) -> list[Scores]:
+            named = [replace(method, name=str(i)) for i, method in enumerate(methods)]
+            result: Result = evaluate(processes, named, paths)
+            return [result.scores[method.name] for method in named]
+
+        found = fit(start, classifier, measure, aim, list(networks))
+    best = found.method
+    measured = found.scores[best].row()
+    count = len(found.scores[best].pictures)
+    knobs = {
+        "photographs": count,
+        "cost": str(aim),
+        "ΔE00": round(measured["ΔE00"], 3),
+        "ΔCF": round(measured["ΔCF"], 2),
+    }
+    net, chosen = networks[best.network or own]
+    fitted = replace(
+        chosen,
+        recipe=best.recipe or known.recipe,
+        provenance={**chosen.provenance, "knobs": knobs},
+    )
+    checkpoint.save(options.out, net, fitted)
+    print(f"{count} photographs\n\n{tried(found, aim)}\n")
     print(on_and_off(found, classifier))
     print("\nFlip averaging doubles the network's work; it is measured here, and not served.")
     print(f"wrote {options.out}: {knobs_of(fitted)} (before: {knobs_of(known)})")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from colorizer import gamut
 from colorizer.unet import AB_SCALE
+from evaluation.bins import encode, soft_encode
 from evaluation.photographs import GREY_AB
 
 
@@ -28,7 +28,7 @@ def classification_loss(
     Returns:
         Scalar: mean over the pixels of those photographs that have colour.
     """
-    nearest, shares = gamut.soft_encode(ab)
+    nearest, shares = soft_encode(ab)
     logits = logits + adjustment * weights.log().view(1, -1, 1, 1)
     # -sum_q share_q log p_q, without a (B, Q, H, W) target
     loss = logits.logsumexp(1) - (shares * logits.gather(1, nearest)).sum(1)
@@ -52,7 +52,24 @@ def regression_loss(predicted: Tensor, ab: Tensor, weights: Tensor, huber: float
     ).sum(1)
     # In units of huber / AB_SCALE: of the order of 1, whatever the scale.
     loss = loss * (AB_SCALE / huber) ** 2
-    return _coloured_mean(loss * weights[gamut.encode(ab)], ab)
+    return _coloured_mean(loss * weights[encode(ab)], ab)
+
+
+def joint_regression_loss(predicted: Tensor, ab: Tensor) -> Tensor:
+    """Smooth L1 on ab / AB_SCALE, all pixels alike, scaled to go along with a cross-entropy.
+
+    Rarity is the classifier's to learn, on the same trunk; here it would tint what is grey.
+
+    Source: Zhang et al. 2017, "Real-time user-guided image colorization", section 3.2.
+
+    Args:
+        predicted: (B, 2, H, W), ab units.
+        ab: (B, 2, H, W), the truth.
+
+    Returns:
+        Scalar.
+    """
+    return 10 * functional.smooth_l1_loss(predicted / AB_SCALE, ab / AB_SCALE, beta=0.02)
 
 
 def _coloured_mean(loss: Tensor, ab: Tensor) -> Tensor:

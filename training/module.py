@@ -1,40 +1,52 @@
-"""The network in training, as Lightning wants it: loss, optimizer, schedule, data."""
+"""The network in training, as Lightning wants it: loss, optimizer, schedule, photographs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from colorizer.unet import UNet
+from colorizer.recipe import Head
+from colorizer.unet import AB_SCALE, UNet
 from evaluation.prior import rebalancing_weights
+from training.augment import draw, make_batch, rgb_to_lab
 from training.config import TrainConfig
-from training.data import Crops, Stream
-from training.losses import classification_loss, regression_loss
+from training.data import Numbers, Photographs, fits, square
+from training.losses import classification_loss, joint_regression_loss, regression_loss
 from training.survey import Survey
+
+_VALIDATION_SEED = 1 << 20  # apart from every rank's
 
 
 class Colorization(lightning.LightningModule):
-    """The network in training: its loss, its optimizer, its stream of crops.
+    """The network in training: its loss, its optimizer, its photographs.
 
-    The encoder's weights stand still until step `unfreeze`, for good at `encoder_rate` 0; its
+    With head "both", one trunk learns for both heads at once: `net` is the classifier, and
+    `second` the head of regression.
+
+    The encoder's weights stand still until step `unfreeze`, for good at `encoder_lr_scale` 0; its
     batch norm may measure its statistics anew.
     """
 
     def __init__(self, config: TrainConfig, net: UNet, photographs: Survey, workers: int) -> None:
         super().__init__()
         self.config, self.net, self.photographs, self.workers = config, net, photographs, workers
+        self.second = regression_head(net) if config.head == "both" else None
         # About 1.3 times as fast, on CPU and GPU; missing in torch's types.
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in net.encoder:
-            module.requires_grad_(config.encoder_rate > 0)
+            module.requires_grad_(config.encoder_lr_scale > 0)
         weights = rebalancing_weights(photographs.prior, config.rebalance)
         self.register_buffer("weights", weights, persistent=False)
+        self.seconds = 0.0  # trained, by earlier parts of a run that was interrupted
+        self._memory: Tensor | None = None
+        self._stream: Photographs | None = None
         self.train()
 
     def train(self, mode: bool = True) -> Colorization:
@@ -44,78 +56,163 @@ class Colorization(lightning.LightningModule):
             module.train(mode and self.config.adapt_norm)
         return self
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    # --- schedule
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0..1: of its minutes, or of its steps."""
+        if self.config.minutes:
+            return min(1.0, self.seconds / (60 * self.config.minutes))
+        return min(1.0, self.global_step / self.config.steps)
+
+    @property
+    def side(self) -> int:
+        """S of the next batch."""
+        late = self.config.late_side and self.share >= 1 - self.config.late
+        return self.config.late_side if late else self.config.side
+
+    def rate(self, start: int = 0) -> float:
+        """Learning rate as a share of its peak: warm-up from step `start`, then a cosine."""
+        warm = min(1.0, max(0, self.global_step + 1 - start) / max(1, self.config.warmup))
+        return warm * (1 + math.cos(math.pi * self.share)) / 2
+
+    def on_fit_start(self) -> None:
+        """Bring the photographs into memory, where they fit."""
+        config, train = self.config, self.photographs.train
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        here = fits(-(-len(train) // ranks), config.stored, self.device)
+        self._stream = Photographs(train, config.stored, config.seed, rank, ranks, here)
+        self._memory = self._stream.load(self.device) if here else None
+
+    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        """Set the learning rates, and start the clock."""
+        optimizer = self.trainer.optimizers[0]
+        rates = [self.rate(), self.config.encoder_lr_scale * self.rate(self.config.unfreeze)]
+        for group, rate in zip(optimizer.param_groups, rates, strict=False):
+            group["lr"] = self.config.learning_rate * rate
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, index: int) -> None:
+        """Stop the clock, and the run, if its minutes are over."""
+        self.seconds += time.monotonic() - self._started
+        self.log("photographs_per_second", self.config.batch / (time.monotonic() - self._started))
+        if self.config.minutes and self.share >= 1:
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time that was trained."""
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take the time that was trained before."""
+        self.seconds = checkpoint["seconds"]
+
+    # --- loss
+
+    def loss(self, lightness: Tensor, ab: Tensor) -> Tensor:
         """(B, 1, S, S) L and (B, 2, S, S) ab -> scalar, taken at the decoder's own S/2."""
-        lightness, ab = batch
         config = self.config
-        learns = config.encoder_rate > 0 and self.global_step >= config.unfreeze
+        learns = config.encoder_lr_scale > 0 and self.global_step >= config.unfreeze
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             features = self.net.encode(lightness.contiguous(memory_format=torch.channels_last))
-        output = self.net.decode(features).float()
-        ab = torch.nn.functional.avg_pool2d(ab, 2)
+        ab = nn.functional.avg_pool2d(ab, 2)
         weights: Tensor = self.get_buffer("weights")
+        if self.second is not None:
+            mixed = self.net.mix(features)
+            logits, predicted = self.net.head(mixed).float(), self.second(mixed).float() * AB_SCALE
+            loss = classification_loss(logits, ab, weights, config.adjustment)
+            return loss + joint_regression_loss(predicted, ab)
+        output = self.net.decode(features)
         if config.head == "classification":
             return classification_loss(output, ab, weights, config.adjustment)
         return regression_loss(output, ab, weights, config.huber)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """One optimizer step."""
-        loss = self.loss(batch)
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        """One optimizer step on a batch of places in memory, or of photographs."""
+        photographs = batch if self._memory is None else self._memory[batch]
+        draws = draw(self.config.seed, self.trainer.global_rank, self.global_step, len(batch))
+        with torch.autocast(self.device.type, enabled=False):  # colour is float32
+            lightness, ab = make_batch(photographs, self.config, self.side, draws)
+        loss = self.loss(lightness, ab)
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Measure the held-out photographs."""
-        size = len(batch[0])
-        self.log("validation", self.loss(batch), prog_bar=True, batch_size=size, sync_dist=True)
+    def validation_step(self, batch: Tensor, index: int) -> None:
+        """Measure the held-out photographs, whole and as they are."""
+        small = nn.functional.interpolate(
+            batch.float() / 255, size=[self.config.side] * 2, mode="bilinear", antialias=True
+        )
+        with torch.autocast(self.device.type, enabled=False):
+            lightness, ab = rgb_to_lab(small.clamp(0, 1))
+        loss = self.loss(lightness, ab)
+        self.log("validation", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW; warm-up, then a cosine to nothing; the encoder joins in later, and lower."""
-        config = self.config
+    # --- what Lightning asks for
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; the rates are set step by step."""
         encoder = [p for module in self.net.encoder for p in module.parameters()]
-        known = {id(p) for p in encoder}
-        groups = [[p for p in self.net.parameters() if id(p) not in known]]
-        if config.encoder_rate > 0:
+        ids = {id(p) for p in encoder}
+        groups = [[p for p in self.parameters() if id(p) not in ids]]
+        if self.config.encoder_lr_scale > 0:
             groups.append(encoder)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [{"params": group} for group in groups],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=self.trainer.precision != "16-mixed",  # there, gradients are scaled
         )
 
-        def rate(step: int, start: int = 0) -> float:
-            warm = min(1.0, max(0, step + 1 - start) / max(1, config.warmup))
-            return warm * (1 + math.cos(math.pi * min(1.0, step / config.steps))) / 2
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm; Lightning itself won't for a fused optimizer."""
+        if optimizer.defaults["fused"]:
+            nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-        def encoder_rate(step: int) -> float:
-            return config.encoder_rate * rate(step, config.unfreeze)
-
-        rates: list[Callable[[int], float]] = [rate, encoder_rate]
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates[: len(groups)])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Tensor]:
         """The next chunk of this process's stream; asked for anew at each chunk."""
-        done = self.trainer.global_step
-        steps = min(self.config.chunk, self.config.steps - done)
-        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        assert self._stream is not None
+        done, steps = self.global_step, self.config.chunk
+        if not self.config.minutes:
+            steps = min(steps, self.config.steps - done)
         return DataLoader(
-            Crops(self.photographs.train, self.config, rank=rank, ranks=ranks),
+            self._stream,
             batch_size=self.config.batch,
-            sampler=Stream(done * self.config.batch, steps * self.config.batch),
-            num_workers=self.workers,
+            sampler=Numbers(done * self.config.batch, steps * self.config.batch),
+            num_workers=0 if self._stream.in_memory else self.workers,
         )
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This process's share of the held-out photographs, whole, not degraded.
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """This process's share of the held-out photographs.
 
         All shares are of one size, some with a photograph again: processes wait for each other.
         """
         held_out, ranks = self.photographs.validation, self.trainer.world_size
         numbers = range(self.trainer.global_rank, -(-len(held_out) // ranks) * ranks, ranks)
         share = [held_out[number % len(held_out)] for number in numbers]
-        crops = Crops(share, self.config, augment=False)
-        return DataLoader(crops, batch_size=self.config.batch, num_workers=self.workers)
+        squares = [square(photograph, self.config.stored) for photograph in share]
+        return DataLoader(squares, batch_size=self.config.batch)  # type: ignore[arg-type]
+
+    def networks(self) -> dict[Head, UNet]:
+        """What was trained, a network for each head."""
+        if self.second is None:
+            return {self.net.kind: self.net}
+        other = UNet("regression", widths=self.net.widths)
+        state = {k: v for k, v in self.net.state_dict().items() if not k.startswith("head")}
+        state |= {f"head.{k}": v for k, v in self.second.state_dict().items()}
+        other.load_state_dict(state)
+        return {"classification": self.net, "regression": other}
+
+
+def regression_head(net: UNet) -> nn.Sequential:
+    """A head of regression beside a classifier's own; it begins almost grey."""
+    head = UNet("regression", widths=net.widths).head
+    nn.init.normal_(head.get_parameter("3.weight"), std=0.01)
+    nn.init.zeros_(head.get_parameter("3.bias"))
+    return head

@@ -11,19 +11,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import webdataset
 from tqdm import tqdm
 
 import colorizer
 from colorizer.files import written_whole
-from evaluation.photographs import Photograph, find_photographs, find_shards
+from evaluation.command import run
+from evaluation.photographs import Photograph, find_photographs, find_shards, read_rgb, shrink
 from training.config import TrainConfig
 from training.survey import SURVEY, Survey, each_side, survey, to_json, write_report
 
+_SLACK = 64 * 1024  # bytes of a shard beside its photographs
+
 
 def make_shards(
-    photos: Path, out: Path, validation: float, palest: float, most: int = 1000
+    photos: Path,
+    out: Path,
+    validation: float,
+    min_colorfulness: float,
+    most: int = 1000,
+    mib: float = 1024.0,
+    stored: int = 0,
 ) -> Survey:
     """Write the photographs that can be trained on into shards, the held-out ones into their own.
 
@@ -34,8 +44,10 @@ def make_shards(
         photos: folder of photographs.
         out: folder to make; it must not exist.
         validation: share to hold out.
-        palest: colorfulness below which a photograph is not trained on.
-        most: photographs in a shard.
+        min_colorfulness: colorfulness below which a photograph is not trained on.
+        most: photographs in a shard, at most.
+        mib: size of a shard, at most, in MiB.
+        stored: side to squash photographs to, as WebP; 0 keeps their files as they are.
 
     Raises:
         FileExistsError: if there is such a folder.
@@ -46,7 +58,7 @@ def make_shards(
     find_photographs(photos)
     if find_shards(photos):
         raise FileExistsError(f"{photos} holds shards already")
-    found = survey(photos, validation, palest)
+    found = survey(photos, validation, min_colorfulness)
     with written_whole(out) as beside:
         beside.mkdir()
         number = 0
@@ -59,17 +71,28 @@ def make_shards(
                 order = np.random.default_rng(0).permutation(len(photographs))
                 pattern = str(beside / f"{side}-%06d.tar")
                 renamed: list[Photograph] = []
-                with webdataset.ShardWriter(pattern, maxcount=most, verbose=0) as writer:
+                limits = {"maxcount": most, "maxsize": mib * 2**20 - _SLACK}
+                with webdataset.ShardWriter(pattern, **limits, verbose=0) as writer:
                     for photograph in (photographs[i] for i in order):
                         key, suffix = f"{number:09d}", Path(photograph.name).suffix[1:].lower()
-                        writer.write({"__key__": key, suffix: photograph.read_bytes()})
+                        body = photograph.read_bytes()
+                        if stored:
+                            suffix, body = "webp", squashed(body, stored)
+                        writer.write({"__key__": key, suffix: body})
                         renamed.append(beside / f"{key}.{suffix}")
                         number += 1
                         bar.update()
                 setattr(found, side, renamed)
-        (beside / SURVEY).write_text(to_json(found, validation, palest))
+        (beside / SURVEY).write_text(to_json(found, beside, validation, min_colorfulness))
         write_report(beside, found)
     return found
+
+
+def squashed(body: bytes, side: int) -> bytes:
+    """Squash a photograph to a square, as training does first of all: a small WebP file."""
+    rgb = shrink(read_rgb(body), side)
+    quality = [cv2.IMWRITE_WEBP_QUALITY, 62]
+    return bytes(cv2.imencode(".webp", rgb[..., ::-1], quality)[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,22 +107,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--most", type=int, default=1000, help="photographs in a shard (default: %(default)s)"
     )
-    for name in ("validation", "palest"):
+    parser.add_argument(
+        "--mib", type=float, default=1024, help="MiB of a shard, at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--stored", type=int, default=0, help="squash photographs to squares of this side, as WebP"
+    )
+    for name in ("validation", "min_colorfulness"):
         text = f"as in training (default: {getattr(usual, name)})"
-        parser.add_argument(f"--{name}", type=float, default=getattr(usual, name), help=text)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, default=getattr(usual, name), help=text)
     options = parser.parse_args(arguments)
     if options.most < 1:
         parser.error(f"--most must be 1 or more, not {options.most}")
-    try:
+    if options.mib < 1:
+        parser.error(f"--mib must be 1 or more, not {options.mib:g}")
+
+    def work() -> int:
         found = make_shards(**vars(options))
-    except (OSError, ValueError) as error:
-        print(f"shards: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("shards: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    print(f"{found.summary()}\nwrote {len(find_shards(options.out))} shards into {options.out}/")
-    return 0
+        print(
+            f"{found.summary()}\nwrote {len(find_shards(options.out))} shards into {options.out}/"
+        )
+        return 0
+
+    return run("shards", work)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorizer import gamut, image, lab
+from colorizer.files import written_whole
 from evaluation import figures
+from evaluation.bins import encode
 from evaluation.metrics import colorfulness
 from evaluation.photographs import (
     GREY_AB,
@@ -87,7 +89,7 @@ class Look:
     hashes: tuple[int, ...] = ()  # of the photograph, and mirrored
 
 
-def look(photograph: Photograph, share: float, palest: float) -> Look:
+def look(photograph: Photograph, share: float, min_colorfulness: float) -> Look:
     """Look at one photograph."""
     try:
         data = photograph.read_bytes()
@@ -100,9 +102,9 @@ def look(photograph: Photograph, share: float, palest: float) -> Look:
         return Look("grey")
     held_out = is_held_out(data, share)
     lively = colorfulness(small)
-    if lively < palest and not held_out:  # measured against all that is real, taught by some
-        return Look(f"pale: colorfulness {lively:.1f}, below {palest:g}")
-    bins = gamut.encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
+    if lively < min_colorfulness and not held_out:
+        return Look(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
+    bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return Look(
@@ -121,7 +123,9 @@ def perceptual_hash(picture: Image.Image) -> int:
     return int(str(imagehash.phash(picture)), 16)
 
 
-def survey(folder: Path, validation: float, palest: float = 0.0) -> Survey:
+def survey(
+    folder: Path, validation: float, min_colorfulness: float = 0.0, kept: Path | None = None
+) -> Survey:
     """Look at every photograph once: leave out the broken and the grey, split, count colours.
 
     The split is by the hash of the content, so it survives renaming, and copies of a file fall on
@@ -130,19 +134,35 @@ def survey(folder: Path, validation: float, palest: float = 0.0) -> Survey:
     Args:
         folder: of photographs, or of shards; shards that `training.shards` made need no look.
         validation: share to hold out.
-        palest: colorfulness below which a photograph is not trained on.
+        min_colorfulness: colorfulness below which a photograph is not trained on.
+        kept: file that a run keeps its survey in, so that it need not look again when resumed.
 
     Raises:
         FileNotFoundError: if no photograph of the folder can be trained on.
         ValueError: if a shard cannot be read, or was made with other settings.
     """
     photographs = find(folder)
-    if (folder / SURVEY).is_file():
-        return read_survey(folder, photographs, validation, palest)
+    for path in (folder / SURVEY, kept):
+        if path is not None and path.is_file():
+            return read_survey(path, folder, photographs, validation, min_colorfulness)
+    result = survey_anew(photographs, validation, min_colorfulness)
+    if not result.train:
+        raise FileNotFoundError(f"no colour photograph to train on below {folder}")
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(kept) as beside:
+            beside.write_text(to_json(result, folder, validation, min_colorfulness))
+    return result
+
+
+def survey_anew(
+    photographs: list[Photograph], validation: float, min_colorfulness: float
+) -> Survey:
+    """Look at photographs, whatever was found before; see `survey`."""
     result = Survey()
     looks: list[tuple[Photograph, Look]] = []
     with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda one: look(one, validation, palest), photographs)
+        found = threads.map(lambda one: look(one, validation, min_colorfulness), photographs)
         bar = tqdm(found, "looking", len(photographs), file=sys.stderr, mininterval=2)
         looks = list(zip(photographs, bar, strict=True))
     kept = np.array([one.hashes for _, one in looks if one.held_out and not one.why], np.uint64)
@@ -162,9 +182,7 @@ def survey(folder: Path, validation: float, palest: float = 0.0) -> Survey:
         else:
             result.train.append(photograph)
             result.prior += one.counts
-    if not result.train:
-        raise FileNotFoundError(f"no colour photograph to train on below {folder}")
-    result.prior /= result.prior.sum()
+    result.prior /= max(1.0, result.prior.sum())
     return result
 
 
@@ -192,42 +210,53 @@ def write_report(folder: Path, found: Survey) -> None:
     figure.savefig(folder / "survey.png")
 
 
-def to_json(found: Survey, validation: float, palest: float) -> str:
-    """What `read_survey` reads: the split by the members' names, and the prior."""
+def name_in(photograph: Photograph, folder: Path) -> str:
+    """A photograph's name in a folder, or in the shards of a folder."""
+    if isinstance(photograph, Member):
+        return photograph.name
+    return photograph.relative_to(folder).as_posix()
+
+
+def to_json(found: Survey, folder: Path, validation: float, min_colorfulness: float) -> str:
+    """What `read_survey` reads: the split by the photographs' names in a folder, and the prior."""
 
     def names(photographs: list[Photograph]) -> list[str]:
-        return [p.name for p in photographs]
+        return [name_in(p, folder) for p in photographs]
 
     values = asdict(found) | {
         "train": names(found.train),
         "validation": names(found.validation),
         "prior": found.prior.tolist(),
-        "settings": {"validation": validation, "palest": palest},
+        "settings": {"validation": validation, "min_colorfulness": min_colorfulness},
     }
     return json.dumps(values, ensure_ascii=False)
 
 
 def read_survey(
-    folder: Path, photographs: list[Photograph], validation: float, palest: float
+    path: Path,
+    folder: Path,
+    photographs: list[Photograph],
+    validation: float,
+    min_colorfulness: float,
 ) -> Survey:
-    """Read the survey of a folder of shards instead of looking at millions of photographs again.
+    """Read a survey instead of looking at millions of photographs again.
 
     Raises:
-        ValueError: if it was made with other settings, or does not fit the shards.
+        ValueError: if it was made with other settings, or a photograph is gone.
     """
-    path = folder / SURVEY
     values = json.loads(path.read_text())
-    asked = {"validation": validation, "palest": palest}
+    asked = {"validation": validation, "min_colorfulness": min_colorfulness}
     made = values.pop("settings")
     if made != asked:
         raise ValueError(
-            f"{path} was made with {made}, not {asked}: ask for the same, or make shards anew"
+            f"{path} was made with {made}, not {asked}: use the same settings, or delete it "
+            "(for shards: make them again)"
         )
-    by_name = {p.name: p for p in photographs if isinstance(p, Member)}
+    by_name = {name_in(p, folder): p for p in photographs}
     try:
         train, held_out = ([by_name[name] for name in values.pop(side)] for side in SIDES)
     except KeyError as error:
-        raise ValueError(f"{folder} lacks the shard with {error}, which {path} names") from None
+        raise ValueError(f"{folder} lacks {error}, which {path} names") from None
     return Survey(
         train=list(train),
         validation=list(held_out),

@@ -1,65 +1,71 @@
-"""Give black-and-white photographs colour, each at its own size.
+"""Colorize black-and-white photographs, each at its own size.
 
-A photograph goes to photo-colour.jpg beside it, or into the folder --out, where a folder keeps its
-shape. What is there already is left alone, so a run that was stopped goes on where it was.
+The result of photo.jpg is photo-colour.jpg beside it, or what --out says: a file for one picture,
+or a folder, whose subfolders are those of the folder that is colorized. Results that are there
+already are kept, so the same command resumes a run that was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import os
 import sys
+import tempfile
+import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from colorizer import __version__
-from colorizer.commands import client
+from colorizer.commands import client, folder, results
+from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused, target_name
+from colorizer.commands.run import run_command
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
-    from colorizer.pipeline import Options
+    from colorizer.options import Options
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
-ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-OPTIONS = ("format", "quality", "chroma", "metadata", "decoding", "temperature", "seed")
+OPTIONS = (
+    *("format", "quality", "chroma", "metadata", "decoding", "temperature", "seed"),
+    *("variants", "show"),
+)
 CLIENTS = 4  # requests to a server at once: it batches those that wait together
+STDIN = "standard input"
+SAMPLE_SECONDS = 60.0  # for a server to colorize the small picture that it is tried with
+EXIT_CODES = """\
+exit codes:
+  0    all pictures have their results
+  1    some pictures failed, or some files or folders could not be read; each is named
+  2    nothing could be begun: a wrong option, no model, no server, no place to write to
+  130  interrupted by Ctrl-C; the same command resumes
+"""
 
-Result = bytes | Exception  # a picture's colours, or why there are none
+Result = bytes | Exception  # a picture's result (of variants: a ZIP file), or why there is none
 Method = Callable[[Iterable[Path]], Iterator[Result]]  # in the order of the paths
 
 
-class Job(NamedTuple):
-    """One picture: where from, where to."""
-
-    source: Path
-    target: Path
-
-
-class Refused(Exception):
-    """A command that cannot be carried out."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and colorize.
-
-    Returns:
-        0: all is done. 1: some pictures failed. 2: nothing could be begun. 130: interrupted.
-    """
+    """Parse the command line and colorize; returns the exit code, see EXIT_CODES."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.ray is not None:
-            return 1 if run_on_cluster(options) else 0
-        _need_paths([*options.pictures, options.out])
-        jobs, done = plan(options.pictures, options.out, ENDINGS[options.format], options.overwrite)
-        failed = run(jobs, done, choose_method(options) if jobs else None, options.json)
-    except Refused as error:
-        print(f"colorizer: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("colorizer: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+    for stream in (sys.stdout, sys.stderr):  # names of files may be anything
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told
+    return run_command("colorizer", lambda: _work(options), "the same command resumes")
+
+
+def _work(options: argparse.Namespace) -> int:
+    if options.ray is not None:
+        return 1 if run_on_cluster(options) else 0
+    with _standard_streams(options):
+        failed = colorize(options)
+    sys.stdout.flush()
     return 1 if failed else 0
 
 
@@ -67,52 +73,89 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="colorizer",
         description=__doc__,
+        epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--version", action="version", version=__version__)
-    add("pictures", nargs="+", type=_place, metavar="PICTURE", help="a file, or a folder of them")
-    add("--out", type=_place, metavar="DIR", help="folder to write to; needed for folders")
-    add("--overwrite", action="store_true", help="make anew what is there already")
+    add(
+        "pictures",
+        nargs="+",
+        type=_place,
+        metavar="PICTURE",
+        help="a file, a folder, or - for standard input",
+    )
+    add(
+        "-o",
+        "--out",
+        type=_place,
+        metavar="PATH",
+        help="a file (NAME.jpg, .png or .webp) for one picture, a folder, or - for standard "
+        "output; folders need it",
+    )
+    add("--overwrite", action="store_true", help="colorize again, and replace what is there")
     add("--json", action="store_true", help="print a line of JSON for each picture")
-    where = parser.add_argument_group("what colorizes (default: the archive in model_store)")
-    where.add_argument(
+    _add_where(parser.add_argument_group("what colorizes"))
+    _add_how(parser.add_argument_group("how"))
+    return parser
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--model",
         default="model_store/colorize.mar",
         help="an archive, or a folder with an exported graph (default: %(default)s)",
     )
-    where.add_argument("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
-    where.add_argument(
-        "--batch", type=int, default=4, help="pictures that go together (default: %(default)s)"
+    add("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
+    add("--batch", type=int, default=4, help="pictures in a batch (default: %(default)s)")
+    add("--max-bytes", type=int, metavar="N", help="size of the largest file (default: 33554432)")
+    add(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="pixels of the largest picture; a million take about 12 MB of memory while they are "
+        "colorized (default: 50000000)",
     )
-    where.add_argument(
+    add(
         "--server",
         metavar="URL",
-        help="post to a server instead, as http://127.0.0.1:8080/predictions/colorize",
+        help="post to a server instead: http://127.0.0.1:8080/predictions/colorize",
     )
-    where.add_argument(
+    add(
         "--ray",
         metavar="ADDRESS",
-        help="colorize a folder, here or as s3://..., on the machines of a Ray cluster: HOST:PORT "
+        help="colorize a folder, local or s3://..., on the machines of a Ray cluster: HOST:PORT "
         "of its head, auto, or local for this machine alone",
     )
-    where.add_argument(
+    add(
         "--worker-cores",
         type=int,
         metavar="N",
         help="cores of each of the cluster's workers (default: those of this machine)",
     )
-    how = parser.add_argument_group("how")
-    how.add_argument("--format", choices=list(ENDINGS), default="jpeg", help="(default: jpeg)")
-    how.add_argument("--quality", type=int, help="1 to 100, for JPEG and WebP (default: 92)")
-    how.add_argument("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
-    how.add_argument("--metadata", help="keep or strip EXIF (default: strip)")
-    how.add_argument("--decoding", help="annealed-mean, mean, mode or sample (classification)")
-    how.add_argument(
-        "--temperature", type=float, help="lower decides, higher mixes (classification)"
+
+
+def _add_how(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--format", choices=list(ENDINGS), help="of the results (default: --out's, or jpeg)")
+    add("--quality", type=int, help="1 to 100, for JPEG and WebP (default: 92)")
+    add("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
+    add("--metadata", help="keep or strip EXIF (default: strip)")
+    add("--decoding", help="annealed-mean, mean, mode or sample (classification only)")
+    add("--temperature", type=float, help="lower decides, higher mixes (classification only)")
+    add("--seed", type=int, help="another draw for --decoding sample")
+    add(
+        "--variants",
+        type=int,
+        metavar="N",
+        help="N different samples of each picture, NAME-colour-1 and so on (classification only)",
     )
-    how.add_argument("--seed", type=int, help="another draw for --decoding sample")
-    return parser
+    add(
+        "--show",
+        choices=["colour", "uncertainty"],
+        help="colours, or a map of how unsure they are, NAME-uncertainty (classification only)",
+    )
 
 
 def _place(text: str) -> Path | str:
@@ -120,160 +163,267 @@ def _place(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def _need_paths(places: Sequence[Path | str | None]) -> None:
-    for place in places:
-        if isinstance(place, str):
-            raise Refused(f"{place} is no path; addresses need --ray (or --ray local)")
-
-
-def plan(
-    pictures: Sequence[Path], out: Path | None, ending: str, overwrite: bool
-) -> tuple[list[Job], int]:
-    """List what has to be done, and count what is there already.
+@contextlib.contextmanager
+def _standard_streams(options: argparse.Namespace) -> Iterator[None]:
+    """Put a file in the place of `-`: standard input, read whole, and standard output.
 
     Raises:
-        Refused: if a picture is missing, a folder is given without `out`, or two pictures would
-            go to one file.
+        Refused: if `-` does not go with the other arguments.
     """
-    jobs: dict[Path, Path] = {}
-    for source, target in _targets(pictures, out, ending):
-        if target in jobs and jobs[target] != source:
-            raise Refused(f"{jobs[target]} and {source} would both go to {target}; rename one")
-        jobs[target] = source
-    for target, source in jobs.items():
-        if target.exists() and target.samefile(source):
-            raise Refused(f"{source} would be written over; choose another folder for --out")
-    left = [Job(s, t) for t, s in jobs.items() if overwrite or not t.exists()]
-    return left, len(jobs) - len(left)
+    stdin = Path("-") in options.pictures
+    stdout = options.out == Path("-") or (stdin and options.out is None)
+    if not stdin and not stdout:
+        yield
+        return
+    if len(options.pictures) > 1 or (not stdin and options.pictures[0].is_dir()):
+        raise Refused("- stands for one picture; leave the others out")
+    if stdout and (options.json or (options.variants or 1) > 1):
+        raise Refused("standard output takes one picture: leave out --json and --variants")
+    if stdout and sys.stdout.isatty():
+        raise Refused("the terminal shows no pictures: redirect the output, or use --out FILE")
+    with tempfile.TemporaryDirectory(prefix="colorizer-") as made:
+        if stdin:
+            options.pictures = [Path(made, STDIN)]
+            options.pictures[0].write_bytes(sys.stdin.buffer.read(results.MAX_BYTES + 1))
+        if not stdout:
+            yield
+            return
+        options.format = options.format or "jpeg"
+        options.out = result = Path(made, f"standard output{ENDINGS[options.format]}")
+        with contextlib.redirect_stdout(io.StringIO()):  # the names of files, which have no place
+            yield
+        if result.exists():
+            sys.stdout.buffer.write(result.read_bytes())
 
 
-def _targets(
-    pictures: Sequence[Path], out: Path | None, ending: str
-) -> Iterator[tuple[Path, Path]]:
-    for picture in pictures:
-        if picture.is_dir():
-            if out is None:
-                raise Refused(f"{picture} is a folder: say where its colours go, with --out DIR")
-            inside = sorted(
-                p
-                for p in picture.rglob("*")
-                # not what an earlier run wrote, where --out lies inside the folder
-                if p.suffix.lower() in SUFFIXES
-                and not p.name.startswith(".")
-                and p.is_file()
-                and out.resolve() not in p.resolve().parents
-            )
-            if not inside:
-                raise Refused(f"{picture} holds no picture ({', '.join(sorted(SUFFIXES))})")
-            names = [path.relative_to(picture) for path in inside]
-            for path, target in zip(inside, named(names, ending), strict=True):
-                yield path, out / target
-        elif picture.is_file():
-            name = picture.stem + ("-colour" if out is None else "") + ending
-            yield picture, (picture.parent if out is None else out) / name
-        else:
-            raise Refused(f"there is no picture at {picture}")
+def colorize(options: argparse.Namespace) -> int:
+    """Colorize what the command line names; returns how many pictures failed.
+
+    Raises:
+        Refused: if nothing can be begun.
+    """
+    if options.max_pixels is not None:
+        from PIL import Image
+
+        # Pillow's own guard, which refuses more than twice this many.
+        Image.MAX_IMAGE_PIXELS = max(options.max_pixels, Image.MAX_IMAGE_PIXELS or 0)
+    for place in (*options.pictures, options.out):
+        if isinstance(place, str):
+            raise Refused(f"{place} is no path; addresses need --ray (or --ray local)")
+    naming = _naming(options)
+    plan = folder.plan(options.pictures, naming, options.overwrite)
+    if options.pictures[0].name == STDIN:
+        plan.jobs = [job._replace(name=STDIN) for job in plan.jobs]
+    for line in plan.left_out:
+        print(line, file=sys.stderr)
+    if plan.jobs:
+        _check_targets(plan.jobs, naming)
+    method = choose_method(options) if plan.jobs else None
+    return run(plan, method, options.overwrite, options.json)
 
 
-def named(names: Iterable[PurePath], ending: str) -> Iterator[PurePath]:
-    """Name the colours of a folder's pictures."""
-    taken: set[PurePath] = set()
-    for name in names:
-        target = name.with_suffix(ending)
-        if target in taken:  # a.png beside a.jpg: the later one keeps its whole name
-            target = name.with_name(name.name + ending)
-        taken.add(target)
-        yield target
+def _naming(options: argparse.Namespace) -> Naming:
+    """Decide where results go, and with that their format."""
+    out = options.out
+    file = None
+    if out is not None and not out.is_dir():
+        suffix = out.suffix.lower()
+        kind = next((k for k, e in ENDINGS.items() if suffix in SAME_FORMAT[e]), None)
+        if kind is not None or suffix in folder.suffixes():
+            if len(options.pictures) > 1 or options.pictures[0].is_dir():
+                raise Refused(f"--out {out} is one file, for more than one picture; name a folder")
+            if kind is None:
+                raise Refused(f"--out {out}: results are .jpg, .png or .webp")
+            if options.format not in (None, kind):
+                raise Refused(f"--out {out} and --format {options.format} are two formats")
+            options.format, file, out = kind, out, None
+        elif os.path.lexists(out):
+            raise Refused(f"--out {out} is a file; name a folder, or a picture to write")
+    options.format = options.format or "jpeg"
+    variants = options.variants or 1
+    return Naming(ENDINGS[options.format], out, file, variants, options.show == "uncertainty")
+
+
+def _check_targets(jobs: Sequence[Job], naming: Naming) -> None:
+    """Refuse a command none of whose results could be written."""
+    if naming.out is not None:
+        folders = {naming.out}
+    else:
+        folders = {target.parent for job in jobs for target in job.targets}
+    for number, one in enumerate(sorted(folders), start=1):
+        try:
+            folder.check_writable(one)
+            return
+        except OSError as error:
+            if number == len(folders):
+                raise Refused(f"{one} cannot be written to: {error.strerror}") from None
 
 
 def choose_method(options: argparse.Namespace) -> Method:
-    """Load the network, or talk to the server.
+    """Load the network, or find the server, and try it on a small picture.
 
     Raises:
-        Refused: if there is no network to load, the server's address is none, or an option's value
-            is not allowed.
+        Refused: if it cannot be loaded or found, or refuses the options.
     """
     if options.server is not None:
-        try:
-            client.check_address(options.server)
-        except ValueError as error:
-            raise Refused(f"--server: {error}") from None
-        said = _said(options)
-        return lambda paths: _ask_server(options.server, said, paths)
-    return colorizing(*_load(options), options.batch)
+        if options.max_bytes is not None or options.max_pixels is not None:
+            raise Refused("--max-bytes and --max-pixels are for work without --server")
+        return _serving(options.server, _chosen(options))
+    _say_on_terminal(f"Loading {options.model} ...")
+    return _colorizing(*_load(options), options.batch)
 
 
-def _said(options: argparse.Namespace) -> dict[str, object]:
+def _say_on_terminal(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(options, name) for name in OPTIONS}
 
 
 def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
+    for name in ("batch", "max_bytes", "max_pixels"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise Refused(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     from colorizer.api import Colorizer, parse_options
-    from colorizer.engine import BadGraph
-    from colorizer.image import BadOption
+    from colorizer.errors import UserError
+    from colorizer.image import Limits
 
-    if options.batch < 1:
-        raise Refused(f"--batch must be at least 1, not {options.batch}")
     try:
-        chosen = parse_options(_said(options))
-        return Colorizer(options.model, options.device), chosen
-    except (BadOption, BadGraph, FileNotFoundError) as error:
+        chosen = parse_options(_chosen(options))
+        colorizer = Colorizer(options.model, options.device)
+        colorizer.colorize(results.sample(options.format), **_chosen(options))
+        colorizer.pipeline.limits = Limits(
+            max_bytes=options.max_bytes or Limits.max_bytes,
+            max_pixels=options.max_pixels or Limits.max_pixels,
+            max_reply_bytes=sys.maxsize,  # results are files here
+        )
+    except UserError as error:
         raise Refused(str(error)) from None
-    except RuntimeError as error:  # torch's, about the device; its first line says it
-        raise Refused(
-            f"{options.model} on {options.device or 'auto'}: {str(error).splitlines()[0]}"
-        ) from None
+    except Exception as error:  # what a device or an engine that is not there makes torch raise
+        where = options.device or "the device chosen"
+        line = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise Refused(f"{options.model} does not run on {where}: {line}") from None
+    return colorizer, chosen
 
 
-def colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
+def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
     """Colorize by a network that is loaded."""
+
+    from colorizer.errors import TooLarge
 
     def colorize(paths: Iterable[Path]) -> Iterator[Result]:
         for _, reply in colorizer.colorize_files(paths, options, batch):
+            if isinstance(reply, TooLarge):
+                reply = TooLarge(f"{reply} Or raise --max-bytes or --max-pixels.")
             yield reply if isinstance(reply, Exception) else reply.body
 
     return colorize
 
 
-def _ask_server(url: str, options: Mapping[str, object], paths: Iterable[Path]) -> Iterator[Result]:
-    """Post each picture; the answers come in order."""
+def _serving(url: str, options: Mapping[str, object]) -> Method:
+    """Colorize by a server, which is tried on a small picture at the start and at the end.
+
+    Raises:
+        Refused: if it is no server that colorizes, or refuses the options.
+    """
+    _say_on_terminal(f"Asking {url} ...")
+    sample = results.sample(str(options["format"]))
+
+    def try_it() -> bytes:
+        reply = client.post(url, sample, options, SAMPLE_SECONDS)
+        return results.unpack(reply, int(str(options["variants"] or 1)))[0]
+
+    try:
+        client.check_address(url)
+        first = try_it()
+    except (ValueError, client.Refused) as error:
+        raise Refused(f"--server: {error}") from None
 
     def ask(path: Path) -> Result:
         try:
-            return client.post(url, path.read_bytes(), options)
+            if (size := path.stat().st_size) > results.MAX_BYTES:
+                return ValueError(f"the file has {size:,} bytes, too many to post")
+            return client.post(url, path.read_bytes(), options, wait_for_server=True)
         except (client.Refused, OSError) as error:
             return error
 
+    def colorize(paths: Iterable[Path]) -> Iterator[Result]:
+        yield from _in_threads(ask, paths)
+        with contextlib.suppress(client.Refused):
+            if not results.same_picture(first, try_it()):
+                print(
+                    "colorizer: the server's model has changed during this run, so the results "
+                    "are of two models; --overwrite makes all of them anew",
+                    file=sys.stderr,
+                )
+
+    return colorize
+
+
+def _in_threads(ask: Callable[[Path], Result], paths: Iterable[Path]) -> Iterator[Result]:
+    """Ask for a few pictures at once; results come in order, and few wait in memory."""
+    waiting: deque[Future[Result]] = deque()
+    paths = iter(paths)
     with ThreadPoolExecutor(CLIENTS) as threads:
         try:
-            yield from threads.map(ask, paths)
+            while True:
+                waiting += [
+                    threads.submit(ask, path) for path in islice(paths, 2 * CLIENTS - len(waiting))
+                ]
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
         finally:
             threads.shutdown(cancel_futures=True)
 
 
-def run(jobs: Sequence[Job], done: int, method: Method | None, as_json: bool) -> int:
-    """Colorize and write, showing how far it is; returns how many pictures failed."""
+def run(plan: Plan, method: Method | None, overwrite: bool, as_json: bool) -> int:
+    """Colorize and write, showing the progress; returns how many pictures failed."""
     from tqdm import tqdm
 
+    counts = Counter(done=plan.done, failed=len(plan.failed))
+    for path, why in plan.failed:
+        report(str(path), "", why, as_json)
+    found = method(job.source for job in plan.jobs) if method else iter(())
+    with tqdm(total=len(plan.jobs), unit="picture", file=sys.stderr, disable=None) as bar:
+        for number, (job, result) in enumerate(zip(plan.jobs, found, strict=True)):
+            if isinstance(result, client.Unreachable):
+                left = len(plan.jobs) - number
+                counts["failed"] += left
+                line = f"colorizer: {result}; {left} not colorized: the same command resumes"
+                tqdm.write(line, file=sys.stderr)
+                break
+            targets, error = [str(target) for target in job.targets], None
+            try:
+                counts["made" if _write(job, result, overwrite) else "done"] += 1
+            except Exception as why:  # every picture has its own
+                counts["failed"] += 1
+                error = str(why) or type(why).__name__
+            bar.update()
+            report(job.name, targets if len(targets) > 1 else targets[0], error, as_json)
+    line = "{made} colorized, {failed} failed, {done} there already"
+    print(line.format_map(counts), file=sys.stderr)
+    return counts["failed"]
+
+
+def _write(job: Job, result: Result, overwrite: bool) -> bool:
+    """Write the results of a picture; returns False if another run has been faster.
+
+    Raises:
+        Exception: why there is no result, or why it cannot be written.
+    """
     from colorizer.files import write_whole
 
-    failed = 0
-    results = method(job.source for job in jobs) if method else iter(())
-    with tqdm(total=len(jobs), unit="picture", file=sys.stderr, disable=None) as bar:
-        for job, result in zip(jobs, results, strict=True):
-            error = result if isinstance(result, Exception) else None
-            if isinstance(result, bytes):
-                try:
-                    write_whole(job.target, result)
-                except OSError as why:
-                    error = why
-            failed += error is not None
-            bar.update()
-            said = None if error is None else str(error)
-            report(str(job.source), str(job.target), said, as_json)
-    said = f"{len(jobs) - failed} colorized, {failed} failed, {done} there already"
-    print(said, file=sys.stderr)
-    return failed
+    if isinstance(result, Exception):
+        raise result
+    left = job.targets if overwrite else folder.missing(job)
+    for target, body in zip(job.targets, results.unpack(result, len(job.targets)), strict=True):
+        if target in left:
+            write_whole(target, body)
+    return bool(left)
 
 
 def run_on_cluster(options: argparse.Namespace) -> int:
@@ -283,25 +433,28 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         Refused: if Ray is not installed, there is no cluster, no folder, or no network.
     """
     if options.server is not None or len(options.pictures) != 1 or options.out is None:
-        raise Refused("--ray takes one folder, and --out for its colours, without --server")
+        raise Refused("--ray takes one folder, and --out for its results, without --server")
+    if any((options.variants, options.show, options.max_bytes, options.max_pixels)):
+        raise Refused("--ray goes without --variants, --show, --max-bytes and --max-pixels")
     try:
         import pyarrow  # noqa: F401
         import ray  # noqa: F401
     except ImportError:
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
     from colorizer.commands import cluster
-    from colorizer.threads import available_cores
+    from colorizer.cores import cores as all_cores
 
-    cores = available_cores() if options.worker_cores is None else options.worker_cores
+    cores = all_cores() if options.worker_cores is None else options.worker_cores
     if cores < 1:
         raise Refused(f"--worker-cores must be at least 1, not {cores}")
-    _load(options)  # so that what is wrong with the network or an option is said here, once
+    options.format = options.format or "jpeg"
+    _load(options)  # so that what is wrong with the network or an option is told here, once
     places = [
         place if isinstance(place, str) else str(place.absolute())
         for place in (options.pictures[0], options.out)
     ]
     work = cluster.Work(
-        places[0], places[1], _said(options), options.overwrite, options.device, cores
+        places[0], places[1], _chosen(options), options.overwrite, options.device, cores
     )
     try:
         return cluster.colorize_folder(
@@ -311,7 +464,12 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         raise Refused(str(error)) from None
 
 
-def report(source: str, target: str, error: str | None, as_json: bool) -> None:
+def named(names: Iterable[PurePath], ending: str) -> Iterator[PurePath]:
+    """Name the results of a folder's pictures."""
+    return (target_name(name, ending) for name in names)
+
+
+def report(source: str, target: str | list[str], error: str | None, as_json: bool) -> None:
     """Tell how a picture ended."""
     from tqdm import tqdm
 
@@ -319,11 +477,18 @@ def report(source: str, target: str, error: str | None, as_json: bool) -> None:
         line: dict[str, Any] = {"picture": source, "colour": target}
         if error is not None:
             line = {"picture": source, "error": error}
-        tqdm.write(json.dumps(line, ensure_ascii=False))
+        text = json.dumps(line, ensure_ascii=False)
+        with contextlib.suppress(AttributeError, LookupError):  # a stream without an encoding
+            try:
+                text.encode(sys.stdout.encoding)
+            except UnicodeEncodeError:
+                text = json.dumps(line)
+        tqdm.write(text)
     elif error is None:
-        tqdm.write(target)
+        tqdm.write("\n".join(target) if isinstance(target, list) else target)
     else:
         tqdm.write(f"{source}: {error}", file=sys.stderr)
+    sys.stdout.flush()  # a reader of the pipe sees each picture as it is done
 
 
 if __name__ == "__main__":

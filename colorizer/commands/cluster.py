@@ -28,9 +28,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that you
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about GPUs, settled
 
-from colorizer.api import Colorizer, parse_options
-from colorizer.commands.cli import ENDINGS, SUFFIXES, named, report
+from colorizer.api import parse_options
+from colorizer.commands.cli import report
+from colorizer.commands.folder import ENDINGS
 from colorizer.commands.storage import Folder, Record
+from colorizer.image import SUFFIXES
+from colorizer.pipeline import Pipeline
 
 IN_FLIGHT = 2  # portions of a worker: while one is in the network, the other is read and written
 RETRIES = 2  # of a portion whose worker dies: a machine that goes is no picture's fault
@@ -82,13 +85,7 @@ class Worker:
     """One process of the cluster, with a network of its own."""
 
     def __init__(self, model: bytes, work: Work) -> None:
-        import torch
-
-        torch.set_num_threads(work.threads)
-        with tempfile.TemporaryDirectory(prefix="colorizer-") as folder:
-            archive = Path(folder, "model.mar")
-            archive.write_bytes(model)
-            self._pipeline = Colorizer(archive, work.device).pipeline
+        self._pipeline = Pipeline.load(model, work.device, threads=work.threads)
         self._source, self._target = Folder(work.source), Folder(work.target)
         self._options, self._overwrite = parse_options(work.options), work.overwrite
 
@@ -104,14 +101,14 @@ class Worker:
                     bodies[one] = self._source.read(one.source)
             except OSError as error:
                 verdicts[one] = Verdict(one, str(error), False)
-        replies = self._pipeline.colorize_batch(
-            list(bodies.values()), [self._options] * len(bodies)
+        outcomes = self._pipeline.colorize_batch(
+            [(body, self._options) for body in bodies.values()]
         )
-        for one, reply in zip(bodies, replies, strict=True):
-            said = str(reply) if isinstance(reply, Exception) else None
-            if not isinstance(reply, Exception):
+        for one, outcome in zip(bodies, outcomes, strict=True):
+            said = None if outcome.reply else str(outcome.error)
+            if outcome.reply:
                 try:
-                    self._target.write(one.target, reply.body)
+                    self._target.write(one.target, outcome.reply.body)
                 except OSError as error:
                     said = str(error)
             verdicts[one] = Verdict(one, said, said is None)

@@ -74,18 +74,18 @@ def colorize_frames(
         hold: see `TemporalFilter`; 0 colorizes each frame by itself.
         chroma: strength of the colours, 0..3.
     """
-    import torch
-
+    from colorizer.finish import finish, prepare
     from colorizer.image import Picture
-    from colorizer.pipeline import Options, finish, prepare
+    from colorizer.options import Options
 
     steady, frames = TemporalFilter(hold), iter(frames)
     while some := [one for _, one in zip(range(BATCH), frames, strict=False)]:
-        prepared = [prepare(Picture(one), pipeline.graph.side) for one in some]
-        output = pipeline.run(torch.stack([one.small for one in prepared]))
-        for one, ab in zip(prepared, pipeline.decode(output, Options()), strict=True):
-            filtered = steady(one.small[0].numpy(), ab)
-            yield finish(one.lightness, filtered, pipeline.graph.chroma_gain * chroma)
+        recipe = pipeline.graph.recipe
+        prepared = [prepare(Picture(one), recipe.side) for one in some]
+        outputs = pipeline.run(np.stack([one.small for one in prepared]))
+        for one, output in zip(prepared, outputs, strict=True):
+            filtered = steady(one.small[0], pipeline.decode(one, output, Options()))
+            yield finish(one, filtered, recipe.chroma_gain * chroma)
 
 
 def colorize_film(
@@ -264,23 +264,15 @@ def _load(model: str, device: str | None) -> Any:
     Raises:
         CannotColorize: if there is no such network or device.
     """
-    import torch
-
     from colorizer.api import Colorizer
-    from colorizer.engine import BadGraph
+    from colorizer.engines import BadDevice
+    from colorizer.errors import UserError
 
-    try:
-        kind = torch.device(device or "cpu")
-    except RuntimeError:
-        raise CannotColorize(f"--device {device} is no device; use cpu or cuda:0") from None
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind.type not in ("cpu", "cuda"):
-        raise CannotColorize(f"--device {device} is not supported; use cpu or cuda:0")
-    if kind.type == "cuda" and (kind.index or 0) >= there:
-        raise CannotColorize(f"--device {device}: there are {there} CUDA GPUs here; use cpu")
     try:
         return Colorizer(model, device).pipeline
-    except (BadGraph, FileNotFoundError) as error:
+    except BadDevice as error:
+        raise CannotColorize(f"--device {device}: {error}") from None
+    except UserError as error:
         raise CannotColorize(str(error)) from None
 
 

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 _HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, _HERE)
 
-import torch  # noqa: E402
-
 if TYPE_CHECKING:
-    from colorizer.pipeline import Options, Pipeline, Reply
+    from colorizer.errors import RequestError
+    from colorizer.pipeline import Outcome, Pipeline, Reply
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,7 @@ class ColorizeHandler:
             BadGraph: if the graph is missing or altered; TorchServe then logs it and retries.
             RuntimeError: if another colorizer than the archive's was imported.
         """
-        from colorizer import pipeline
-        from colorizer.threads import available_cores
+        from colorizer import engines, pipeline
 
         folder = context.system_properties["model_dir"]
         if not Path(pipeline.__file__).is_relative_to(Path(folder).resolve()):
@@ -63,15 +61,15 @@ class ColorizeHandler:
                 f"the colorizer that runs is {pipeline.__file__}, not the archive's in {folder}"
             )
         settings = (getattr(context, "model_yaml_config", None) or {}).get("handler", {})
-        torch.set_num_threads(int(settings.get("threads") or available_cores()))
-        gpu = context.system_properties.get("gpu_id")
-        device = f"cuda:{gpu}" if torch.cuda.is_available() and gpu is not None else "cpu"
-        self.pipeline: Pipeline = pipeline.Pipeline.load(Path(folder), device)
+        threads = int(settings.get("threads") or 0) or None
+        gpu = context.system_properties.get("gpu_id")  # None where TorchServe sees no GPU
+        device = "cpu" if gpu is None or int(gpu) >= engines.gpus() else f"cuda:{gpu}"
+        self.pipeline: Pipeline = pipeline.Pipeline.load(Path(folder), device, threads=threads)
         self.pipeline.warm_up()
         self.model = str(getattr(context, "model_name", None) or "")
         self.metrics = _declare_metrics(getattr(context, "metrics", None))
         _keep_repeated_fields()
-        log.info("%s network on %s", self.pipeline.graph.head, device)
+        log.info("%s network on %s", self.pipeline.graph.recipe.head, device)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Colorize one batch.
@@ -83,32 +81,33 @@ class ColorizeHandler:
         Returns:
             For each request, in order, a picture, or JSON with code, type and message.
         """
-        from colorizer.errors import RequestError
-        from colorizer.options import Options
-
-        requests: list[tuple[bytes, Options] | RequestError] = []
-        for index, row in enumerate(data):
-            try:
-                body, fields = self._read_request(row, context.get_all_request_header(index))
-                requests.append((body, Options.parse(fields)))
-            except RequestError as error:
-                requests.append(error)
         self._report("colorize_batch_pictures", len(data))
-        good = [request for request in requests if not isinstance(request, RequestError)]
-        replies = iter(
-            self.pipeline.colorize_batch([body for body, _ in good], [o for _, o in good])
+        outcomes = self.pipeline.colorize_batch(
+            [
+                self._read_request(row, context.get_all_request_header(index))
+                for index, row in enumerate(data)
+            ]
         )
-        return [
-            self._answer(
-                request if isinstance(request, RequestError) else next(replies), index, context
-            )
-            for index, request in enumerate(requests)
-        ]
+        return [self._answer(outcome, index, context) for index, outcome in enumerate(outcomes)]
 
     def _read_request(
         self, row: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> tuple[bytes | RequestError, dict[str, str]]:
+        """Take one request's picture, or why there is none, and its options as text.
+
+        A form field beats a header.
+        """
+        from colorizer.errors import RequestError
+
+        try:
+            return self._take_apart(row, headers)
+        except RequestError as error:
+            return error, {}
+
+    def _take_apart(
+        self, row: Mapping[str, Any], headers: Mapping[str, Any]
     ) -> tuple[bytes, dict[str, str]]:
-        """Take one request's picture, and its options as text; a form field beats a header.
+        """Tell picture and options of one request apart.
 
         Args:
             row: its form fields, or its raw body as the field "body".
@@ -137,30 +136,31 @@ class ColorizeHandler:
             body = _decompress(body, encoding, self.pipeline.limits.max_bytes)
         return body, from_headers(sent.items()) | fields
 
-    def _answer(self, reply: Reply | Exception, index: int, context: Any) -> bytes:
+    def _answer(self, outcome: Outcome, index: int, context: Any) -> bytes:
         """Set status and content type of one request, and give its bytes."""
         from colorizer.errors import BadPicture, Failure, NotAPicture, RequestError
 
         request = context.get_request_id(index)
-        if isinstance(reply, (BadPicture, NotAPicture)) and _is_form(
-            context.get_all_request_header(index)
-        ):
-            reply = NotAPicture(
-                f"{reply} It was sent as a form, {FORM}: curl -d does that, and drops bytes of the "
-                "file. Post the whole file, by curl -T photo.jpg, or by --data-binary @photo.jpg "
-                "with the header Content-Type: image/jpeg."
-            )
-        if not isinstance(reply, Exception):
+        if (reply := outcome.reply) is not None:
             self._note(reply, request)
             times = (f"{name};dur={1000 * value:.1f}" for name, value in reply.seconds.items())
             context.set_response_header(index, "Server-Timing", ", ".join(times))
             context.set_response_content_type(index, reply.content_type)
             return reply.body
-        failure = Failure.of(reply, request)
+        error = outcome.error or AssertionError("a picture without an outcome")
+        if isinstance(error, (BadPicture, NotAPicture)) and _is_form(
+            context.get_all_request_header(index)
+        ):
+            error = NotAPicture(
+                f"{error} It was sent as a form, {FORM}: curl -d does that, and drops bytes of the "
+                "file. Post the whole file, by curl -T photo.jpg, or by --data-binary @photo.jpg "
+                "with the header Content-Type: image/jpeg."
+            )
+        failure = Failure.of(error, request)
         log.info(json.dumps({"request": request, "reply": failure.kind}))
         self._report("colorize_replies_total", 1, failure.kind)
-        if not isinstance(reply, RequestError):
-            log.error("request %s failed", request, exc_info=reply)
+        if not isinstance(error, RequestError):
+            log.error("request %s failed", request, exc_info=error)
         context.set_response_status(failure.status, failure.phrase, index)
         context.set_response_content_type(index, "application/json")
         return failure.body

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 _HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(_HERE))
 
-import torch  # noqa: E402
+import numpy as np  # noqa: E402
 import triton_python_backend_utils as triton  # noqa: E402
 
 if TYPE_CHECKING:
-    from colorizer.errors import Failure
-    from colorizer.options import Options
-    from colorizer.pipeline import Pipeline, Reply
+    from colorizer.errors import Failure, RequestError
+    from colorizer.pipeline import Outcome, Pipeline
 
 _SHARED = ("triton_", "sequence_")  # parameters that are Triton's own
 
@@ -38,17 +37,16 @@ class TritonPythonModel:
             BadGraph: if the graph is missing or altered; Triton then doesn't get ready.
             RuntimeError: if another colorizer than the folder's was imported.
         """
-        from colorizer import pipeline
-        from colorizer.threads import available_cores
+        from colorizer import engines, pipeline
 
         if not Path(pipeline.__file__).is_relative_to(_HERE):
             raise RuntimeError(f"the colorizer that runs is {pipeline.__file__}, not {_HERE}'s")
         settings = json.loads(args["model_config"])["parameters"]
-        threads = int(settings["threads"]["string_value"])
-        torch.set_num_threads(threads or available_cores())
-        gpu = args["model_instance_kind"] == "GPU" and torch.cuda.is_available()
-        device = f"cuda:{args['model_instance_device_id']}" if gpu else "cpu"
-        self.pipeline: Pipeline = pipeline.Pipeline.load(_HERE, device)
+        threads = int(settings["threads"]["string_value"]) or None
+        number = int(args["model_instance_device_id"])
+        gpu = args["model_instance_kind"] == "GPU" and number < engines.gpus()
+        device = f"cuda:{number}" if gpu else "cpu"
+        self.pipeline: Pipeline = pipeline.Pipeline.load(_HERE, device, threads=threads)
         self.pipeline.warm_up()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -60,48 +58,31 @@ class TritonPythonModel:
         Returns:
             For each request, in order, its error, or COLOUR, (1, N) uint8.
         """
-        from colorizer.errors import RequestError
-
-        asked: list[tuple[bytes, Options] | RequestError] = []
-        for request in requests:
-            try:
-                asked.append((_body(request), _options(request)))
-            except RequestError as error:
-                asked.append(error)
-        good = [one for one in asked if not isinstance(one, RequestError)]
-        replies = iter(
-            self.pipeline.colorize_batch([body for body, _ in good], [o for _, o in good])
-        )
+        outcomes = self.pipeline.colorize_batch([(_body(one), _fields(one)) for one in requests])
         return [
-            _answer(request, one if isinstance(one, RequestError) else next(replies))
-            for request, one in zip(requests, asked, strict=True)
+            _answer(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)
         ]
 
 
-def _body(request: Any) -> bytes:
-    """Take the picture's bytes.
+def _body(request: Any) -> bytes | RequestError:
+    """Take the picture's bytes, or why there are none.
 
     By DLPack: the stub of Triton 2.51 was built for numpy 1, and in numpy 2 its arrays repeat their
     first byte.
-
-    Raises:
-        BadPicture: if the request holds several.
     """
     from colorizer.errors import BadPicture
 
     picture = triton.get_input_tensor_by_name(request, "PICTURE")
     if picture.shape()[0] != 1:
-        raise BadPicture("The request has several rows; send each picture in a request of its own.")
-    return bytes(torch.utils.dlpack.from_dlpack(picture.to_dlpack()).cpu().numpy())
+        return BadPicture(
+            "The request has several rows; send each picture in a request of its own."
+        )
+    return np.from_dlpack(picture).tobytes()
 
 
-def _options(request: Any) -> Options:
-    """Read a request's options: its parameters, and headers that Triton was told to forward.
-
-    Raises:
-        BadOption: if one doesn't exist, or isn't allowed.
-    """
-    from colorizer.options import HEADER, Options, from_headers
+def _fields(request: Any) -> dict[str, str]:
+    """Take a request's options: its parameters, and headers that Triton was told to forward."""
+    from colorizer.options import HEADER, from_headers
 
     parameters = {
         name: str(value)
@@ -112,17 +93,18 @@ def _options(request: Any) -> Options:
     fields |= {
         name: value for name, value in parameters.items() if not name.lower().startswith(HEADER)
     }
-    return Options.parse(fields)
+    return fields
 
 
-def _answer(request: Any, reply: Reply | Exception) -> Any:
+def _answer(request: Any, outcome: Outcome) -> Any:
     from colorizer.errors import Failure, RequestError
 
-    if isinstance(reply, Exception):
-        if not isinstance(reply, RequestError):
-            triton.Logger.log_error(f"request {request.request_id()!r} failed: {reply!r}")
-        return triton.InferenceResponse(error=_error(Failure.of(reply, request.request_id())))
-    row = torch.frombuffer(bytearray(reply.body), dtype=torch.uint8)[None]
+    if (reply := outcome.reply) is None:
+        error = outcome.error or AssertionError("a picture without an outcome")
+        if not isinstance(error, RequestError):
+            triton.Logger.log_error(f"request {request.request_id()!r} failed: {error!r}")
+        return triton.InferenceResponse(error=_error(Failure.of(error, request.request_id())))
+    row = np.frombuffer(bytearray(reply.body), np.uint8)[None]  # DLPack takes no read-only array
     colour = triton.Tensor.from_dlpack("COLOUR", row.__dlpack__())
     return triton.InferenceResponse([colour])
 

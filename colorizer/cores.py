@@ -1,4 +1,4 @@
-"""Count the CPU cores that this process may use."""
+"""How many processor cores this process may use."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ _GROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 
 
-def available_cores() -> int:
-    """Count cores by CPU affinity and by the cgroup's CPU quota, whichever is lower; at least 1.
+def cores() -> int:
+    """Count the cores this process may use, at least 1.
 
-    `os.cpu_count()` counts the whole machine. A container with `--cpus 2`, a Kubernetes limit or
-    `taskset` allows fewer, and threads beyond that number only wait for each other. Part of a core
-    counts as one.
+    OMP_NUM_THREADS decides if it is set; otherwise CPU affinity (`taskset`) or the cgroup's CPU
+    quota (`docker run --cpus 2`, a Kubernetes limit), whichever is lower. `os.cpu_count()` knows
+    neither, and threads beyond that number only wait for each other. Part of a core counts as one.
     """
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2": nested levels
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
     else:
-        cores = os.cpu_count() or 1
-    return max(1, min([cores, *map(math.ceil, _quotas())]))
+        count = os.cpu_count() or 1
+    return max(1, min([count, *map(math.ceil, _quotas())]))
 
 
 def _quotas() -> list[float]:

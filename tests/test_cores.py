@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from colorizer import threads
+from colorizer import cores
 from tests.support import ROOT
 
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 64 cores, and a folder to write its cgroups into."""
-    monkeypatch.setattr(threads, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(threads, "_MOUNT", tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores, "_MOUNT", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("groups", "files", "cores"),
+    ("groups", "files", "count"),
     [
         ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
         ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
@@ -40,17 +41,18 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("0::/\n", {"cpu.max": "9900000 100000\n"}, 64),
         ("0::/a:b\n", {"a:b/cpu.max": "100000 100000"}, 1),
         ("0::/\n", {"cpu.max": ""}, 64),
+        ("0::/\n", {"cpu.max": "nonsense"}, 64),
         ("", {}, 64),
     ],
 )
 def test_a_quota_of_either_version_of_cgroups_lowers_the_count(
-    cgroup: Path, groups: str, files: dict[str, str], cores: int
+    cgroup: Path, groups: str, files: dict[str, str], count: int
 ) -> None:
     (cgroup / "groups").write_text(groups)
     for name, text in files.items():
         (cgroup / name).parent.mkdir(parents=True, exist_ok=True)
         (cgroup / name).write_text(text)
-    assert threads.available_cores() == cores
+    assert cores.cores() == count
 
 
 def test_a_system_without_cgroups_and_affinity_counts_all_its_cores(
@@ -58,12 +60,24 @@ def test_a_system_without_cgroups_and_affinity_counts_all_its_cores(
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert threads.available_cores() == 7
+    assert cores.cores() == 7
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
     script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
-    script += "from colorizer.threads import available_cores; print(available_cores())"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    script += "from colorizer.cores import cores; print(cores())"
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(("text", "count"), [("3", 3), ("0", 2), ("", 2), ("many", 2), ("4,2", 4)])
+def test_omp_num_threads_decides_where_it_is_a_number(
+    text: str, count: int, cgroup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cgroup / "groups").write_text("0::/\n")
+    (cgroup / "cpu.max").write_text("200000 100000")
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert cores.cores() == count

@@ -6,15 +6,19 @@ import dataclasses
 import hashlib
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
-from colorizer import engine
-from colorizer.engine import BadGraph, Graph, Name, OnnxRuntime, TorchScript
-from colorizer.unet import Head
+from colorizer import engines
+from colorizer.engines import OnnxRuntime, TensorRT, TorchScript
+from colorizer.graph import MANIFEST, BadGraph, Graph, Name, read_graph
+from colorizer.recipe import Head, Recipe
 from export import graphs
 from export.graphs import Source
 from tests.support import SIDE, picture
@@ -23,15 +27,8 @@ GPU = "NVIDIA H100 PCIe, compute 9.0"
 PLAN = Graph(
     file="graph.plan",
     sha256=hashlib.sha256(b"plan").hexdigest(),
-    head="regression",
-    side=SIDE,
-    bins=(),
-    decoding="mean",
-    temperature=1.0,
-    chroma_gain=1.0,
-    max_error=0.0,
+    recipe=Recipe(side=SIDE),
     versions={"tensorrt": "10.16.1"},
-    provenance={},
     engine="tensorrt",
     precision="float16",
     batches=(1, 8, 8),
@@ -52,15 +49,15 @@ def folder(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFac
 
 def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a package look as if it were not installed."""
-    right = engine.installed
-    monkeypatch.setattr(engine, "installed", lambda name: name != package and right(name))
+    right = engines.installed
+    monkeypatch.setattr(engines, "installed", lambda name: name != package and right(name))
 
 
 def test_auto_takes_onnx_runtime_on_a_cpu_and_says_so(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        graph, run = engine.load(folder)
+        graph, run = engines.load(folder)
     assert graph.engine == "onnx"
     assert isinstance(run, OnnxRuntime)
     assert "engine onnx on cpu (preferred)" in caplog.text
@@ -71,7 +68,7 @@ def test_auto_takes_torchscript_where_onnx_runtime_is_missing_and_says_why(
 ) -> None:
     without("onnxruntime", monkeypatch)
     with caplog.at_level(logging.INFO):
-        _, run = engine.load(folder)
+        _, run = engines.load(folder)
     assert isinstance(run, TorchScript)
     assert "onnxruntime is not installed: pip install onnxruntime" in caplog.text
 
@@ -79,48 +76,50 @@ def test_auto_takes_torchscript_where_onnx_runtime_is_missing_and_says_why(
 def test_a_named_engine_is_taken_or_refused_never_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(engine.load(folder, name="torchscript")[1], TorchScript)
+    assert isinstance(engines.load(folder, name="torchscript")[1], TorchScript)
     with pytest.raises(BadGraph, match=r"no graph for it.*onnx, torchscript"):
-        engine.load(folder, name="tensorrt")
+        engines.load(folder, name="tensorrt")
     without("onnxruntime", monkeypatch)
     with pytest.raises(BadGraph, match="pip install onnxruntime"):
-        engine.load(folder, name="onnx")
+        engines.load(folder, name="onnx")
 
 
 def test_a_folder_that_is_one_graph_is_loaded_too(folder: Path) -> None:
-    graph, run = engine.load(folder / "torchscript")
+    graph, run = engines.load(folder / "torchscript")
     assert graph.engine == "torchscript"
-    assert run(torch.zeros(1, 1, SIDE, SIDE)).shape == (1, 2, SIDE, SIDE)
+    assert run(np.zeros((1, 1, SIDE, SIDE), np.float32)).shape == (1, 2, SIDE, SIDE)
 
 
-def test_onnx_runtime_uses_as_many_threads_as_torch_was_given(folder: Path) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        run = OnnxRuntime(folder / "onnx" / "graph.onnx")
-        assert run._session.get_session_options().intra_op_num_threads == 1
-    finally:
-        torch.set_num_threads(before)
+def test_onnx_runtime_uses_the_threads_it_is_given_or_all_cores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads(run: OnnxRuntime) -> int:
+        return int(run._session.get_session_options().intra_op_num_threads)
+
+    body = (folder / "onnx" / "graph.onnx").read_bytes()
+    assert threads(OnnxRuntime(body, 3)) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads(OnnxRuntime(body)) == 2
 
 
 def test_an_empty_folder_is_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(BadGraph, match=r"graph\.json is missing.*python -m export"):
-        engine.load(tmp_path)
+        engines.load(tmp_path)
 
 
 def test_an_unknown_engine_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "onnx", tmp_path / "onnx")
-    text = (tmp_path / "onnx" / engine.MANIFEST).read_text()
-    (tmp_path / "onnx" / engine.MANIFEST).write_text(text.replace('"onnx",', '"openvino",'))
+    text = (tmp_path / "onnx" / MANIFEST).read_text()
+    (tmp_path / "onnx" / MANIFEST).write_text(text.replace('"onnx",', '"openvino",'))
     with pytest.raises(BadGraph, match="openvino"):
-        engine.load(tmp_path)
+        engines.load(tmp_path)
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch, version: str, gpu: str) -> None:
     """Make this machine one with a GPU and TensorRT, as far as manifests are concerned."""
-    monkeypatch.setattr(engine, "installed", lambda name: True)
-    monkeypatch.setattr(engine.importlib.metadata, "version", lambda name: version)
-    monkeypatch.setattr(engine, "gpu_name", lambda device: gpu)
+    monkeypatch.setattr(engines, "installed", lambda name: True)
+    monkeypatch.setattr(engines.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(engines, "gpu_name", lambda device: gpu)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_a_plan_is_refused_by_another_tensorrt_or_gpu_unless_it_was_built_for_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on_a_gpu(monkeypatch, version, gpu)
-    reason = engine.misfit(dataclasses.replace(PLAN, **changes), "cuda:0")  # type: ignore[arg-type]
+    reason = engines.incompatibility(dataclasses.replace(PLAN, **changes), "cuda:0")  # type: ignore[arg-type]
     assert said in reason
     assert ("python -m export CHECKPOINT --to tensorrt" in reason) == bool(said)
     assert bool(reason) == bool(said)
@@ -157,9 +156,37 @@ def test_a_plan_is_refused_where_there_is_no_gpu(
 ) -> None:
     (tmp_path / "graph.plan").write_bytes(b"plan")
     PLAN.write(tmp_path)
-    assert engine.read_graph(tmp_path) == PLAN
+    assert read_graph(tmp_path) == PLAN
     with pytest.raises(BadGraph, match=r"tensorrt is not installed: pip install tensorrt$"):
-        engine.load(tmp_path, name="tensorrt")
+        engines.load(tmp_path, "cpu", "tensorrt")
     on_a_gpu(monkeypatch, "10.16.1", GPU)
     with pytest.raises(BadGraph, match="needs an NVIDIA GPU"):
-        engine.load(tmp_path, name="tensorrt")
+        engines.load(tmp_path, "cpu", "tensorrt")
+
+
+def test_tensorrt_runs_one_call_at_a_time_and_large_batches_in_parts() -> None:
+    """Its context holds one input and one output: a second thread would take the first's colours.
+
+    Without a GPU: what runs a part is replaced, the lock and the splitting are the engine's.
+    """
+    engine = TensorRT.__new__(TensorRT)
+    engine._lock, engine._largest = threading.Lock(), 2
+    running: list[int] = []
+    most: list[int] = []
+    sizes: list[int] = []
+
+    def run(lightness: np.ndarray) -> np.ndarray:
+        running.append(1)
+        most.append(len(running))
+        sizes.append(len(lightness))
+        time.sleep(0.01)
+        running.pop()
+        return lightness + 1
+
+    engine._run = run  # type: ignore[method-assign]
+    batches = [np.full((5, 1, 2, 2), n, np.float32) for n in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        for batch, found in zip(batches, threads.map(engine, batches), strict=True):
+            assert np.array_equal(found, batch + 1)
+    assert max(most) == 1
+    assert sizes == [2, 2, 1] * 6

@@ -1,0 +1,106 @@
+"""Tell a result, a picture of the asked format and of its source's size, from anything else."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+Size = tuple[int, int]  # width, height
+
+MAX_BYTES = 2**30  # of a reply
+
+
+def header_size(picture: bytes | Path, *formats: str) -> Size | None:
+    """Read the upright size of a picture from its header; None if it is not one.
+
+    Args:
+        picture: a file, or its bytes.
+        formats: Pillow's names of those to try; none means all that can be colorized.
+    """
+    from PIL import ExifTags, Image
+
+    from colorizer.image import FORMATS
+
+    file = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    try:
+        with Image.open(file, formats=formats or FORMATS) as im:
+            turned = im.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (im.height, im.width) if turned else im.size
+    except Exception:  # hostile bytes make Pillow raise nearly anything: see image.read
+        return None
+
+
+def fits(size: Size, source: bytes | Path) -> bool | None:
+    """Whether a result of this size can come from a picture; None if that cannot be read."""
+    from colorizer import image
+    from colorizer.errors import RequestError
+
+    if header_size(source) == size:
+        return True
+    # Some headers mislead: a TIFF may begin with its thumbnail. What is decoded counts.
+    try:
+        body = source if isinstance(source, bytes) else source.read_bytes()
+        picture = image.read(body)
+    except (RequestError, OSError):
+        return None
+    return size == (picture.width, picture.height)
+
+
+def unpack(reply: bytes, variants: int = 1) -> list[bytes]:
+    """Split a reply into its pictures: several variants come as a ZIP file.
+
+    Raises:
+        ValueError: if it is not a ZIP file of so many pictures.
+    """
+    if variants == 1:
+        return [reply]
+    try:
+        with zipfile.ZipFile(io.BytesIO(reply)) as archive:
+            members = archive.infolist()
+            if len(members) == variants and sum(m.file_size for m in members) <= MAX_BYTES:
+                return [archive.read(member) for member in members]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+        raise ValueError(f"the reply is not a ZIP file of {variants} pictures ({error})") from None
+    raise ValueError(f"the reply is not a ZIP file of {variants} pictures")
+
+
+def check(reply: bytes, source: bytes, format: str, variants: int = 1) -> None:
+    """Check that a reply is what was asked for: whole pictures of one format, of the source's size.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    from PIL import Image
+
+    for result in unpack(reply, variants):
+        try:
+            with Image.open(io.BytesIO(result), formats=[format.upper()]) as im:
+                size = im.size
+                right = fits(size, source) is not False
+                if right:
+                    im.load()
+        except Exception:  # see header_size
+            raise ValueError(f"the reply is not a {format} picture") from None
+        if not right:
+            raise ValueError(f"the reply is a picture of another size, {size[0]} x {size[1]}")
+
+
+def sample(format: str) -> bytes:
+    """Encode a small grey picture, to try a network or a server with."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((32, 24)).save(file, format.upper())
+    return file.getvalue()
+
+
+def same_picture(one: bytes, other: bytes) -> bool:
+    """Whether two pictures look the same; batches on a GPU round a level or two apart."""
+    from PIL import Image, ImageChops
+
+    if one == other:
+        return True
+    pair = [Image.open(io.BytesIO(body)).convert("RGB") for body in (one, other)]
+    apart = ImageChops.difference(*pair).convert("L").getextrema()[1]
+    return float(str(apart)) <= 4

@@ -1,0 +1,189 @@
+"""Files whose pixels are sound, though Pillow refuses them for something else."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+# What is used of a PNG's ancillary chunks. None other reaches Pillow, whose parsers refuse the
+# whole picture for one that is malformed.
+_PNG_KEEPS = {b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"pHYs"}
+_MAX_PROFILE = 16 * 2**20  # bytes, unpacked; profiles of presses have 1 to 3 MB
+
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # without stuffing and restart markers
+_MAX_SEGMENTS = 10_000
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_END = b"\xff\xd9"
+# Where an encoder's bits end, anything may follow; where they were cut, this makes other pixels.
+_NOISE = bytes(254 - value for value in range(0, 254, 7)) * 8
+
+
+def png(body: bytes) -> tuple[bytes, bytes | None]:
+    """Take the ICC profile out of a PNG, and leave out spoilt or unused ancillary chunks.
+
+    Returns:
+        The PNG, and the profile if there is a sound one.
+    """
+    profile, at, colours = None, len(_PNG), -1
+    kept: list[bytes | memoryview] = [_PNG]
+    while at + 12 <= len(body):
+        length = int.from_bytes(body[at : at + 4], "big")
+        kind, end = body[at + 4 : at + 8], at + 12 + length
+        if end > len(body):
+            break  # cut short: Pillow may have all pixels, or says so
+        chunk = memoryview(body)[at:end]
+        at = end
+        if kind == b"IHDR" and length == 13:
+            colours = chunk[8 + 9]
+        if not kind[:1].islower():
+            kept.append(chunk)
+            if kind == b"IEND":
+                break
+            continue
+        content = chunk[8:-4]
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            continue
+        if kind == b"iCCP":
+            profile = profile or _unpacked_profile(bytes(content))
+        elif kind in _PNG_KEEPS and _is_sound(kind, content, colours):
+            kept.append(chunk)
+    return b"".join([*kept, memoryview(body)[at:]]), profile
+
+
+def _is_sound(kind: bytes, content: memoryview, colours: int) -> bool:
+    """Whether a chunk has the form that Pillow's parser expects."""
+    if kind == b"tRNS":
+        return len(content) == {0: 2, 2: 6}.get(colours, len(content))
+    if kind == b"pHYs":
+        return len(content) == 9
+    if kind == b"zTXt":
+        return bytes(content).partition(b"\0")[2][:1] == b"\0"  # the method, behind a keyword
+    return True
+
+
+def _unpacked_profile(content: bytes) -> bytes | None:
+    name, _, packed = content.partition(b"\0")
+    try:
+        unpacker = zlib.decompressobj()
+        profile = unpacker.decompress(packed[1:], _MAX_PROFILE)
+    except zlib.error:
+        return None
+    return None if unpacker.unconsumed_tail or len(name) > 79 else profile
+
+
+def jp2_profile(body: bytes) -> bytes | None:
+    """The ICC profile of a JPEG 2000 file, which Pillow leaves out."""
+    at = body.find(b"colr", 0, 65_536)
+    if at < 4 or body[at + 4 : at + 5] != b"\2":  # method 2: a restricted profile
+        return None
+    return body[at + 7 : at - 4 + int.from_bytes(body[at - 4 : at], "big")]
+
+
+def _segments(jpeg: bytes) -> list[tuple[int, int]]:
+    """Markers of a JPEG's first picture, each with the place of its content."""
+    found, at = [], 2
+    while marker := _JPEG_MARKER.search(jpeg, at):
+        kind, after = jpeg[marker.start() + 1], marker.end()
+        found.append((kind, after + 2))
+        if len(found) > _MAX_SEGMENTS:
+            raise ValueError("too many segments")
+        if kind == 0xD9:  # end of image: other pictures may follow
+            break
+        at = after + int.from_bytes(jpeg[after : after + 2], "big")
+    return found
+
+
+def jpeg_scans(jpeg: bytes) -> int:
+    """Count the scans of a JPEG's first picture, without those of its thumbnails."""
+    return sum(kind == 0xDA for kind, _ in _segments(jpeg))
+
+
+def jpeg_layout(jpeg: bytes) -> str | None:
+    """Name what Pillow lacks of a JPEG's kind; None for usual ones."""
+    for kind, at in _segments(jpeg):
+        if kind in _FRAMES and at + 6 <= len(jpeg):
+            bits, channels = jpeg[at], jpeg[at + 5]
+            if bits != 8:
+                return f"{bits}-bit JPEG"
+            if kind not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
+                return "lossless JPEG" if kind in (0xC3, 0xCB) else "hierarchical JPEG"
+            return None if channels in (1, 3, 4) else f"JPEG of {channels} channels"
+    return "lossless JPEG (JPEG-LS)" if jpeg[:4] == b"\xff\xd8\xff\xf7" else None
+
+
+def jpeg_endings(jpeg: bytes) -> list[bytes]:
+    """Complete a JPEG without its end marker, in ways that give the same pixels if it is whole.
+
+    libjpeg fills what is missing with zeros, and doesn't tell Pillow. So beside the plain end there
+    is one after noise, which a decoder that still waits for bits takes for them; and where there
+    are restart markers, at which it skips noise, one with the next of these.
+
+    Returns:
+        Nothing if whole scans are missing.
+    """
+    complete: defaultdict[int, set[int]] = defaultdict(set)
+    channels: list[int] = []
+    progressive, last, restarts = False, 0, False
+    for kind, at in _segments(jpeg):
+        if kind == 0xD9:
+            return []
+        if kind in _FRAMES:
+            progressive = kind in (0xC2, 0xCA)
+            channels = list(jpeg[at + 6 : at + 6 + 3 * jpeg[at + 5] : 3])
+        elif kind == 0xDD:
+            restarts = jpeg[at : at + 2] != b"\0\0"
+        elif kind == 0xDA:
+            count, last = jpeg[at], at
+            end = at + 1 + 2 * count
+            low, high, bits = jpeg[end : end + 3].ljust(3, b"\0")
+            for channel in jpeg[at + 1 : end : 2]:
+                if not progressive or not bits & 15:
+                    complete[channel] |= set(range(low, high + 1)) if progressive else {*range(64)}
+    if not channels or any(len(complete[channel]) < 64 for channel in channels):
+        return []
+    body = jpeg.rstrip(b"\xff")
+    endings = [body + _END, body + _NOISE + _END]
+    if restarts:
+        seen = re.findall(rb"\xff[\xd0-\xd7]", body[last:])
+        following = 0xD0 + (seen[-1][1] + 1) % 8 if seen else 0xD0
+        endings.append(body + bytes((0xFF, following)) + _NOISE + _END)
+    return endings
+
+
+def bmp(body: bytes, max_pixels: int) -> NDArray[Any] | None:
+    """Decode a BMP whose channels lie at any bits (BI_BITFIELDS), of which Pillow knows a few.
+
+    Returns:
+        (H, W, 3 or 4) uint8; None if it isn't such a BMP, or broken.
+    """
+    if len(body) < 70:
+        return None
+    begin, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", body, 10)
+    row = (width * bits + 31) // 32 * 4
+    flipped, height = height > 0, abs(height)
+    wrong = header < 40 or compression not in (3, 6) or bits not in (16, 32)
+    if wrong or not 0 < width * height <= max_pixels or len(body) < begin + row * height:
+        return None
+    values = np.frombuffer(body, f"<u{bits // 8}", row * height * 8 // bits, begin)
+    values = values.reshape(height, -1)[:: -1 if flipped else 1, :width]
+    masks = struct.unpack_from("<4I", body, 54)[: 4 if header >= 56 or compression == 6 else 3]
+    channels = [_channel(values, mask) for mask in masks if mask]
+    if len(channels) < 3 or (len(channels) == 4 and not channels[3].any()):
+        channels = channels[:3]  # alpha of nothing but zeros was left empty
+    return np.dstack(channels) if len(channels) >= 3 else None
+
+
+def _channel(values: NDArray[Any], mask: int) -> NDArray[np.uint8]:
+    shift = (mask & -mask).bit_length() - 1
+    bits = (mask >> shift).bit_length()
+    if bits > 8:
+        return np.asarray(values >> (shift + bits - 8) & 255, np.uint8)
+    levels = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
+    return np.asarray(levels[(values & mask) >> shift])

@@ -1,0 +1,52 @@
+"""Colours into bins of ab: the targets of training, and the classes that evaluation counts.
+
+Source: Zhang, Isola, Efros 2016, "Colorful Image Colorization", section 2.2.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from colorizer import gamut
+
+NEIGHBOURS = 5  # bins that a colour is spread over (Zhang 2016)
+SIGMA = 5.0  # standard deviation of that spread, in ab units (Zhang 2016)
+
+_REACH = 130  # the table below covers ab from -_REACH to _REACH, more than sRGB holds
+
+
+@lru_cache(maxsize=1)
+def _nearest() -> Tensor:
+    """(2 * _REACH + 1, 2 * _REACH + 1, NEIGHBOURS) int64: the nearest bins of whole ab values."""
+    side = torch.arange(-_REACH, _REACH + 1, dtype=torch.float32)
+    ab = torch.cartesian_prod(side, side)
+    order = torch.cdist(ab, torch.from_numpy(gamut.bins())).topk(NEIGHBOURS, largest=False).indices
+    return order.view(len(side), len(side), NEIGHBOURS)
+
+
+def soft_encode(ab: Tensor) -> tuple[Tensor, Tensor]:
+    """Spread each colour over its nearest bins, with Gaussian weights.
+
+    The neighbours are looked up for ab rounded to whole units, their weights are exact.
+
+    Args:
+        ab: (B, 2, H, W) float32, ab units.
+
+    Returns:
+        Bins (B, NEIGHBOURS, H, W) int64, the nearest first, and their weights, the same shape,
+        float32, that sum to 1.
+    """
+    row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
+    nearest = _nearest().to(ab.device)[row, column].movedim(-1, 1)  # (B, N, H, W)
+    centres = torch.from_numpy(gamut.bins()).to(ab.device)[nearest]  # (B, N, H, W, 2)
+    distance = (centres - ab.movedim(1, -1)[:, None]).square().sum(-1)
+    return nearest, torch.softmax(-distance / (2 * SIGMA**2), dim=1)
+
+
+def encode(ab: Tensor) -> Tensor:
+    """Find the bin nearest to each colour: (B, 2, H, W) -> (B, H, W) int64."""
+    row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
+    return _nearest().to(ab.device)[..., 0][row, column]

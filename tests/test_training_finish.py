@@ -1,0 +1,88 @@
+"""The finish of a regression network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from colorizer import checkpoint
+from colorizer.recipe import Head
+from colorizer.unet import UNet
+from training import finish
+from training.augment import rgb_to_lab
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    state = UNet("regression").state_dict()
+    names = {"stem.0": "conv1", "stem.1": "bn1"}
+    names |= {f"layers.{i}": f"layer{i + 1}" for i in range(4)}
+    renamed = {}
+    for name, value in state.items():
+        for own, theirs in names.items():
+            if name.startswith(f"{own}."):
+                renamed[name.replace(own, theirs, 1)] = value.clone()
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    save_file(renamed, path)
+    return path
+
+
+def test_the_content_loss_is_least_for_the_truth(encoder: Path) -> None:
+    features = finish.Features(encoder)
+    lightness, ab = rgb_to_lab(torch.rand(2, 3, 32, 32))
+    losses = [finish.content_loss(features, lightness, ab, ab * k).item() for k in (1, 0.5, 0)]
+    assert losses[0] < 0.05
+    assert losses == sorted(losses)
+
+
+def test_a_critic_learns_to_tell_grey_from_colour() -> None:
+    torch.manual_seed(0)
+    critic = finish.make_critic()
+    optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.9))
+    lightness, ab = rgb_to_lab(torch.rand(8, 3, 32, 32))
+    for _ in range(30):
+        real = finish.opinion(critic, lightness, ab)
+        made = finish.opinion(critic, lightness, 0 * ab)
+        loss = torch.relu(1 - real).mean() + torch.relu(1 + made).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert real.mean().item() > made.mean().item() + 0.5
+
+
+def test_a_finish_moves_the_decoder_alone_and_says_so(
+    photos: Path, encoder: Path, weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    before, _ = checkpoint.load(weights("regression"))
+    out = tmp_path / "finished.safetensors"
+    arguments = [str(weights("regression")), "--photos", str(photos), "--encoder", str(encoder)]
+    arguments += ["--out", str(out), "--steps", "2", "1", "3", "--batch", "2", "--side", "32"]
+    assert finish.main([*arguments, "--snapshots"]) == 0
+    after, header = checkpoint.load(out)
+    assert header.provenance["finish"]["steps"] == [2, 1, 3]
+    moved = {
+        name.split(".")[0]
+        for name, value in before.state_dict().items()
+        if not torch.equal(value, after.state_dict()[name])
+    }
+    assert moved == {"blocks", "head"}
+    names = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert {"finished-features.safetensors", "finished-together-2.safetensors"} <= names
+
+
+def test_a_classifier_is_not_finished(
+    photos: Path,
+    encoder: Path,
+    weights: Callable[[Head], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [str(weights("classification")), "--photos", str(photos)]
+    arguments += ["--encoder", str(encoder), "--out", str(tmp_path / "out.safetensors")]
+    assert finish.main(arguments) == 2
+    assert "is a classifier" in capsys.readouterr().err

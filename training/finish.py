@@ -1,0 +1,259 @@
+"""Finish a regression network: a feature loss, then a short adversarial phase, on its decoder.
+
+What L1 leaves pale and blurred becomes livelier and sharper, at the price of stains where too much
+is done: keep several `--snapshots` and choose by looking, with the network before it among them.
+
+Sources: the feature loss follows Johnson et al. 2016; training the critic first and stopping early,
+DeOldify's NoGAN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+from tqdm import tqdm
+
+import colorizer
+from colorizer import checkpoint
+from colorizer.errors import UserError
+from colorizer.unet import AB_SCALE, UNet
+from evaluation.command import run
+from training.augment import draw, lab_to_rgb, make_batch
+from training.config import TrainConfig
+from training.data import Photographs
+from training.survey import survey
+
+# ImageNet's statistics, which the encoder's own early stages expect of RGB in 0..1.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_STAGES = (0.2, 0.5, 0.3)  # weights of the stem, layer1 and layer2
+_FEATURES = 1.5  # of the feature loss: its gradient at the output is then about that of L1
+
+
+@dataclass(frozen=True)
+class FinishConfig:
+    """One finish.
+
+    Attributes:
+        steps: of each phase: feature loss alone, critic alone, both together.
+        batch: photographs a step.
+        side: S.
+        learning_rate: of the first phase; the last has a third of it.
+        adversarial: weight of the critic's opinion, 0 to leave out the last two phases.
+        vividness: factor on the chroma of the real photographs that the critic is shown.
+        seed: of crops and the critic's weights.
+    """
+
+    steps: tuple[int, int, int] = (300, 250, 450)
+    batch: int = 16
+    side: int = 128
+    learning_rate: float = 3e-4
+    adversarial: float = 0.06
+    vividness: float = 1.0
+    seed: int = 0
+
+
+class Features(nn.Module):
+    """The early stages of an ImageNet ResNet-50, frozen: what the feature loss compares."""
+
+    def __init__(self, encoder: Path) -> None:
+        super().__init__()
+        net = UNet("regression")
+        net.load_encoder(load_file(encoder))
+        self.stem, self.pool, self.layers = net.stem, net.pool, net.layers[:2]
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, rgb: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) sRGB, 0..1 -> three feature maps."""
+        x = self.stem((rgb - self.get_buffer("mean")) / self.get_buffer("std"))
+        found = [x]
+        x = self.pool(x)
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x)
+        return found
+
+
+def content_loss(features: Features, lightness: Tensor, ab: Tensor, predicted: Tensor) -> Tensor:
+    """Smooth L1 on ab, and the difference of both pictures' features."""
+    with torch.no_grad():
+        true = features(lab_to_rgb(lightness, ab))
+    found = features(lab_to_rgb(lightness, predicted))
+    loss = 10 * functional.smooth_l1_loss(predicted / AB_SCALE, ab / AB_SCALE, beta=0.02)
+    for weight, x, y in zip(_STAGES, found, true, strict=True):
+        loss = loss + _FEATURES * weight * functional.l1_loss(x, y) / (y.abs().mean() + 1e-3)
+    return loss
+
+
+def make_critic() -> nn.Sequential:
+    """A critic of patches: (B, 3, S, S), L and ab scaled to about -1..1 -> (B, 1, S/8, S/8)."""
+
+    def conv(channels: int, out: int, kernel: int, stride: int) -> nn.Module:
+        return spectral_norm(nn.Conv2d(channels, out, kernel, stride, padding=1))
+
+    leaky = nn.LeakyReLU(0.2)
+    return nn.Sequential(
+        *(conv(3, 48, 4, 2), leaky, conv(48, 96, 4, 2), leaky, conv(96, 192, 4, 2), leaky),
+        *(conv(192, 192, 3, 1), leaky, conv(192, 1, 3, 1)),
+    )
+
+
+def opinion(critic: nn.Module, lightness: Tensor, ab: Tensor) -> Tensor:
+    """Ask a critic how real a picture is: above 0, real."""
+    judged: Tensor = critic(torch.cat([lightness / 50 - 1, ab / 40], dim=1))
+    return judged
+
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+Snapshot = Callable[[str, UNet], None]
+
+
+def finish(
+    net: UNet, features: Features, batches: Batches, config: FinishConfig, snapshot: Snapshot
+) -> UNet:
+    """Train a regression network's decoder and head on; encoder and batch norm stand still.
+
+    Args:
+        net: the network to begin with; it is not changed.
+        features: of the feature loss.
+        batches: of L (B, 1, S, S) and ab (B, 2, S, S), without end.
+        config: how long, and how strongly.
+        snapshot: gets the network after the first phase and three times in the last.
+
+    Returns:
+        The finished network, in evaluation mode.
+    """
+    torch.manual_seed(config.seed)
+    net = copy.deepcopy(net).eval().requires_grad_(False)
+    learning = [*net.blocks.parameters(), *net.head.parameters()]
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    first, alone, together = config.steps
+
+    def predict(lightness: Tensor) -> Tensor:
+        with torch.no_grad():
+            seen = net.encode(lightness)
+        return functional.interpolate(
+            net.decode(seen), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+
+    def improve(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+
+    optimizer = torch.optim.AdamW(learning, config.learning_rate, (0.9, 0.99), weight_decay=1e-3)
+    for step in _progress(first, "feature loss"):
+        rate = min(1.0, (step + 1) / 50) * (1 - 0.7 * step / first)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * rate
+        lightness, ab = next(batches)
+        improve(optimizer, content_loss(features, lightness, ab, predict(lightness)))
+    snapshot("features", net)
+    if not config.adversarial:
+        return net
+
+    critic = make_critic()
+    critics = torch.optim.Adam(critic.parameters(), lr=4e-4, betas=(0.0, 0.9))
+
+    def teach(lightness: Tensor, ab: Tensor, predicted: Tensor) -> None:
+        real = opinion(critic, lightness, config.vividness * ab)
+        made = opinion(critic, lightness, predicted.detach())
+        loss = functional.relu(1 - real).mean() + functional.relu(1 + made).mean()
+        critics.zero_grad()
+        loss.backward()
+        critics.step()
+
+    for _ in _progress(alone, "critic"):
+        lightness, ab = next(batches)
+        with torch.no_grad():
+            predicted = predict(lightness)
+        teach(lightness, ab, predicted)
+    optimizer = torch.optim.AdamW(learning, config.learning_rate / 3, (0.0, 0.9), weight_decay=0)
+    for step in _progress(together, "together"):
+        lightness, ab = next(batches)
+        predicted = predict(lightness)
+        teach(lightness, ab, predicted)
+        liked = opinion(critic, lightness, predicted).mean()
+        loss = content_loss(features, lightness, ab, predicted) - config.adversarial * liked
+        improve(optimizer, loss)
+        if (step + 1) % max(1, together // 3) == 0:
+            snapshot(f"together-{step + 1}", net)
+    return net
+
+
+def _progress(steps: int, phase: str) -> Iterator[int]:
+    return iter(tqdm(range(steps), desc=phase, unit="step", file=sys.stderr, mininterval=2))
+
+
+def batches_of(photographs: Photographs, config: FinishConfig) -> Batches:
+    """Yield batches without end, by the definitions of training."""
+    crops = TrainConfig(seed=config.seed, crop=0.6, degrade=0.3)
+    number = 0
+    while True:
+        places = range(number * config.batch, (number + 1) * config.batch)
+        squares = torch.stack([photographs[place] for place in places])
+        yield make_batch(squares, crops, config.side, draw(config.seed, 0, number, config.batch))
+        number += 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and finish a network; returns the exit code."""
+    usual = FinishConfig()
+    parser = argparse.ArgumentParser(prog="python -m training.finish", description=__doc__)
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("checkpoint", type=Path, help="a regression network")
+    add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
+    add("--encoder", type=Path, required=True, help="ImageNet ResNet-50 weights (safetensors)")
+    add("--out", type=Path, required=True, help="checkpoint to write")
+    add("--steps", type=int, nargs=3, default=usual.steps, help="of each phase (%(default)s)")
+    add("--batch", type=int, default=usual.batch, help="photographs a step (%(default)s)")
+    add("--side", type=int, default=usual.side, help="of the crops (%(default)s)")
+    add("--adversarial", type=float, default=usual.adversarial, help="weight; 0: no critic")
+    add("--vividness", type=float, default=usual.vividness, help="of the critic's real pictures")
+    add("--snapshots", action="store_true", help="write what is there on the way beside --out")
+    options = parser.parse_args(arguments)
+    config = FinishConfig(
+        steps=tuple(options.steps),
+        batch=options.batch,
+        side=options.side,
+        adversarial=options.adversarial,
+        vividness=options.vividness,
+    )
+
+    def work() -> int:
+        net, header = checkpoint.load(options.checkpoint)
+        if header.recipe.head != "regression":
+            raise UserError(f"{options.checkpoint} is a classifier; only regression is finished")
+        found = survey(options.photos, TrainConfig().validation, TrainConfig().min_colorfulness)
+        photographs = Photographs(found.train, TrainConfig().stored, config.seed)
+        told = {**header.provenance, "finish": asdict(config)}
+
+        def snapshot(name: str, part: UNet) -> None:
+            if options.snapshots:
+                path = options.out.with_name(f"{options.out.stem}-{name}.safetensors")
+                checkpoint.save(path, part, replace(header, provenance=told))
+
+        batches = batches_of(photographs, config)
+        done = finish(net, Features(options.encoder), batches, config, snapshot)
+        checkpoint.save(options.out, done, replace(header, provenance=told))
+        print(f"wrote {options.out}")
+        return 0
+
+    return run("finish", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
