@@ -24,7 +24,7 @@ from export import archive, graphs, network, parity, torchscript
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.parity import Row
-from tests.support import ROOT, SIDE, encoded, picture
+from tests.support import SIDE, encoded, picture
 
 Weights = Callable[[Head], Path]
 HEADS: list[Head] = ["regression", "classification"]
