@@ -25,19 +25,6 @@ from training.shards import make_shards
 
 QUICK = ["--side", "32", "--batch", "2", "--chunk", "1", "--warmup", "1", "--workers", "0"]
 QUICK += ["--precision", "32"]
-    "--side",
-    "32",
-    "--batch",
-    "2",
-    "--chunk",
-    "1",
-    "--warmup",
-    "1",
-    "--workers",
-    "0",
-    "--precision",
-    "32",
-]
 
 
 @pytest.fixture(scope="module")
