@@ -15,12 +15,12 @@ ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
-SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py handlers/torchserve/*.yaml) \
-	handlers/torchserve/handler.py handlers/torchserve/settings.py
+SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/serving.yaml \
+	handlers/torchserve/handler.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui train test fuzz check bench venv archives triton clean
+.PHONY: help serve ui train test documents fuzz check bench venv archives triton clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,18 +37,20 @@ ui: archives $(PAGE_READY) ## The same with a page for the browser, at http://12
 	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; trap 'exit 130' INT TERM; \
 	$(PY) -m page --server http://127.0.0.1:$(PORT) --port $(PAGE_PORT) --wait 300
 
-test: $(ALL_READY) $(TRITON_READY) ## Run all tests, on the CPU, without network
-	@$(PY) -m pytest
+test: $(ALL_READY) $(TRITON_READY) ## Run the tests, on the CPU, without network
+	@$(PY) -m pytest -m "not documents"
+
+documents: $(ALL_READY) $(TRITON_READY) ## Run every command that the documents show
+	@$(PY) -m pytest -m documents
 
 fuzz: $(ALL_READY) ## Read 10,000 and more mutated pictures: FUZZ=100000 for another number
 	@FUZZ=$(FUZZ) $(PY) -m pytest -q tests/test_image_fuzz.py
 
-check: $(ALL_READY) ## Lint, formatting, types; these against both TensorRTs
+check: $(ALL_READY) ## Lint, formatting, types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m handlers.torchserve.lint config.properties handlers/torchserve/model-config.yaml
-	@MYPYPATH=export/typings/10 $(PY) -m mypy
-	@MYPYPATH=export/typings/11 $(PY) -m mypy
+	@$(PY) -m handlers.torchserve.lint config.properties
+	@$(PY) -m mypy
 
 bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE; QUICK=1: only shows that they work
 	@$(PY) -m benchmarks $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")

@@ -7,7 +7,7 @@ set -eu
 out=${1:-runs/gpu}
 device=${DEVICE:-cuda:0}
 py=.venv/bin/python
-engines="tensorrt torchscript onnx"
+engines="tensorrt tensorrt-rtx torchscript onnx"
 batches="1 8"
 repeat=50
 sizes="--rounds 3 --seconds 20 --users 1 4 16 32"
@@ -27,7 +27,7 @@ elif ! "$py" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
   exit 2
 elif ! "$py" -c 'import tensorrt' 2>/dev/null; then
   echo "gpu.sh: without TensorRT; for it: $py -m pip install -e '.[tensorrt]'" >&2
-  engines="torchscript onnx"
+  engines="tensorrt-rtx torchscript onnx"
 fi
 
 mkdir -p "$out"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import platform
 import re
 import sys
@@ -17,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import colorizer
+from colorizer.cores import cores
 from colorizer.files import write_whole
 
 Value = str | int | float | None
-PACKAGES = ("torch", "onnxruntime", "torchserve", "tensorrt", "numpy", "opencv-python-headless")
+PACKAGES = (
+    *("torch", "onnxruntime", "torchserve", "tensorrt", "tensorrt-rtx-cu13-libs"),
+    *("numpy", "opencv-python-headless"),
+)
 
 
 class Unusable(Exception):
@@ -81,7 +84,7 @@ def machine() -> dict[str, str]:
     found = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "CPU": cpu,
-        "cores": str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()),
+        "cores": str(cores()),
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "colorizer": colorizer.__version__,

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from colorizer import rtx
 from colorizer.cores import cores
 from colorizer.errors import UserError
 from colorizer.graph import (
@@ -32,6 +33,7 @@ from colorizer.graph import (
     read_file,
     read_graph,
 )
+from colorizer.rtx import gpu_name as gpu_name
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +44,12 @@ PACKAGES: dict[Name, str] = {
     "torchscript": "torch",
     "onnx": "onnxruntime",
     "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx_bindings",
 }
 # What "auto" tries, in turn. Measured on the CPU by `python -m benchmarks.engines`.
 PREFERRED: dict[str, tuple[Name, ...]] = {
     "cpu": ("onnx", "torchscript"),
-    "cuda": ("tensorrt", "torchscript", "onnx"),
+    "cuda": ("tensorrt", "tensorrt-rtx", "torchscript", "onnx"),
 }
 
 
@@ -182,7 +185,7 @@ def load(
     device: str | None = None,
     name: Name | Literal["auto"] = "auto",
     threads: int | None = None,
-) -> tuple[Graph, OnnxRuntime | TorchScript | TensorRT]:
+) -> tuple[Graph, OnnxRuntime | TorchScript | TensorRT | rtx.TensorRTRTX]:
     """Load a model's graph into an engine; the log says which, and why.
 
     Args:
@@ -201,7 +204,8 @@ def load(
     place = open_place(model)
     found = find(place)
     if device is None:
-        device = "cuda:0" if {"torchscript", "tensorrt"} & set(found) and gpus() else "cpu"
+        usable = {"torchscript", "tensorrt", "tensorrt-rtx"} & set(found)
+        device = "cuda:0" if usable and gpus() else "cpu"
     wanted = PREFERRED[device.partition(":")[0]] if name == "auto" else (name,)
     reasons = []
     for engine in wanted:
@@ -213,9 +217,16 @@ def load(
         if reason:
             reasons.append(f"{engine}: {reason}")
             continue
+        if engine == "tensorrt-rtx":
+            graph = rtx.choose_plan(graph, rtx.compute_capability(device))
+        try:
+            run = start(graph, read_file(found[engine], graph), device, threads)
+        except rtx.NotLoaded as error:  # a driver that is too old, say
+            reasons.append(f"{engine}: {error}")
+            continue
         why = "; ".join(reasons) if reasons else "preferred" if name == "auto" else "asked for"
         log.info("engine %s on %s (%s)", engine, device, why)
-        return graph, start(graph, read_file(found[engine], graph), device, threads)
+        return graph, run
     others = ", ".join(sorted(set(found) - set(wanted)))
     reasons += [f"{place} has graphs for {others}"] if others else []
     raise BadGraph(f"no graph runs on {device}: {'; '.join(reasons)}")
@@ -223,12 +234,14 @@ def load(
 
 def start(
     graph: Graph, body: bytes, device: str = "cpu", threads: int | None = None
-) -> OnnxRuntime | TorchScript | TensorRT:
+) -> OnnxRuntime | TorchScript | TensorRT | rtx.TensorRTRTX:
     """Start the engine of a graph whose file is read already."""
     if graph.engine == "onnx":
         return OnnxRuntime(body, threads)
     if graph.engine == "torchscript":
         return TorchScript(body, device, threads)
+    if graph.engine == "tensorrt-rtx":
+        return rtx.TensorRTRTX(graph, body, device)
     return TensorRT(body, device, graph.version_compatible)
 
 
@@ -270,6 +283,8 @@ def gpus() -> int:
 
 def incompatibility(graph: Graph, device: str) -> str:
     """Say why a graph can't run here and what to do; empty if it can."""
+    if graph.engine == "tensorrt-rtx":
+        return rtx.incompatibility(graph, device)
     rebuild = REBUILD.format(engine=graph.engine)
     package = PACKAGES[graph.engine]
     if not installed(package):
@@ -291,14 +306,6 @@ def incompatibility(graph: Graph, device: str) -> str:
 def installed(package: str) -> bool:
     """Whether a package can be imported; it is not imported."""
     return importlib.util.find_spec(package) is not None
-
-
-def gpu_name(device: str) -> str:
-    """Name a GPU and its compute capability, as the manifests of plans have it."""
-    import torch
-
-    properties = torch.cuda.get_device_properties(device)
-    return f"{properties.name}, compute {properties.major}.{properties.minor}"
 
 
 def _follows(here: str, built: str) -> bool:

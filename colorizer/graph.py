@@ -28,7 +28,7 @@ INPUT, OUTPUT = "lightness", "output"  # names of a graph's two tensors, where i
 # L (B, 1, S, S) float32, 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits, float32
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Place = Path | zipfile.Path
-Name = Literal["torchscript", "onnx", "tensorrt"]
+Name = Literal["torchscript", "onnx", "tensorrt", "tensorrt-rtx"]
 NAMES: tuple[Name, ...] = get_args(Name)
 Precision = Literal["float32", "float16"]
 # Which other GPUs a plan runs on: none, all from Ampere on, or those of its compute capability.
@@ -42,6 +42,21 @@ REBUILD = (
 
 class BadGraph(UserError):
     """A graph that is missing, altered, or of another version; the message says how to rebuild."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan of TensorRT for RTX, beside the manifest.
+
+    Attributes:
+        file: its name.
+        sha256: of that file.
+        gpus: compute capabilities that it runs on, as SM89.
+    """
+
+    file: str
+    sha256: str
+    gpus: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,10 +75,12 @@ class Graph:
         checkpoint: SHA-256 of the checkpoint's file.
         tolerance: the limits of export's check, by the name of the measure.
         measured: the same measures, as they were found.
-        batches: smallest, best and largest batch of a TensorRT plan; empty: any.
+        batches: smallest, best and largest batch of a plan; empty: any, or the engine's default.
         gpu: that a plan was built on, its name and compute capability; empty: any device.
         version_compatible: whether a plan also runs in newer releases of its TensorRT's major.
         hardware: which other GPUs a plan runs on.
+        plans: of TensorRT for RTX, of which `file` is the first; empty: `file` is a graph,
+            compiled on its first load.
     """
 
     file: str
@@ -81,6 +98,7 @@ class Graph:
     gpu: str = ""
     version_compatible: bool = False
     hardware: Hardware = "none"
+    plans: tuple[Plan, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write the manifest."""
@@ -158,7 +176,12 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     """The values that JSON has no types for."""
     recipe = dict(values["recipe"])
     recipe["bins"] = tuple(tuple(centre) for centre in recipe["bins"])
-    return {"recipe": Recipe(**recipe), "batches": tuple(values.get("batches", ()))}
+    plans = [Plan(**{**one, "gpus": tuple(one["gpus"])}) for one in values.get("plans", ())]
+    return {
+        "recipe": Recipe(**recipe),
+        "batches": tuple(values.get("batches", ())),
+        "plans": tuple(plans),
+    }
 
 
 def read_file(place: Place, graph: Graph) -> bytes:

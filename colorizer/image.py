@@ -59,10 +59,6 @@ FORMATS = tuple(_READ)
 SUFFIXES = frozenset(suffix for _, suffixes in _READ.values() for suffix in suffixes.split())
 
 CONTENT_TYPES: dict[str, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-# As people write the formats, in any case.
-FORMAT_NAMES: dict[str, Format] = {
-    "jpeg": "jpeg", "jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "png": "png", "webp": "webp",
-}  # fmt: skip
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
 _MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383}
 

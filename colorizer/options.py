@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from colorizer.errors import BadOption
-from colorizer.image import FORMAT_NAMES, Format, OutputOptions
 from colorizer.recipe import DECODINGS, Decoding
+
+if TYPE_CHECKING:  # it needs numpy and Pillow, which a command's --help does without
+    from colorizer.image import Format, OutputOptions
 
 HEADER = "x-colorize-"  # X-Colorize-Format: png
 
+_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}  # as people write them too
 _WHOLE, _DECIMAL = r"[0-9]{1,20}", r"[0-9]{0,20}\.?[0-9]{1,20}([eE][+-]?[0-9]{1,2})?"
 
 
@@ -52,14 +55,14 @@ class Option:
         return f"{'a whole number' if self.whole else 'a number'} from {self.low} to {self.high}"
 
     def parse(self, text: str) -> Any:
-        """Read a value; upper and lower case are alike, and jpg is jpeg.
+        """Read a value; upper and lower case are alike.
 
         Raises:
             BadOption: if the value is not allowed.
         """
         if self.choices:
             word = text.strip().lower()
-            word = FORMAT_NAMES.get(word, word) if self.name == "format" else word
+            word = _FORMATS.get(word, word) if self.name == "format" else word
             if word in self.choices:
                 return word
         elif re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):  # Python's own take "1_0"
@@ -70,7 +73,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("format", "file format of the reply", "jpeg", ("jpeg", "png", "webp")),
+    Option("format", "file format of the result", "jpeg", ("jpeg", "png", "webp")),
     Option("quality", "of JPEG and WebP", 92, low=1, high=100, whole=True),
     Option(
         "metadata",
@@ -105,7 +108,7 @@ OPTIONS = (
     Option("seed", "of sample: each seed draws other colours", 0, high=2**53 - 1, whole=True),
     Option(
         "variants",
-        "how many samples, with successive seeds; more than 1 come as a zip file",
+        "how many samples, with successive seeds",
         1,
         low=1,
         high=8,
@@ -133,6 +136,8 @@ class Options:
     @property
     def output(self) -> OutputOptions:
         """Format and quality, as `image.write` takes them."""
+        from colorizer.image import OutputOptions
+
         return OutputOptions(self.format, self.quality)
 
     @property

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 import colorizer
+from colorizer import rtx
 from colorizer.commands.run import run_command
 from colorizer.errors import UserError
 from colorizer.graph import NAMES, Hardware
+from colorizer.plan import NotBuilt
 from export import graphs, parity, triton
 from export.graphs import Source
 from export.parity import Row
-from export.tensorrt import Build, NotBuilt
+from export.tensorrt import Build
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--to", nargs="+", choices=NAMES, default=["onnx"], help="engines (default: onnx)")
     add("--out", type=Path, required=True, help="folder to write; several checkpoints: one in each")
     add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
-    trt = parser.add_argument_group("TensorRT")
+    trt = parser.add_argument_group("TensorRT and TensorRT for RTX")
     trt.add_argument(
         "--batches",
         nargs=3,
@@ -45,16 +47,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="batches that the plan runs (default: 1 8 8)",
     )
     trt.add_argument(
-        "--version-compatible", action="store_true", help="runs in newer releases of its major too"
+        "--gpus",
+        nargs="+",
+        type=str.upper,
+        metavar="SM",
+        default=[],
+        help="tensorrt-rtx: compile now, for these compute capabilities (SM86 SM89 SM120), not "
+        "for the card at hand when the graph is loaded",
     )
     trt.add_argument(
-        "--hardware", choices=get_args(Hardware), default="none", help="other GPUs that run it"
+        "--version-compatible",
+        action="store_true",
+        help="tensorrt: runs in newer releases of its major too",
     )
-    trt.add_argument("--timing-cache", type=Path, help="file of earlier builds' measurements")
+    trt.add_argument(
+        "--hardware",
+        choices=get_args(Hardware),
+        default="none",
+        help="tensorrt: other GPUs that run it",
+    )
+    trt.add_argument(
+        "--timing-cache", type=Path, help="tensorrt: file of earlier builds' measurements"
+    )
     options = parser.parse_args(given)
     low, best, high = options.batches
     if not 1 <= low <= best <= high:
         parser.error(f"--batches must rise from 1 on, not {low} {best} {high}")
+    if options.gpus:
+        _check_gpus(parser, options)
     names = [path.stem for path in options.checkpoints]
     if len(set(names)) < len(names):
         parser.error("two checkpoints have the same name, and would have the same folder")
@@ -63,10 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         version_compatible=options.version_compatible,
         hardware=options.hardware,
         timing_cache=options.timing_cache,
+        gpus=tuple(dict.fromkeys(options.gpus)),
     )
     return run_command(
         "export", lambda: _export_all(options, how), "what was unfinished is not written"
     )
+
+
+def _check_gpus(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with an error if plans can't be compiled for the GPUs in --gpus."""
+    if "tensorrt-rtx" not in options.to:
+        parser.error("--gpus is for --to tensorrt-rtx")
+    try:
+        known = rtx.known_gpus()
+    except NotBuilt as error:
+        parser.error(f"--gpus compiles plans, and {error}")
+    for gpu in options.gpus:
+        if gpu not in known:
+            parser.error(
+                f"--gpus {gpu}: TensorRT for RTX compiles for {', '.join(known)}; data-centre GPUs "
+                "are TensorRT's: --to tensorrt"
+            )
 
 
 def _export_all(options: argparse.Namespace, how: Build) -> int:

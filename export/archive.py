@@ -10,14 +10,12 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,22 +23,12 @@ import colorizer
 from colorizer.commands.run import run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.graph import NAMES, Name
-from export import graphs, parity, verify
+from colorizer.graph import Name
+from export import parity, serving, verify
 from export.graphs import Source
-from export.parity import Row
-from handlers.torchserve.settings import problems_of_model
+from export.serving import ENGINE, ROOT, Settings, add_graph_options
 
-ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
-SETTINGS = ROOT / "handlers" / "torchserve" / "model-config.yaml"
-# Of the library: the commands and their needs stay outside of archives.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "__main__.py", "commands")
-ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
-
-
-class BadSettings(UserError):
-    """A model-config.yaml with a key or value that would be ignored."""
 
 
 class ArchiveFailed(UserError):
@@ -64,26 +52,24 @@ def archive(
         photos: folder of photographs to compare on; left out: scikit-image's samples.
 
     Raises:
-        BadSettings: if model-config.yaml has a key or value that would be ignored.
+        BadSettings: if serving.yaml has a key that doesn't exist, or a wrong value.
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         ArchiveFailed: if torch-model-archiver fails.
     """
-    check_settings(yaml.safe_load(SETTINGS.read_text()))
+    settings = Settings.read()
     pictures = parity.photographs(photos)
     say(f"{weights.name}: comparing on {len(pictures)} photographs")
     source = Source.read(weights, pictures)
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
         work = Path(temporary)
         stage = work / "stage"  # the archiver copies what is inside, so the package keeps its name
-        matrix: list[Row] = []
-        for name in engines:
-            graphs.export(source, name, stage / name, matrix, say=say)
-        shutil.rmtree(stage / graphs.HALF_ONNX, ignore_errors=True)  # the plan was built from it
-        shutil.copytree(ROOT / "colorizer", stage / "colorizer", ignore=LEFT_OUT)
+        serving.stage(source, stage, engines, say)
+        config = work / "model-config.yaml"
+        config.write_text(model_config(settings))
         command = [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
             *("--model-name", out.stem, "--version", colorizer.__version__),
-            *("--handler", str(HANDLER), "--config-file", str(SETTINGS)),
+            *("--handler", str(HANDLER), "--config-file", str(config)),
             *("--extra-files", str(stage), "--export-path", str(work), "--runtime", "python3"),
             *("--archive-format", "zip-store"),  # weights do not compress
         ]
@@ -124,29 +110,20 @@ def seal(made: Path, sealed: Path) -> None:
             new.writestr(entry, text if name == verify.MANIFEST else old.read(name))
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Hold model-config.yaml against what TorchServe and our handler read.
-
-    Raises:
-        BadSettings: naming the first key that is unknown or has a value of the wrong type.
-    """
-    found = problems_of_model(settings)
-    if found:
-        raise BadSettings(found[0])
-
-
-def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine and --photos: what an archive or a repository carries, and how it is held."""
-    parser.add_argument(
-        "--engine",
-        nargs="+",
-        choices=NAMES,
-        default=[ENGINE],
-        help="what it carries graphs for (default: %(default)s); the server takes what it can run",
-    )
-    parser.add_argument(
-        "--photos", type=Path, help="compare on these, not on scikit-image's samples"
-    )
+def model_config(settings: Settings) -> str:
+    """Write model-config.yaml, which TorchServe reads, and below `handler` our handler."""
+    values = {
+        "minWorkers": settings.workers,
+        "maxWorkers": settings.workers,
+        "batchSize": settings.batch,
+        "maxBatchDelay": settings.batch_delay_ms,
+        "jobQueueSize": settings.queue,
+        "responseTimeout": settings.timeout_s,
+        "startupTimeout": settings.startup_s,
+        "handler": {"threads": settings.threads},
+    }
+    made = "# Made by `python -m export.archive` from handlers/serving.yaml.\n"
+    return made + yaml.safe_dump(values, sort_keys=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

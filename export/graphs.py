@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 import colorizer
-from colorizer import checkpoint, engines
+from colorizer import checkpoint, engines, rtx
 from colorizer.checkpoint import Checkpoint
 from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.graph import Engine, Graph, Name, Precision
+from colorizer.graph import Engine, Graph, Name, Plan, Precision
 from colorizer.unet import UNet
 from export import network, onnx, parity, tensorrt, torchscript
 from export.parity import TOLERANCE, Reference, Row, UInt8
@@ -74,23 +74,24 @@ def export(
         source: the checkpoint.
         name: of the engine. "tensorrt" also writes the float16 ONNX graph that its plan is built
             from, into HALF_ONNX beside the folder; that one is kept where no plan can be built.
+            "tensorrt-rtx" writes that graph, or with `how.gpus` the plans compiled from it.
         folder: where to; made if needed, replaced if it holds a graph.
         matrix: gets a line for each measurement, also where the export then fails.
-        how: settings of a TensorRT build.
+        how: settings of a build by TensorRT or TensorRT for RTX.
         say: takes lines of progress.
 
     Raises:
         NotEqual: if a graph differs from the network by more than parity.TOLERANCE.
-        NotBuilt: if there is no TensorRT, or it refuses.
+        NotBuilt: if TensorRT, or with `how.gpus` TensorRT for RTX, is missing; if it refuses.
     """
-    if name != "tensorrt":
-        _write(source, name, "float32", folder, matrix, say)
-        return
-    half = folder.with_name(HALF_ONNX)
-    _write(source, "onnx", "float16", half, matrix, say)
-    tensorrt.check_graph(half / onnx.FILE)
-    tensorrt.require()
-    _write(source, "tensorrt", "float16", folder, matrix, say, (half / onnx.FILE, how or Build()))
+    how = how or Build()
+    if name == "tensorrt":
+        half = folder.with_name(HALF_ONNX)
+        _write(source, "onnx", "float16", half, matrix, how, say)
+        tensorrt.check_graph((half / onnx.FILE).read_bytes(), say)
+        tensorrt.require()
+    precision: Precision = "float16" if name in ("tensorrt", "tensorrt-rtx") else "float32"
+    _write(source, name, precision, folder, matrix, how, say)
 
 
 def _write(
@@ -99,8 +100,8 @@ def _write(
     precision: Precision,
     folder: Path,
     matrix: list[Row],
+    how: Build,
     say: Say,
-    plan_of: tuple[Path, Build] | None = None,
 ) -> None:
     """Convert, measure, and keep what is equal."""
     label = f"{source.name}: {name} {precision}"
@@ -108,7 +109,8 @@ def _write(
     say(f"{label}: converting the {recipe.head} network at side {recipe.side}")
     with written_whole(folder) as beside:
         beside.mkdir()
-        file, versions = _convert(source, name, precision, beside, say, plan_of)
+        half = folder.with_name(HALF_ONNX) / onnx.FILE
+        file, versions = _convert(source, name, precision, beside, say, half, how)
         body = (beside / file).read_bytes()
         graph = Graph(
             file=file,
@@ -126,19 +128,23 @@ def _write(
             tolerance=TOLERANCE[precision],
         )
         device = "cpu"
-        if plan_of:
-            device, how = "cuda:0", plan_of[1]
+        if name == "tensorrt":
+            device = "cuda:0"
             graph = replace(
                 graph,
                 batches=how.batches,
-                gpu=engines.gpu_name(device),
+                gpu=rtx.gpu_name(device),
                 version_compatible=how.version_compatible,
                 hardware=how.hardware,
             )
-        rows = _measure(source, engines.start(graph, body, device), graph, label, matrix, say)
+        # The graph of tensorrt-rtx is measured where it can be run here: by ONNX Runtime.
+        measured = replace(graph, engine="onnx") if name == "tensorrt-rtx" else graph
+        rows = _measure(source, engines.start(measured, body, device), measured, label, matrix, say)
         worst = {
             measure: max(getattr(row, measure) for row in rows) for measure in TOLERANCE[precision]
         }
+        if name == "tensorrt-rtx":
+            graph = _compile(graph, beside, body, how, say)
         replace(graph, max_error=worst["max_ab"], measured=worst).write(beside)
 
 
@@ -148,12 +154,13 @@ def _convert(
     precision: Precision,
     folder: Path,
     say: Say,
-    plan_of: tuple[Path, Build] | None,
+    half: Path,
+    how: Build,
 ) -> tuple[str, tuple[str, ...]]:
     """Write a graph's file; returns its name, and the packages whose versions it depends on."""
     side = source.header.recipe.side
-    if plan_of is not None:
-        plan = tensorrt.build(plan_of[0].read_bytes(), side, plan_of[1], say)
+    if name == "tensorrt":
+        plan = tensorrt.build(half.read_bytes(), side, how, say)
         (folder / tensorrt.FILE).write_bytes(plan)
         return tensorrt.FILE, ("tensorrt",)
     if name == "torchscript":
@@ -166,6 +173,34 @@ def _convert(
         folded = network.half(folded)
     onnx.write(folded, side, folder / onnx.FILE)
     return onnx.FILE, ("onnx", "onnxscript", "onnxruntime")
+
+
+def _compile(graph: Graph, folder: Path, body: bytes, how: Build, say: Say) -> Graph:
+    """Replace an ONNX graph by TensorRT for RTX's plans for the GPUs that were asked for, if any.
+
+    Turing has a plan of its own: within one, it would cost the others their fused layers.
+    """
+    graph = replace(graph, batches=how.batches)
+    if not how.gpus:
+        tensorrt.check_graph(body, say)
+        return graph
+    plans = []
+    turing = tuple(gpu for gpu in how.gpus if gpu == "SM75")
+    for gpus in (turing, tuple(gpu for gpu in how.gpus if gpu not in turing)):
+        if gpus:
+            file = "-".join(gpus).lower() + ".plan"
+            plan = rtx.build(body, graph.recipe.side, gpus, how.batches)
+            (folder / file).write_bytes(plan)
+            plans.append(Plan(file, hashlib.sha256(plan).hexdigest(), gpus))
+            say(f"compiled {file}, {len(plan) / 1e6:.1f} MB")
+    (folder / graph.file).unlink()
+    return replace(
+        graph,
+        file=plans[0].file,
+        sha256=plans[0].sha256,
+        plans=tuple(plans),
+        versions={**graph.versions, "tensorrt-rtx": rtx.bindings().__version__},
+    )
 
 
 def _measure(

@@ -12,7 +12,7 @@ from colorizer.graph import INPUT, OUTPUT
 from colorizer.unet import UNet
 
 FILE = "graph.onnx"
-OPSET = 18  # what torch's exporter writes by itself; TensorRT reads 9 to 25 (benchmarks/GPU.md)
+OPSET = 18  # what torch's exporter writes by itself; TensorRT reads 9 to 25
 
 
 def write(folded: UNet, side: int, path: Path) -> None:
@@ -53,8 +53,3 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
         tensor.ClearField("metadata_props")
         tensor.ClearField("doc_string")
     return model
-
-
-def operators(path: Path) -> set[str]:
-    """Name the operators of a graph."""
-    return {node.op_type for node in onnx.load(path).graph.node}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import colorizer
 from colorizer.commands.run import run_command
@@ -16,17 +13,9 @@ from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Name
 from colorizer.recipe import Head
-from export import graphs, parity
-from export.archive import (
-    ENGINE,
-    LEFT_OUT,
-    ROOT,
-    SETTINGS,
-    add_graph_options,
-    check_settings,
-)
+from export import parity, serving
 from export.graphs import Source
-from export.parity import Row
+from export.serving import ENGINE, ROOT, Settings, add_graph_options
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
 NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
@@ -54,12 +43,11 @@ def repository(
 
     Raises:
         SameName: if two checkpoints have the same head.
-        BadSettings: if model-config.yaml has a key or value that would be ignored.
+        BadSettings: if serving.yaml has a key that doesn't exist, or a wrong value.
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         FileExistsError: if out holds something that is no model repository.
     """
-    settings = yaml.safe_load(SETTINGS.read_text())
-    check_settings(settings)
+    settings = Settings.read()
     check_replaceable(out)
     with written_whole(out) as beside:
         beside.mkdir()
@@ -70,14 +58,7 @@ def repository(
             model = beside / name
             if model.exists():
                 raise SameName(f"{path} would be a second {name}; give one checkpoint of each head")
-            matrix: list[Row] = []
-            for engine in engines:
-                graphs.export(source, engine, model / "1" / engine, matrix, say=say)
-            shutil.rmtree(model / "1" / graphs.HALF_ONNX, ignore_errors=True)
-            shutil.copytree(
-                *(ROOT / "colorizer", model / "1" / "colorizer"),
-                ignore=LEFT_OUT,
-            )
+            serving.stage(source, model / "1", engines, say)
             shutil.copy(MODEL, model / "1" / "model.py")
             (model / "config.pbtxt").write_text(config(name, settings))
     say(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -99,37 +80,37 @@ def check_replaceable(out: Path) -> None:
             )
 
 
-def config(name: str, settings: Mapping[str, Any]) -> str:
-    """Write config.pbtxt from model-config.yaml: both servers batch, wait and refuse alike.
+def config(name: str, settings: Settings) -> str:
+    """Write config.pbtxt: both servers batch, wait and refuse alike.
 
     Warming up is the model's own business: Triton's model_warmup can't send a picture to an input
     whose length varies.
     """
     return f"""\
-# Made by `python -m export triton` from handlers/torchserve/model-config.yaml.
+# Made by `python -m export triton` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
-max_batch_size: {settings["batchSize"]}
+max_batch_size: {settings.batch}
 # The bytes of picture files; their lengths may differ within a batch.
 input {{ name: "PICTURE" data_type: TYPE_UINT8 dims: [ -1 ] allow_ragged_batch: true }}
 output {{ name: "COLOUR" data_type: TYPE_UINT8 dims: [ -1 ] }}
 
 # Requests that wait together are answered together.
 dynamic_batching {{
-  max_queue_delay_microseconds: {settings["maxBatchDelay"] * 1000}
+  max_queue_delay_microseconds: {settings.batch_delay_ms * 1000}
   # Photographs that may wait, and how long; beyond it: refused at once, with 503.
   default_queue_policy {{
-    max_queue_size: {settings["jobQueueSize"]}
-    default_timeout_microseconds: {settings["responseTimeout"] * 1_000_000}
+    max_queue_size: {settings.queue}
+    default_timeout_microseconds: {settings.timeout_s * 1_000_000}
     timeout_action: REJECT
   }}
 }}
 
 # On each GPU there is, else on the CPU.
-instance_group {{ count: {settings["minWorkers"]} kind: KIND_AUTO }}
+instance_group {{ count: {settings.workers} kind: KIND_AUTO }}
 
 # Of the network; 0: as many as there are cores.
-parameters {{ key: "threads" value {{ string_value: "{settings["handler"]["threads"]}" }} }}
+parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
 """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,19 +21,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is told that you use this
-
 import gradio
 from PIL import Image
 
 from colorizer import __version__, image
 from colorizer.commands import client
+from colorizer.errors import RequestError
 
 NETWORKS = [
     ("Calm: one likely colour", "colorize"),
     ("Lively: chosen among many colours", "colorize-classes"),
 ]
 CLIENTS = 4  # pictures asked for at once; the server answers those that wait together in one go
+KEPT_SECONDS = 3600  # that pictures lie on the disk, once nobody looks at them
 SHOWN = 1600  # longest side of what the page shows; what is saved has the picture's own size
 TITLE = "Colour for black-and-white photographs"
 STYLE = ".gradio-container {max-width: 960px !important; margin: auto}"
@@ -49,16 +50,25 @@ class Coloured:
             source: the photograph.
             body: the server's answer: a picture, or a zip file of variants.
             folder: of this photograph alone.
+
+        Raises:
+            OSError, ValueError, BadZipFile: if the answer holds no picture.
         """
         self.name = source.name
+        self.folder = folder
         self.saved: list[Path] = []
         self.after: list[Path] = []
+        pictures = _variants(body)
         # As the server reads it: upright, whatever its format. A browser can't show every one.
+        try:
+            before = Image.fromarray(image.read(source.read_bytes()).pixels)
+        except RequestError:  # the server reads what this machine can't; the lightness is the same
+            before = Image.open(io.BytesIO(pictures[0]))
         self.before = folder / "before.jpg"
-        before = Image.fromarray(image.read(source.read_bytes()).pixels).convert("L")
+        before = before.convert("L")
         before.thumbnail((SHOWN, SHOWN))
         before.save(self.before, quality=90)
-        for number, picture in enumerate(_variants(body)):
+        for number, picture in enumerate(pictures):
             # In front: lists on a phone cut the ends of names.
             which = f"{number + 1}-" if zipfile.is_zipfile(io.BytesIO(body)) else ""
             self.saved.append(folder / f"{which}{source.stem}-colour.jpg")
@@ -75,6 +85,12 @@ class Coloured:
     def gallery(self) -> list[tuple[str, str]]:
         """Each variant with its words."""
         return [(str(path), f"Try {n}") for n, path in enumerate(self.after, start=1)]
+
+
+def delete(done: Sequence[Coloured]) -> None:
+    """Delete the files of photographs that are no longer shown."""
+    for one in done:
+        shutil.rmtree(one.folder, ignore_errors=True)
 
 
 def _variants(body: bytes) -> list[bytes]:
@@ -124,9 +140,14 @@ def colorize(
         for number, (source, answer) in enumerate(zip(sources, answers, strict=True), start=1):
             progress((number, len(sources)), desc="Colouring", unit="photographs")
             if isinstance(answer, bytes):
-                done.append(Coloured(source, answer, Path(tempfile.mkdtemp(dir=folder))))
-            else:
-                failed.append(f"**{source.name}** has no colours: {answer}")
+                own = Path(tempfile.mkdtemp(dir=folder))
+                try:
+                    done.append(Coloured(source, answer, own))
+                    continue
+                except (OSError, ValueError, zipfile.BadZipFile) as error:
+                    shutil.rmtree(own, ignore_errors=True)
+                    answer = error
+            failed.append(f"**{source.name}** has no colours: {answer}")
     return done, failed
 
 
@@ -137,7 +158,7 @@ def build(server: str, folder: Path) -> Any:
         server: base address of the server, as http://127.0.0.1:8080.
         folder: where the pictures lie while the page runs.
     """
-    with gradio.Blocks(title=TITLE, delete_cache=(3600, 3600)) as page:
+    with gradio.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gradio.Markdown(f"# {TITLE}\nDrop one or several. They stay on this machine.")
         files = gradio.File(label="Photographs", file_count="multiple", elem_id="photographs")
         network = gradio.Radio(
@@ -184,7 +205,7 @@ def build(server: str, folder: Path) -> Any:
                 buttons=[],
             )
             saved = gradio.File(label="In colour, at full size", file_count="multiple")
-        state = gradio.State([])
+        state = gradio.State([], time_to_live=KEPT_SECONDS, delete_callback=delete)
 
         def choose(name: str) -> Any:
             return gradio.Row(visible=name == "colorize-classes")
@@ -198,10 +219,13 @@ def build(server: str, folder: Path) -> Any:
             chroma: float,
             variants: float,
             unsure: bool,
+            shown: list[Coloured],
             progress: gradio.Progress = gradio.Progress(),  # noqa: B008 (how gradio finds it)
         ) -> list[Any]:
             if not paths:
-                raise gradio.Error("Choose a photograph first.", print_exception=False)
+                message = gradio.Markdown("Choose a photograph first.", visible=True)
+                return [message, *[gradio.skip()] * 6]
+            delete(shown)
             options: dict[str, object] = {"chroma": chroma}
             options |= options_of(network, decoding, temperature, int(seed), int(variants), unsure)
             done, failed = colorize(server, folder, paths, network, options, progress)
@@ -228,9 +252,12 @@ def build(server: str, folder: Path) -> Any:
             return done[number or 0].pair(int(event.index))
 
         network.change(choose, network, classes, show_progress="hidden")
+        files.change(
+            lambda: gradio.Markdown(visible=False), None, failures, api_visibility="private"
+        )
         button.click(
             colour,
-            [files, network, decoding, temperature, seed, chroma, variants, unsure],
+            [files, network, decoding, temperature, seed, chroma, variants, unsure, state],
             [failures, results, which, slider, gallery, saved, state],
         )
         which.input(show, [which, state], [slider, gallery])
@@ -288,7 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not wait_for(server, options.wait):
             print(f"page: {server} does not answer: start it with make serve", file=sys.stderr)
             return 1
-        with tempfile.TemporaryDirectory(prefix="page-") as folder:
+        with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "gradio"))  # what is uploaded, too
             build(server, Path(folder)).queue(default_concurrency_limit=CLIENTS).launch(
                 server_name="127.0.0.1",
                 server_port=options.port,

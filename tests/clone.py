@@ -39,7 +39,7 @@ make() {
     serve) curl -sf -o /dev/null "$PING" && command make --dry-run "$@" ;;
     triton) curl -sf "$TRITON_PING" && command make --dry-run "$@" ;;
     # Each would make the environment, or run this suite.
-    venv | test | fuzz | check) command make --dry-run "$@" ;;
+    venv | test | documents | fuzz | check) command make --dry-run "$@" ;;
     *) command make "$@" ;;
   esac
 }

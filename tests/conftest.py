@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+# Threads that wait for others sleep: without it, tests on a busy machine take many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is imported
 
 import pytest
 import torch
 
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
+from colorizer.graph import Name
 from colorizer.recipe import Head, Recipe
 from colorizer.unet import UNet
-from export import archive
-from tests.support import SIDE, coloured, encoded
+from export import archive, serving
+from export.graphs import Source
+from tests.support import (
+    SECONDS,
+    SIDE,
+    TorchServe,
+    coloured,
+    encoded,
+    free_port,
+    start_launcher,
+    wait_for_line,
+)
 
 # A script that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the plans that NVIDIA's compiler made: record_property("plan", ...) in a test."""
+    reports = terminalreporter.getreports("passed")
+    plans = [value for one in reports for key, value in one.user_properties if key == "plan"]
+    if plans:
+        terminalreporter.section("plans compiled")
+    for plan in plans:
+        terminalreporter.write_line(str(plan))
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +82,53 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def archives(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def staged_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], AbstractContextManager[None]]:
+    """Let exports inside a `with` share what a checkpoint's archive and Triton model both carry.
+
+    It takes most of an export's time, and the same checkpoint gives the same bytes
+    (tests/test_export_archive.py).
+    """
+    stage, kept = serving.stage, tmp_path_factory.mktemp("staged")
+
+    def once(source: Source, folder: Path, engines: list[Name], say: Callable[..., None]) -> None:
+        made = kept / "-".join([source.sha256, *engines])
+        if not made.exists():
+            stage(source, made, engines, say)
+        shutil.copytree(made, folder)
+
+    @contextmanager
+    def sharing() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serving, "stage", once)
+            yield
+
+    return sharing
+
+
+@pytest.fixture(scope="session")
+def archives(
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A model store: an archive of each head, under the names that the shipped ones have."""
     store = tmp_path_factory.mktemp("archives")
-    archive.archive(weights("regression"), store / "colorize.mar")
-    archive.archive(weights("classification"), store / "colorize-classes.mar")
+    with staged_once():
+        archive.archive(weights("regression"), store / "colorize.mar")
+        archive.archive(weights("classification"), store / "colorize-classes.mar")
     return store
+
+
+@pytest.fixture(scope="session")
+def torchserve(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    """TorchServe with both archives; test_torchserve_faults.py, the last to use it, ends it."""
+    folder, port = tmp_path_factory.mktemp("torchserve"), free_port()
+    process = start_launcher(archives, folder, "--port", str(port))
+    try:
+        wait_for_line(process, "Ready in ")
+        yield TorchServe(process, port, folder)
+    finally:
+        process.terminate()
+        process.communicate(timeout=SECONDS)

@@ -14,6 +14,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -55,6 +56,18 @@ def opened(body: bytes) -> Image.Image:
     im = Image.open(io.BytesIO(body))
     im.load()
     return im
+
+
+class TorchServe(NamedTuple):
+    """A running one, by the launcher."""
+
+    process: subprocess.Popen[str]
+    port: int  # of predictions; the next ones are for management and metrics
+    folder: Path  # where it runs, and writes its logs
+
+    def url(self, model: str) -> str:
+        """Where a model is asked."""
+        return f"http://127.0.0.1:{self.port}/predictions/{model}"
 
 
 def start_launcher(

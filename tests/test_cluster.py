@@ -23,7 +23,6 @@ from PIL import Image
 
 from colorizer.commands import cli
 from colorizer.options import Options
-from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
 from export import archive
 from tests.support import ROOT, SECONDS, encoded, picture

@@ -9,12 +9,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
-from handlers.torchserve import lint, settings
+from export import archive
+from export.serving import Settings
+from handlers.torchserve import settings
 from tests.support import ROOT
 
 CONFIG = ROOT / "config.properties"
-SETTINGS_OF_MODELS = ROOT / "handlers" / "torchserve" / "model-config.yaml"
 LINES = CONFIG.read_text().splitlines()
 SETTINGS = dict(line.split("=", 1) for line in LINES if line and not line.startswith("#"))
 
@@ -58,14 +60,15 @@ def test_the_linter_knows_just_the_keys_that_torchserve_reads() -> None:
     )
 
 
-def test_the_linter_knows_the_keys_of_a_model_that_torchserve_reads() -> None:
-    assert constants("archive/model/ModelConfig") >= settings.MODEL
+def test_torchserve_reads_each_key_that_export_writes_into_an_archive() -> None:
+    written = yaml.safe_load(archive.model_config(Settings.read()))
+    assert constants("archive/model/ModelConfig") >= set(written) - {"handler"}
     assert "batchsize" not in constants("archive/model/ModelConfig")
+    assert set(written["handler"]) == {"threads"}  # our own
 
 
-@pytest.mark.parametrize("path", [CONFIG, SETTINGS_OF_MODELS], ids=lambda path: path.name)
-def test_the_linter_finds_nothing_in_the_shipped_settings(path: Path) -> None:
-    assert lint.problems(path) == []
+def test_the_linter_finds_nothing_in_the_shipped_settings() -> None:
+    assert settings.problems_of_properties(CONFIG.read_text()) == []
 
 
 def test_each_setting_is_given_once_and_follows_a_comment_or_its_group() -> None:

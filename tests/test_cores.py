@@ -1,49 +1,83 @@
-"""How many cores a process may use."""
+"""The count of cores: what affinity and cgroups allow, not what the machine has."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from colorizer import cores
+from tests.support import ROOT
 
 
 @pytest.fixture
-def quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of a container's quota, on a machine of eight cores."""
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 64 cores, and a folder to write its cgroups into."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
-    return tmp_path / "cpu.max"
-
-
-def test_without_limits_it_is_the_cores_of_the_affinity(quota: Path) -> None:
-    assert cores.cores() == 8
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores, "_MOUNT", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "count"),
+    ("groups", "files", "count"),
     [
-        ("max 100000", 8),
-        ("200000 100000", 2),
-        ("150000 100000", 2),
-        ("10000 100000", 1),
-        ("1600000 100000", 8),
-        ("nonsense", 8),
-        ("", 8),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 3),
+        ("0::/pods/one\n", {"pods/cpu.max": "300000 100000", "pods/one/cpu.max": "max 100000"}, 3),
+        ("0::/../on-the-host/abc\n", {"cpu.max": "400000 100000"}, 4),
+        (
+            "3:cpu,cpuacct:/docker/abc\n2:cpuset:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "150000", "cpu,cpuacct/cpu.cfs_period_us": "50000"},
+            3,
+        ),
+        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("0::/\n", {"cpu.max": "9900000 100000\n"}, 64),
+        ("0::/a:b\n", {"a:b/cpu.max": "100000 100000"}, 1),
+        ("0::/\n", {"cpu.max": ""}, 64),
+        ("0::/\n", {"cpu.max": "nonsense"}, 64),
+        ("", {}, 64),
     ],
 )
-def test_a_containers_quota_counts(text: str, count: int, quota: Path) -> None:
-    quota.write_text(text)
+def test_a_quota_of_either_version_of_cgroups_lowers_the_count(
+    cgroup: Path, groups: str, files: dict[str, str], count: int
+) -> None:
+    (cgroup / "groups").write_text(groups)
+    for name, text in files.items():
+        (cgroup / name).parent.mkdir(parents=True, exist_ok=True)
+        (cgroup / name).write_text(text)
     assert cores.cores() == count
+
+
+def test_a_system_without_cgroups_and_affinity_counts_all_its_cores(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert cores.cores() == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
+    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    script += "from colorizer.cores import cores; print(cores())"
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.stdout == "1\n"
 
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("0", 2), ("", 2), ("many", 2), ("4,2", 4)])
 def test_omp_num_threads_decides_where_it_is_a_number(
-    text: str, count: int, quota: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, count: int, cgroup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quota.write_text("200000 100000")
+    (cgroup / "groups").write_text("0::/\n")
+    (cgroup / "cpu.max").write_text("200000 100000")
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert cores.cores() == count

@@ -40,7 +40,7 @@ DOCUMENTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 
 # Document and beginning of a block -> why it isn't run. Each is still checked by the last tests.
 NOT_RUN = {
-    "CONTRIBUTING.md: make venv": "would make the environment, and run this very suite",
+    "CONTRIBUTING.md: make venv": "would make the environment, and run these very tests",
     "benchmarks/GPU.md: make venv": "needs a GPU and NVIDIA's TensorRT",
     "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs it at its smallest",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
@@ -51,7 +51,10 @@ NOT_RUN = {
     "docs/deploy.md: docker compose": "needs Docker",
     "docs/deploy.md: kubectl apply": "needs a cluster",
     "docs/serving.md: .venv/bin/python -m handlers.torchserve.serve": "test_serve.py runs it",
-    "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's TensorRT",
+    "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's libraries",
+    "docs/export.md: .venv/bin/python -m export model_store/regression.safetensors --to tensorrt": (
+        "test_tensorrt_rtx.py runs it"
+    ),
     "docs/training.md: make train": "the steps that make takes are the next block's, which is run",
     "docs/training.md: .venv/bin/python -m training.shards": "test_training_runs.py runs torchrun",
 }
@@ -135,6 +138,7 @@ def triton(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         process.wait(SECONDS)
 
 
+@pytest.mark.documents
 @pytest.mark.server
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_a_block_does_what_it_says(
@@ -223,6 +227,7 @@ def help_of(shell: Shell) -> Callable[[str], str]:
     return ask
 
 
+@pytest.mark.documents
 @pytest.mark.parametrize(("document", "module", "arguments"), COMMANDS)
 def test_every_command_that_is_named_has_the_options_named(
     document: str, module: str, arguments: str, help_of: Callable[[str], str]

@@ -16,10 +16,11 @@ from colorizer import checkpoint, engines
 from colorizer.engines import Eager
 from colorizer.graph import MANIFEST, BadGraph, Name, read_graph
 from colorizer.pipeline import Pipeline
+from colorizer.plan import NotBuilt
 from colorizer.recipe import Head
 from colorizer.unet import UNet
 from export import __main__ as command
-from export import archive, graphs, network, parity, tensorrt, torchscript
+from export import archive, graphs, network, parity, torchscript
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.parity import Row
@@ -59,7 +60,7 @@ def half(
     """The float16 ONNX graph, made on the way to a plan that this machine can't build."""
     matrix: list[Row] = []
     folder = tmp_path_factory.mktemp("half")
-    with pytest.raises(tensorrt.NotBuilt, match=r"pip install -e '\.\[tensorrt\]'"):
+    with pytest.raises(NotBuilt, match=r"pip install -e '\.\[tensorrt\]'"):
         graphs.export(sources["classification"], "tensorrt", folder / "tensorrt", matrix, say=quiet)
     assert not (folder / "tensorrt").exists()
     return folder / graphs.HALF_ONNX, matrix
@@ -219,25 +220,6 @@ def test_every_shape_of_the_float16_graph_is_known_but_for_the_batch(
         batch, *rest = tensor.shape.dim
         assert batch.dim_param
         assert all(one.dim_value > 0 for one in rest)
-
-
-def test_tensorrts_parser_takes_every_operator_and_another_is_named(
-    half: tuple[Path, list[Row]], tmp_path: Path
-) -> None:
-    path = half[0] / onnx_graph.FILE
-    tensorrt.check_graph(path)
-    assert onnx_graph.operators(path) <= set(tensorrt.SUPPORTED)
-    model = onnx.load(path)
-    model.graph.node[3].op_type = "Unique"
-    (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(tensorrt.NotBuilt, match="does not take Unique"):
-        tensorrt.check_graph(tmp_path / "other.onnx")
-
-
-def test_the_documents_table_of_operators_is_the_one_that_is_checked() -> None:
-    text = (archive.ROOT / "benchmarks" / "GPU.md").read_text()
-    table = {line.split("|")[1].strip(" `") for line in text.splitlines() if "| FP32, FP16" in line}
-    assert table == set(tensorrt.SUPPORTED)
 
 
 def test_largest_activation_sees_the_largest(sources: dict[str, Source]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from colorizer import checkpoint
@@ -21,7 +21,8 @@ from colorizer.graph import Name, find
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
-from export import archive, parity, verify
+from export import archive, parity, serving, verify
+from export.serving import Settings
 from tests.support import encoded, opened, picture
 
 Weights = Callable[[Head], Path]
@@ -99,27 +100,34 @@ assert colorizer.__file__.startswith(model), colorizer.__file__
 """
 
 
-def test_the_shipped_settings_are_ones_that_torchserve_reads() -> None:
-    settings = yaml.safe_load(archive.SETTINGS.read_text())
-    archive.check_settings(settings)
-    assert settings["batchSize"] > 1
-
-
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("before", "after", "said"),
     [
-        ({"batchsize": 8}, "batchsize"),
-        ({"batchSize": "8"}, "batchSize"),
-        ({"batchSize": True}, "batchSize"),
-        ({"useJobTicket": 1}, "useJobTicket"),
-        ({"handler": {"thread": 1}}, "thread"),
+        ("batch: 8", "bach: 8", "has no setting 'bach'; did you mean batch?"),
+        ("batch: 8", "sauce: 8", "has no setting 'sauce'; there are workers, batch, "),
+        ("batch: 8", "batch: '8'", "batch must be a whole number from 1, not '8'"),
+        ("batch: 8", "batch: true", "batch must be a whole number from 1, not True"),
+        ("batch: 8", "batch: 0", "batch must be a whole number from 1, not 0"),
+        ("batch: 8", "batch: 8\nbatch: 9", "gives a setting twice"),
+        ("batch: 8", "", "lacks batch"),
+        ("batch: 8", "batch: [", "is not YAML"),
     ],
 )
-def test_a_setting_that_would_be_ignored_is_refused(
-    settings: dict[str, object], named: str
+def test_settings_that_would_be_ignored_or_make_no_sense_are_refused(
+    before: str, after: str, said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(archive.BadSettings, match=named):
-        archive.check_settings(settings)
+    path = tmp_path / "serving.yaml"
+    text = serving.SETTINGS.read_text()
+    assert f"\n{before}\n" in text
+    path.write_text(text.replace(f"\n{before}\n", f"\n{after}\n"))
+    with pytest.raises(serving.BadSettings, match=re.escape(said)):
+        Settings.read(path)
+
+
+def test_an_empty_settings_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "serving.yaml").write_text("")
+    with pytest.raises(serving.BadSettings, match="has no settings"):
+        Settings.read(tmp_path / "serving.yaml")
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(

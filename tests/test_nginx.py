@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import ssl
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -25,6 +27,7 @@ pytestmark = [
 ]
 
 SLOW = """
+import json
 import time
 
 class Slow:
@@ -33,7 +36,7 @@ class Slow:
 
     def handle(self, rows, context):
         time.sleep(1)
-        return [bytes(row["body"]) for row in rows]
+        return [json.dumps({k: v.decode() for k, v in row.items()}).encode() for row in rows]
 """
 ASKED = 8  # requests at once, for a worker and a queue of two: some must be refused
 
@@ -83,6 +86,12 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def ask(url: str, body: bytes | None = None) -> tuple[int, str | None]:
     """Give status and Retry-After."""
+    status, retry_after, _ = answer(url, body)
+    return status, retry_after
+
+
+def answer(url: str, body: bytes | None = None) -> tuple[int, str | None, bytes]:
+    """Give status, Retry-After and the reply."""
     context = ssl._create_unverified_context()
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
@@ -91,10 +100,10 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str | None]:
     request.add_header("Content-Type", "application/octet-stream")
     try:
         with opener.open(request, timeout=SECONDS) as reply:
-            return reply.status, reply.headers["Retry-After"]
+            return reply.status, reply.headers["Retry-After"], reply.read()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.headers["Retry-After"]
+            return error.code, error.headers["Retry-After"], error.read()
 
 
 def test_who_is_refused_is_told_when_to_come_back(door: str) -> None:
@@ -102,6 +111,19 @@ def test_who_is_refused_is_told_when_to_come_back(door: str) -> None:
     with ThreadPoolExecutor(ASKED) as pool:
         seen = set(pool.map(lambda _: ask(url, b"picture"), range(ASKED)))
     assert seen == {(200, None), (503, "5")}
+
+
+def test_a_query_reaches_the_handler_as_options_and_is_never_dropped(door: str) -> None:
+    for query in ("format=png", "format=png&x=%2F%3F&a=1&data"):
+        status, _, body = answer(f"{door}/predictions/slow?{query}", b"picture")
+        expected = dict(parse_qsl(query, keep_blank_values=True)) | {"body": "picture"}
+        assert (status, json.loads(body)) == (200, expected)
+    status, _, body = answer(f"{door}/predictions/slow/1?format=png", b"picture")
+    assert (status, json.loads(body)["code"]) == (400, 400)
+    for path in ("/predictions/slow", "/predictions/slow?", "/predictions/slow/1"):
+        status, _, body = answer(f"{door}{path}", b"picture")
+        assert (status, json.loads(body)) == (200, {"body": "picture"})
+    assert answer(f"{door}/predictions/slow/../../models?a=1", b"picture")[0] == 404
 
 
 def test_a_client_that_asks_too_much_at_once_is_told_so(door: str) -> None:

@@ -59,9 +59,12 @@ def test_each_network_is_described_with_the_options_that_it_has(path: str, names
     assert {one["$ref"].rpartition("/")[2].lower() for one in parameters} == names
 
 
-@pytest.mark.parametrize("text", ["PNG", "png", " Png ", "JPG", "jpg", "Jpeg", "WEBP"])
+@pytest.mark.parametrize(
+    "text", ["PNG", "png", " Png ", "JPG", "jpg", "Jpeg", "jfif", "JPE", "WEBP"]
+)
 def test_upper_and_lower_case_are_alike(text: str) -> None:
-    expected = text.strip().lower().replace("jpg", "jpeg")
+    expected = text.strip().lower()
+    expected = "jpeg" if expected.startswith("j") else expected
     assert Options.parse({"format": text}).format == expected
     assert Options.parse({"decoding": "MODE", "metadata": "Keep"}).decoding == "mode"
 

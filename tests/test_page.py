@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import socket
 import subprocess
@@ -29,11 +30,15 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
+UNREADABLE = b"heic"  # a photograph begins so that the server can read, and the page can't
+
 pytestmark = pytest.mark.server
 
 
 class _Handler(support._Handler):
     def _answer(self, status: int, body: bytes) -> None:
+        if body.startswith(UNREADABLE):
+            body = encoded(picture(40, 30), "JPEG")
         if status == 200 and (several := int(self.headers.get("X-Colorize-Variants", 1))) > 1:
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as archive:
@@ -44,27 +49,48 @@ class _Handler(support._Handler):
 
 
 class Variants(AnyServer):
-    """A server that answers with a zip file where variants are asked for."""
+    """A server that answers with a zip file where variants are asked for.
+
+    It reads what the page can't, as one with HEIC does.
+    """
 
     handler = _Handler
 
 
-def start_page(*arguments: str) -> subprocess.Popen[str]:
+def start_page(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "page", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=-1, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        text=True,
+        stdout=-1,
+        stderr=subprocess.STDOUT,
+    )
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[str]:
-    port = free_port()
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's TMPDIR."""
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def page(temporary: Path) -> Iterator[str]:
+    """A page whose environment has proxies that lead nowhere."""
+    port, nowhere = free_port(), "http://127.0.0.1:9"
+    proxies = {"http_proxy": nowhere, "HTTP_PROXY": nowhere, "ALL_PROXY": "socks5://127.0.0.1:9"}
     with Variants() as server:
-        process = start_page("--server", server, "--port", str(port))
+        process = start_page(
+            "--server", server, "--port", str(port), TMPDIR=str(temporary), no_proxy="", **proxies
+        )
         try:
             wait_for_line(process, "The page is at")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.communicate(timeout=SECONDS)
+            assert [str(path) for path in temporary.rglob("*") if path.is_file()] == []
 
 
 @pytest.fixture
@@ -95,6 +121,32 @@ def test_photographs_come_back_at_full_size_and_a_broken_one_is_told(
     assert [Path(path).name for path in saved] == ["one-colour.jpg", "two-colour.jpg"]
 
 
+@pytest.mark.filterwarnings("ignore")  # of gradio's own client
+def test_a_photograph_that_the_page_cannot_read_fails_no_other_and_shows_its_own_lightness(
+    page: str, photographs: list[Path], tmp_path: Path, temporary: Path
+) -> None:
+    from gradio_client import Client, handle_file
+
+    photographs[0].write_bytes(UNREADABLE)
+    client = Client(page, verbose=False, download_files=str(tmp_path / "down"))
+    files = [handle_file(str(path)) for path in photographs[:2]]
+    arguments = ("colorize", "mean", 0.3, 0, 1, 1, False)
+
+    def folders() -> set[Path]:
+        return {path for path in temporary.glob("page-*/*") if path.name != "gradio"}
+
+    others = folders()
+    for _ in range(2):
+        failures, which, slider, _, saved = client.predict(files, *arguments, api_name="/colour")
+        assert not failures["visible"]
+        assert [name for name, _ in which["choices"]] == ["one.jpg", "two.jpg"]
+        assert opened(Path(slider[0]).read_bytes()).size == (30, 40)
+        assert [opened(Path(path).read_bytes()).size for path in saved] == [(30, 40), (50, 80)]
+    assert len(folders() - others) == 2, "those of the first click should be gone"
+    failures, *_ = client.predict([], *arguments, api_name="/colour")
+    assert (failures["visible"], failures["value"]) == (True, "Choose a photograph first.")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_person_drops_photographs_and_sees_them_before_and_after(
     page: str, photographs: list[Path]
@@ -108,8 +160,10 @@ def test_a_person_drops_photographs_and_sees_them_before_and_after(
         tab.goto(page)
         tab.get_by_role("button", name="Colour", exact=True).click()
         expect(tab.get_by_text("Choose a photograph first.")).to_be_visible()
+        clear = tab.get_by_text("Choose a photograph first.")
         tab.locator("#photographs input[type=file]").set_input_files(photographs)
         expect(tab.locator("#photographs").get_by_text("broken")).to_be_visible()
+        expect(clear).to_be_hidden()
         tab.get_by_text("Lively").click()
         expect(tab.get_by_text("Number of the draw")).to_be_visible()
         tab.get_by_role("button", name="Colour", exact=True).press("Enter")

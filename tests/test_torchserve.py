@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
@@ -29,12 +30,10 @@ from handlers.torchserve.handler import METRICS
 from tests.support import (
     ROOT,
     SECONDS,
+    TorchServe,
     encoded,
-    free_port,
     opened,
     picture,
-    start_launcher,
-    wait_for_line,
 )
 
 pytestmark = pytest.mark.server
@@ -50,22 +49,13 @@ class Reply(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where TorchServe runs and writes its logs."""
-    return tmp_path_factory.mktemp("server")
+def folder(torchserve: TorchServe) -> Path:
+    return torchserve.folder
 
 
 @pytest.fixture(scope="module")
-def port(archives: Path, folder: Path) -> Iterator[int]:
-    """TorchServe with both archives; its port for predictions, the third one being for metrics."""
-    port = free_port()
-    process = start_launcher(archives, folder, "--port", str(port))
-    try:
-        wait_for_line(process, "Ready in ")
-        yield port
-    finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS)
+def port(torchserve: TorchServe) -> int:
+    return torchserve.port
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +64,9 @@ def server(port: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def library(archives: Path, folder: Path) -> dict[str, Pipeline]:
+def library(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pipeline]:
     """The archives' own graphs, without a server."""
+    folder = tmp_path_factory.mktemp("library")
     for name in ARCHIVES:
         with zipfile.ZipFile(archives / f"{name}.mar") as file:
             file.extractall(folder / name)
@@ -215,16 +206,61 @@ def test_prometheus_reads_histograms_that_add_up(port: int, server: str) -> None
     assert any("colorize_replies_total" in k and 'Kind="not_a_picture"' in k for k in values)
 
 
-def test_curl_gets_a_picture_with_a_form_and_with_the_readmes_line(
-    server: str, tmp_path: Path
+def curl(folder: Path, url: str, *arguments: str) -> Reply:
+    """Run curl in a folder with photo.jpg."""
+    (folder / "photo.jpg").write_bytes(encoded(picture(70, 50), "JPEG"))
+    (folder / "photo.gz").write_bytes(gzip.compress((folder / "photo.jpg").read_bytes()))
+    command = ["curl", "-s", "--noproxy", "*", "-o", "reply", "-w", "%{http_code} %{content_type}"]
+    done = subprocess.run(
+        [*command, *arguments, url],
+        cwd=folder,
+        check=True,
+        timeout=SECONDS,
+        capture_output=True,
+        text=True,
+    )
+    status, kind = done.stdout.split(" ", 1)
+    return Reply(int(status), kind, (folder / "reply").read_bytes(), Message())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ("-T photo.jpg", "JPEG"),
+        ("--data-binary @photo.jpg", "JPEG"),
+        ("--data-binary @photo.jpg -H X-Colorize-Format:png", "PNG"),
+        ("-X PUT --data-binary @photo.jpg -H Content-Type:", "JPEG"),
+        ("-T photo.gz -H Content-Encoding:gzip", "JPEG"),
+        ("-F data=@photo.jpg -F format=webp -F temperature=1", "WEBP"),
+        ("-F image=@photo.jpg -F format=png", "PNG"),
+        ("-F upload=@photo.jpg", "JPEG"),
+    ],
+)
+def test_curl_gets_a_picture_whichever_way_it_posts_one(
+    server: str, tmp_path: Path, arguments: str, kind: str
 ) -> None:
-    (tmp_path / "photo.jpg").write_bytes(encoded(picture(70, 50), "JPEG"))
-    url = f"{server}/colorize-classes"
-    for arguments, kind in [
-        (["-T", "photo.jpg"], "JPEG"),
-        (["-F", "data=@photo.jpg", "-F", "format=webp", "-F", "temperature=1"], "WEBP"),
-    ]:
-        command = ["curl", "-s", "--fail", "--noproxy", "*", *arguments, url, "-o", "colour"]
-        subprocess.run(command, cwd=tmp_path, check=True, timeout=SECONDS)
-        colour = opened((tmp_path / "colour").read_bytes())
-        assert (colour.size, colour.format) == ((50, 70), kind)
+    reply = curl(tmp_path, f"{server}/colorize-classes", *arguments.split())
+    assert (reply.status, reply.type) == (200, f"image/{kind.lower()}")
+    colour = opened(reply.body)
+    assert (colour.size, colour.format) == ((50, 70), kind)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ("-d @photo.jpg", 415, "Content-Type: image/jpeg"),
+        ("-d format=png", 415, "Content-Type: image/jpeg"),
+        ("-F data=@photo.jpg -F data=@photo.jpg", 400, "several files (in 'data')"),
+        ("-F data=@photo.jpg -F image=@photo.jpg", 400, "several files (in 'data', 'image')"),
+        ("-F data=@photo.jpg -F format=png -F format=png", 422, "'format' is given 2 times"),
+        ("-F format=png", 400, "its field is called data"),
+        ("-T photo.gz -H Content-Encoding:br", 415, "Content-Encoding is 'br'"),
+        ("-T photo.gz", 415, "not a JPEG"),
+    ],
+)
+def test_curl_is_told_in_json_what_was_wrong_with_what_it_posted(
+    server: str, tmp_path: Path, arguments: str, status: int, said: str
+) -> None:
+    reply = curl(tmp_path, f"{server}/colorize", *arguments.split())
+    assert (reply.status, reply.type) == (status, "application/json")
+    assert said in json.loads(reply.body)["message"]

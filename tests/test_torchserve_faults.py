@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
+import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -22,12 +21,12 @@ import pytest
 from tests.pictures import KINDS
 from tests.support import (
     SECONDS,
+    TorchServe,
     encoded,
     free_port,
     opened,
     picture,
     start_launcher,
-    wait_for_line,
 )
 from tests.test_torchserve import Reply, put
 
@@ -35,33 +34,20 @@ pytestmark = pytest.mark.server
 
 SMALL = encoded(picture(60, 80))
 LARGE = encoded(picture(1200, 1600), "JPEG")
-QUEUE = 32  # jobQueueSize of model-config.yaml
+QUEUE = 32  # of serving.yaml
 
 
 @pytest.fixture(scope="module")
-def process(
-    archives: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[subprocess.Popen[str]]:
-    port = free_port()
-    work = tmp_path_factory.mktemp("work")
-    started = start_launcher(archives, work, "--models", "colorize.mar", "--port", str(port))
-    try:
-        wait_for_line(started, "Ready in ")
-        yield started
-    finally:
-        started.terminate()
-        started.communicate(timeout=SECONDS)
+def url(torchserve: TorchServe) -> str:
+    return torchserve.url("colorize")
 
 
-@pytest.fixture(scope="module")
-def url(process: subprocess.Popen[str]) -> str:
-    return wait_for_line(process, "curl ").split()[1]
-
-
-def worker(process: subprocess.Popen[str]) -> psutil.Process:
-    """The process that runs our handler."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    return next(one for one in family if "model_service_worker.py" in " ".join(one.cmdline()))
+def worker(server: TorchServe) -> psutil.Process:
+    """The process that runs our handler for the regression network."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{server.port + 1}/models/colorize") as reply:
+        (model,) = json.load(reply)
+    return psutil.Process(model["workers"][0]["pid"])
 
 
 def test_a_client_that_hangs_up_does_not_hold_the_others_up(url: str) -> None:
@@ -88,7 +74,7 @@ def test_overload_is_refused_at_once_and_nobody_waits_for_nothing(url: str) -> N
 
 
 def test_a_worker_that_is_killed_comes_back_and_no_request_is_lost_silently(
-    process: subprocess.Popen[str], url: str
+    torchserve: TorchServe, url: str
 ) -> None:
     stop = threading.Event()
     replies: list[Reply] = []
@@ -97,7 +83,7 @@ def test_a_worker_that_is_killed_comes_back_and_no_request_is_lost_silently(
         while not stop.is_set():
             replies.append(put(url, SMALL))
 
-    first = worker(process)
+    first = worker(torchserve)
     with ThreadPoolExecutor(4) as pool:
         loads = [pool.submit(load) for _ in range(4)]
         while len(replies) < 8 and not any(one.done() for one in loads):
@@ -119,21 +105,20 @@ def test_a_worker_that_is_killed_comes_back_and_no_request_is_lost_silently(
     while put(url, SMALL).status != 200:
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    assert worker(process).pid != first.pid
+    assert worker(torchserve).pid != first.pid
 
 
 def test_an_altered_graph_is_reported_at_start_with_the_command_that_mends_it(
     archives: Path, tmp_path: Path
 ) -> None:
-    with zipfile.ZipFile(archives / "colorize.mar") as file:
-        file.extractall(tmp_path / "model")
-    graph = tmp_path / "model" / "onnx" / "graph.onnx"
-    body = bytearray(graph.read_bytes())
-    body[len(body) // 2] ^= 1
-    graph.write_bytes(body)
-    (tmp_path / "store").mkdir()
-    made = shutil.make_archive(str(tmp_path / "model"), "zip", tmp_path / "model")
-    Path(made).rename(tmp_path / "store" / "colorize.mar")
+    altered = tmp_path / "store" / "colorize.mar"
+    altered.parent.mkdir()
+    with zipfile.ZipFile(archives / "colorize.mar") as old, zipfile.ZipFile(altered, "w") as new:
+        for name in old.namelist():
+            body = bytearray(old.read(name))
+            if name == "onnx/graph.onnx":
+                body[len(body) // 2] ^= 1
+            new.writestr(name, body)
     process = start_launcher(tmp_path / "store", tmp_path, "--port", str(free_port()))
     said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
@@ -154,9 +139,9 @@ def mutated(count: int) -> Iterator[bytes]:
 
 
 def test_mutated_pictures_are_refused_with_a_reason_and_the_worker_stays_as_it_was(
-    process: subprocess.Popen[str], url: str
+    torchserve: TorchServe, url: str
 ) -> None:
-    before = worker(process)
+    before = worker(torchserve)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda body: put(url, body), mutated(40)))  # what decoders keep
         memory = before.memory_info().rss
@@ -166,18 +151,18 @@ def test_mutated_pictures_are_refused_with_a_reason_and_the_worker_stays_as_it_w
     assert len(seen) >= 3
     for reply in replies:
         assert reply.status == 200 or len(json.loads(reply.body)["message"]) > 20
-    assert worker(process).pid == before.pid
+    assert worker(torchserve).pid == before.pid
     assert before.memory_info().rss - memory < 100 * 2**20
 
 
 def test_sigterm_ends_the_server_when_the_one_who_waits_has_a_picture(
-    process: subprocess.Popen[str], url: str
+    torchserve: TorchServe, url: str
 ) -> None:
     """The last of this module, since it ends the server that the others share."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(put, url, LARGE)
         time.sleep(0.3)
-        process.send_signal(signal.SIGTERM)
+        torchserve.process.send_signal(signal.SIGTERM)
         reply = waiting.result(timeout=SECONDS)
     assert reply.status == 200
     assert opened(reply.body).size == (1600, 1200)

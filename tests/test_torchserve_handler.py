@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,15 +25,18 @@ GOOD = encoded(picture(60, 80), "JPEG")
 
 
 class Context:
-    """TorchServe's context, as far as the handler uses it; each request's headers in and out."""
+    """TorchServe's context, as far as the handler uses it; each request's headers in and out.
 
-    def __init__(self, headers: list[dict[str, str]]) -> None:
+    As in TorchServe, a form field has its content type among the headers, under its own name.
+    """
+
+    def __init__(self, headers: list[dict[str, Any]]) -> None:
         self.headers = headers
         self.status = [200] * len(headers)
         self.types = [""] * len(headers)
         self.sent: list[dict[str, str]] = [{} for _ in headers]
 
-    def get_all_request_header(self, index: int) -> dict[str, str]:
+    def get_all_request_header(self, index: int) -> dict[str, Any]:
         return self.headers[index]
 
     def get_request_id(self, index: int) -> str:
@@ -55,10 +60,17 @@ def handler(request: pytest.FixtureRequest, weights: Callable[[Head], Path]) -> 
     return made
 
 
+@pytest.fixture(scope="module")
+def regression(weights: Callable[[Head], Path]) -> ColorizeHandler:
+    made = ColorizeHandler()
+    made.pipeline = eager_pipeline(weights("regression"))
+    return made
+
+
 def answers(
     handler: ColorizeHandler,
     rows: list[dict[str, Any]],
-    headers: list[dict[str, str]] | None = None,
+    headers: list[dict[str, Any]] | None = None,
 ) -> list[SimpleNamespace]:
     context = Context(headers or [{} for _ in rows])
     bodies = handler.handle(rows, context)
@@ -115,6 +127,108 @@ def test_options_come_as_headers_in_any_case_and_a_form_field_beats_them(
     headers = [{"X-Colorize-Format": "png", "User-Agent": "curl"}, {"x-colorize-format": "png"}]
     found = answers(handler, rows, headers)
     assert [answer.type for answer in found] == ["image/png", "image/webp"]
+
+
+FILE = {"content-type": "image/jpeg"}
+TEXT = {"content-type": ""}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {name: bytearray(GOOD), "format": bytearray(b"png")}
+        for name in ("data", "file", "image", "photo", "picture", "Photo", "upload", "my picture")
+    ]
+    + [{"data": bytearray(GOOD), "X-Colorize-Format": bytearray(b"png")}],
+    ids=lambda row: next(iter(row)),
+)
+def test_a_form_may_call_its_picture_by_the_usual_names_and_a_lone_file_by_any(
+    regression: ColorizeHandler, row: dict[str, Any]
+) -> None:
+    headers = {name: TEXT if "ormat" in name else FILE for name in row}
+    (answer,) = answers(regression, [row], [headers])
+    assert (answer.status, answer.type) == (200, "image/png")
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "said"),
+    [
+        ({}, 400, "its field is called data: curl -F data=@photo.jpg"),
+        ({"format": bytearray(b"png")}, 400, "its field is called data: curl -F data=@photo.jpg"),
+        ({"mine": bytearray(b"text")}, 400, "its field is called data: curl -F data=@photo.jpg"),
+        ({"data": [bytearray(GOOD)] * 2}, 400, "several files (in 'data'); send one picture"),
+        ({"data": bytearray(GOOD), "file": bytearray(GOOD)}, 400, "several files (in 'data', 'fi"),
+        ({"a.jpg": bytearray(GOOD), "b.jpg": bytearray(GOOD)}, 400, "several files (in 'a.jpg'"),
+        ({"data": bytearray(GOOD), "a.jpg": bytearray(GOOD)}, 400, "several files (in 'data', 'a"),
+        ({"data": bytearray(GOOD), "mine": bytearray(b"1")}, 422, "there is no option 'mine'"),
+        ({"data": bytearray(GOOD), "format": [bytearray(b"png")] * 2}, 422, "given 2 times"),
+    ],
+)
+def test_what_a_form_lacks_or_has_twice_is_told(
+    regression: ColorizeHandler, row: dict[str, Any], status: int, said: str
+) -> None:
+    headers = {name: FILE if name in ("data", "file", "a.jpg", "b.jpg") else TEXT for name in row}
+    (answer,) = answers(regression, [row], [headers])
+    assert answer.status == status
+    assert said in json.loads(answer.body)["message"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "said"),
+    [
+        ("gzip", gzip.compress(GOOD), 200, ""),
+        ("GZIP", gzip.compress(GOOD), 200, ""),
+        ("x-gzip", gzip.compress(GOOD), 200, ""),
+        ("deflate", zlib.compress(GOOD), 200, ""),
+        ("identity", GOOD, 200, ""),
+        ("br", GOOD, 415, "Content-Encoding is 'br'"),
+        ("zstd", GOOD, 415, "Content-Encoding is 'zstd'"),
+        ("gzip, gzip", gzip.compress(gzip.compress(GOOD)), 415, "Content-Encoding is 'gzip, gzip'"),
+        ("gzip", GOOD, 400, "The body is not gzip"),
+        ("gzip", b"", 400, "is cut short"),
+        ("gzip", gzip.compress(GOOD)[:-20], 400, "is cut short"),
+        ("gzip", gzip.compress(GOOD) + b"more", 400, "goes on after its end"),
+        (
+            "gzip",
+            gzip.compress(bytes(2**25 + 1)),
+            413,
+            "more than 33,554,432 bytes once",
+        ),
+        ("gzip", gzip.compress(b"not a picture"), 415, "is not a JPEG"),
+    ],
+)
+def test_a_compressed_body_is_decompressed_within_the_limit_or_refused_by_name(
+    regression: ColorizeHandler, encoding: str, body: bytes, status: int, said: str
+) -> None:
+    (answer,) = answers(regression, [{"body": bytearray(body)}], [{"content-encoding": encoding}])
+    assert answer.status == status
+    if status == 200:
+        assert answer.body == regression.pipeline.colorize(GOOD).body
+    else:
+        assert said in json.loads(answer.body)["message"]
+
+
+def test_a_compressed_form_is_refused_and_one_that_only_says_so_is_read(
+    regression: ColorizeHandler,
+) -> None:
+    # TorchServe finds no field in a form that is compressed.
+    rows: list[dict[str, Any]] = [{}, {"data": bytearray(GOOD)}]
+    lost, read = answers(regression, rows, [{"Content-Encoding": "gzip"}] * 2)
+    assert (lost.status, read.status) == (415, 200)
+    assert "The form is compressed (gzip)" in json.loads(lost.body)["message"]
+
+
+def test_a_picture_that_is_labelled_a_form_is_coloured_and_a_spoilt_one_is_told_how_to_send_it(
+    regression: ColorizeHandler,
+) -> None:
+    stripped = GOOD.translate(None, b"\r\n\0")  # as curl -d @photo.jpg does
+    rows = [{"body": bytearray(body)} for body in (GOOD, stripped, b"format=png", b"")]
+    header = {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8"}
+    good, *bad = answers(regression, rows, [header] * 4)
+    assert good.status == 200
+    for answer in bad:
+        assert answer.status == 415
+        assert "header Content-Type: image/jpeg" in json.loads(answer.body)["message"]
 
 
 def test_a_fault_of_ours_is_answered_500_without_its_trace(

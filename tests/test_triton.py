@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -36,10 +39,14 @@ PHOTO = encoded(picture(90, 120), "JPEG")
 
 
 @pytest.fixture(scope="module")
-def repository(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return triton.repository(
-        [weights(head) for head in MODELS.values()], tmp_path_factory.mktemp("triton") / "models"
-    )
+def repository(
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp("triton") / "models"
+    with staged_once():
+        return triton.repository([weights(head) for head in MODELS.values()], out)
 
 
 class Server(NamedTuple):
@@ -144,6 +151,19 @@ def test_tritonclient_gets_the_librarys_bytes(
 
 
 @pytest.mark.server
+def test_a_compressed_body_is_decompressed_or_refused_by_name(
+    port: int, library: dict[str, Pipeline]
+) -> None:
+    expected = Answer(200, library["colorize"].colorize(PHOTO).body)
+    for encoding, body in (("gzip", gzip.compress(PHOTO)), ("deflate", zlib.compress(PHOTO))):
+        assert curl(port, "colorize", body, "-H", f"Content-Encoding: {encoding}") == expected
+    bomb = curl(port, "colorize", gzip.compress(bytes(2**25 + 1)), "-H", "Content-Encoding: gzip")
+    assert (bomb.status, bomb.body[:13]) == (400, b"413 too_large")
+    other = curl(port, "colorize", PHOTO, "-H", "Content-Encoding: br")
+    assert other == Answer(501, b"Unsupported compression type")
+
+
+@pytest.mark.server
 def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
     port: int, library: dict[str, Pipeline]
 ) -> None:
@@ -160,10 +180,14 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
 
 
 def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
-    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     same = [str(weights("regression"))] * 2
-    assert command.main(["triton", *same, "--out", str(tmp_path / "models")]) == 1
+    with staged_once():
+        assert command.main(["triton", *same, "--out", str(tmp_path / "models")]) == 2
     assert "give one checkpoint of each head" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -172,7 +196,7 @@ def test_a_folder_of_other_things_is_not_replaced(
     weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "letters").mkdir()
-    assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 1
+    assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 2
     assert "letters, which is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 

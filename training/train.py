@@ -226,8 +226,12 @@ def train(
     continued = resume and last.exists()
     net = initial_network(config, encoder, init_from)
     model = Colorization(config, net, found, workers)
-    auto = config.precision == "auto"
-    precision = fastest_precision(net, config) if auto else config.precision
+    chosen = state / "precision"
+    precision: str = config.precision
+    if precision == "auto":  # a run that goes on keeps what it began with
+        kept_one = continued and chosen.exists()
+        precision = chosen.read_text() if kept_one else fastest_precision(net, config)
+        chosen.write_text(precision)
     trainer = make_trainer(config, state, bool(found.validation), precision)
     trainer.fit(model, ckpt_path=last if continued else None)
     stopped = trainer.early_stopping_callback

@@ -27,15 +27,18 @@ from colorizer import __version__
 from colorizer.commands import client, folder, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
 from colorizer.commands.run import run_command
+from colorizer.options import NAMES, OPTIONS
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
     from colorizer.options import Options
 
-OPTIONS = (
-    *("format", "quality", "chroma", "metadata", "decoding", "temperature", "seed"),
-    *("variants", "show"),
-)
+# What the command adds to the help of the options table.
+ADDED = {
+    "format": " (default: --out's, or jpeg)",
+    "variants": ", as NAME-colour-1 and so on",
+    "show": ", as NAME-uncertainty",
+}
 CLIENTS = 4  # requests to a server at once: it batches those that wait together
 STDIN = "standard input"
 SAMPLE_SECONDS = 60.0  # for a server to colorize the small picture that it is tried with
@@ -138,25 +141,18 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--format", choices=list(ENDINGS), help="of the results (default: --out's, or jpeg)")
-    add("--quality", type=int, help="1 to 100, for JPEG and WebP (default: 92)")
-    add("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
-    add("--metadata", help="keep or strip EXIF (default: strip)")
-    add("--decoding", help="annealed-mean, mean, mode or sample (classification only)")
-    add("--temperature", type=float, help="lower decides, higher mixes (classification only)")
-    add("--seed", type=int, help="another draw for --decoding sample")
-    add(
-        "--variants",
-        type=int,
-        metavar="N",
-        help="N different samples of each picture, NAME-colour-1 and so on (classification only)",
-    )
-    add(
-        "--show",
-        choices=["colour", "uncertainty"],
-        help="colours, or a map of how unsure they are, NAME-uncertainty (classification only)",
-    )
+    """Add the options of one picture; unset ones are left to the network."""
+    for option in OPTIONS:
+        told = option.help + ADDED.get(option.name, "")
+        how: dict[str, Any] = {"choices": option.choices, "type": str.lower}
+        if not option.choices:
+            told += f": {option.allowed}"
+            how = {"type": int if option.whole else float, "metavar": "N"}
+        if option.needs_classifier:
+            told += " (classification only)"
+        elif option.name not in ADDED:
+            told += f" (default: {option.default})"
+        group.add_argument(f"--{option.name}", help=told, **how)
 
 
 def _place(text: str) -> Path | str:
@@ -280,7 +276,7 @@ def _say_on_terminal(line: str) -> None:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, object]:
-    return {name: getattr(options, name) for name in OPTIONS}
+    return {name: getattr(options, name) for name in NAMES}
 
 
 def _check_positive(options: argparse.Namespace, *names: str) -> None:

@@ -132,9 +132,9 @@ def _fit(stem: str, end: str) -> str:
 
 def suffixes() -> frozenset[str]:
     """Suffixes of the pictures that are looked for in folders, in lower case."""
-    from colorizer import image  # numpy and Pillow: not for --help
+    from colorizer.image import SUFFIXES  # numpy and Pillow: not for --help
 
-    return image.SUFFIXES
+    return SUFFIXES
 
 
 def plan(pictures: Sequence[Path], naming: Naming, overwrite: bool) -> Plan:

@@ -33,10 +33,16 @@ def find_archives(store: Path, models: Sequence[str]) -> list[str]:
     return list(models)
 
 
+def find_torchserve() -> Path:
+    """Give the folder of TorchServe's package, without importing it."""
+    found = importlib.util.find_spec("ts")
+    if found is None or found.origin is None:
+        raise CannotServe("TorchServe is not installed: run `make venv`, and use .venv/bin/python")
+    return Path(found.origin).resolve().parent
+
+
 def server_environment(logs: Path) -> dict[str, str]:
     """Give the environment in which TorchServe finds Java and the folder for its logs."""
-    if importlib.util.find_spec("ts") is None:
-        raise CannotServe("TorchServe is not installed: run `make venv`, and use .venv/bin/python")
     environment = {**os.environ, "LOG_LOCATION": str(logs.resolve())}
     environment["METRICS_LOCATION"] = environment["LOG_LOCATION"]
     # The one would replace our settings; the other comes before the code in the archive.

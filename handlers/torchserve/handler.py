@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,10 @@ METRICS: dict[str, tuple[str, str, list[str]]] = {
     "colorize_replies_total": ("counter", "count", ["Kind"]),
 }
 
-PICTURE_FIELDS = ("body", "data")  # the raw body, or the form field that holds the picture
+# Names under which a picture comes: the raw body, the form field of the documents, and others that
+# people try.
+PICTURE_FIELDS = ("body", "data", "file", "image", "photo", "picture")
+FORM = "application/x-www-form-urlencoded"  # what curl calls every body of -d and --data-binary
 
 
 class ColorizeHandler:
@@ -64,6 +68,7 @@ class ColorizeHandler:
         self.pipeline.warm_up()
         self.model = str(getattr(context, "model_name", None) or "")
         self.metrics = _declare_metrics(getattr(context, "metrics", None))
+        _keep_repeated_fields()
         log.info("%s network on %s", self.pipeline.graph.recipe.head, device)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -92,29 +97,48 @@ class ColorizeHandler:
 
         A form field beats a header.
         """
-        from colorizer.errors import BadPicture, NotAPicture
+        from colorizer.errors import RequestError
+
+        try:
+            return self._take_apart(row, headers)
+        except RequestError as error:
+            return error, {}
+
+    def _take_apart(
+        self, row: Mapping[str, Any], headers: Mapping[str, Any]
+    ) -> tuple[bytes, dict[str, str]]:
+        """Tell picture and options of one request apart.
+
+        Args:
+            row: its form fields, or its raw body as the field "body".
+            headers: its headers; beside them, for each field a mapping with its content type.
+
+        Raises:
+            RequestError: if there is no picture, or more than one, or it can't be decompressed.
+        """
+        from colorizer.errors import NotAPicture
         from colorizer.options import from_headers
 
-        fields = from_headers(headers.items())
-        body = None
-        for name, value in row.items():
-            if name in PICTURE_FIELDS:
-                body = value
-            else:
-                fields[name] = value.decode("utf-8", "replace") if _is_bytes(value) else str(value)
-        if body is None:
-            return BadPicture(
-                "The form has no picture; post the file's bytes, or a form field named 'data'."
-            ), fields
+        sent = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+        files = {
+            name
+            for name, about in headers.items()
+            if isinstance(about, Mapping) and about.get("content-type")
+        }
+        encoding = sent.get("content-encoding", "").strip().lower()
+        body, fields = _split_form(row, files, encoding)
         if not _is_bytes(body):  # TorchServe has decoded a body that called itself text or JSON
-            return NotAPicture(
+            raise NotAPicture(
                 "The body calls itself text or JSON; post the picture file's own bytes."
-            ), fields
-        return bytes(body), fields
+            )
+        body = bytes(body)
+        if "body" in row and encoding not in ("", "identity"):
+            body = _decompress(body, encoding, self.pipeline.limits.max_bytes)
+        return body, from_headers(sent.items()) | fields
 
     def _answer(self, outcome: Outcome, index: int, context: Any) -> bytes:
         """Set status and content type of one request, and give its bytes."""
-        from colorizer.errors import Failure, RequestError
+        from colorizer.errors import BadPicture, Failure, NotAPicture, RequestError
 
         request = context.get_request_id(index)
         if (reply := outcome.reply) is not None:
@@ -124,6 +148,14 @@ class ColorizeHandler:
             context.set_response_content_type(index, reply.content_type)
             return reply.body
         error = outcome.error or AssertionError("a picture without an outcome")
+        if isinstance(error, (BadPicture, NotAPicture)) and _is_form(
+            context.get_all_request_header(index)
+        ):
+            error = NotAPicture(
+                f"{error} It was sent as a form, {FORM}: curl -d does that, and drops bytes of the "
+                "file. Post the whole file, by curl -T photo.jpg, or by --data-binary @photo.jpg "
+                "with the header Content-Type: image/jpeg."
+            )
         failure = Failure.of(error, request)
         log.info(json.dumps({"request": request, "reply": failure.kind}))
         self._report("colorize_replies_total", 1, failure.kind)
@@ -159,6 +191,114 @@ def _declare_metrics(cache: Any) -> dict[str, Any]:
         name: cache.add_metric_to_cache(name, unit, ["ModelName", *more], MetricTypes(kind))
         for name, (kind, unit, more) in METRICS.items()
     }
+
+
+def _split_form(
+    row: Mapping[str, Any], files: Collection[str], encoding: str
+) -> tuple[Any, dict[str, str]]:
+    """Tell the picture of a request from its options.
+
+    A field that has one of PICTURE_FIELDS' names is the picture. Where there is none, a file of any
+    other name is.
+
+    Args:
+        row: fields by name; a list where several have one name.
+        files: names of the fields that are files, not text.
+        encoding: of the body, from the header Content-Encoding.
+
+    Raises:
+        BadPicture: if there is no picture, or more than one.
+        NotAPicture: if the whole form is compressed, which TorchServe can't read.
+        BadOption: if an option is given twice.
+    """
+    from colorizer.errors import BadOption, BadPicture, NotAPicture
+    from colorizer.options import HEADER, NAMES
+
+    named: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    for name, value in row.items():
+        option = name.lower().removeprefix(HEADER)
+        if name.lower() in PICTURE_FIELDS:
+            named[name] = value
+        elif name in files and option not in NAMES:
+            others[name] = value
+        elif isinstance(value, list):
+            raise BadOption(f"{name!r:.40} is given {len(value)} times; give it once.")
+        else:
+            fields[option] = value.decode("utf-8", "replace") if _is_bytes(value) else str(value)
+    pictures = named | others
+    if not pictures and encoding not in ("", "identity"):
+        raise NotAPicture(f"The form is compressed ({encoding:.40}); send it as it is.")
+    if not pictures:
+        raise BadPicture(
+            "The form has no picture; its field is called data: curl -F data=@photo.jpg. Or post "
+            "the file's bytes: curl -T photo.jpg."
+        )
+    (name, picture), *more = pictures.items()
+    if more or isinstance(picture, list):
+        where = ", ".join(f"{name!r:.40}" for name in pictures)
+        raise BadPicture(
+            f"The form has several files (in {where}); send one picture in each request, as data."
+        )
+    return picture, fields
+
+
+def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo the header Content-Encoding, without ever holding more than a limit of bytes.
+
+    Raises:
+        NotAPicture: if it names another encoding than gzip and deflate.
+        BadPicture: if the bytes aren't what it says, or are cut short.
+        TooLarge: if there are more than the limit.
+    """
+    from colorizer.errors import BadPicture, NotAPicture, TooLarge
+
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise NotAPicture(
+            f"The body's Content-Encoding is {encoding!r:.40}; send it as it is, or use gzip."
+        )
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, as its first bytes say
+    try:
+        whole = stream.decompress(body, limit + 1)
+    except zlib.error:
+        raise BadPicture(f"The body is not {encoding}, as its Content-Encoding says.") from None
+    if len(whole) > limit:
+        raise TooLarge(
+            f"The body has more than {limit:,} bytes once it is decompressed; post a smaller copy."
+        )
+    if stream.unused_data or not stream.eof:
+        fault = "goes on after its end" if stream.unused_data else "is cut short"
+        raise BadPicture(f"The body's {encoding} (its Content-Encoding) {fault}; send it again.")
+    return whole
+
+
+def _keep_repeated_fields() -> None:
+    """Make TorchServe keep all form fields of one name, as a list; it keeps the last one alone.
+
+    Otherwise, of two pictures in a form one would be lost without a word, and the handler could not
+    know.
+    """
+    if "ts.service" not in sys.modules:  # not in TorchServe's worker
+        return
+    from ts.service import Service
+
+    merge = Service.retrieve_data_for_inference
+
+    def keep(batch: Sequence[Mapping[str, Any]]) -> Any:
+        headers, rows, ids = merge(batch)
+        for request, row in zip(batch, rows, strict=True):
+            names = [parameter["name"] for parameter in request["parameters"]]
+            for name in {name for name in names if names.count(name) > 1}:
+                row[name] = [one["value"] for one in request["parameters"] if one["name"] == name]
+        return headers, rows, ids
+
+    Service.retrieve_data_for_inference = staticmethod(keep)
+
+
+def _is_form(headers: Mapping[str, Any]) -> bool:
+    kinds = [value for name, value in headers.items() if name.lower() == "content-type"]
+    return any(str(kind).partition(";")[0].strip().lower() == FORM for kind in kinds)
 
 
 def _is_bytes(value: Any) -> bool:

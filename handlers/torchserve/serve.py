@@ -20,18 +20,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from colorizer import __version__
-from handlers.torchserve import drain
+from handlers.torchserve import drain, frontend
 from handlers.torchserve.checks import (
     CannotServe,
     check_free,
     check_room,
     find_archives,
+    find_torchserve,
     server_environment,
 )
 from handlers.torchserve.drain import Output
 from handlers.torchserve.settings import problems_of_properties
 
-STARTUP_SECONDS = 300.0  # as startupTimeout in model-config.yaml: torch on a slow, cold disk
+STARTUP_SECONDS = 300.0  # as startup_s in serving.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
 TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
 LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
@@ -44,7 +45,6 @@ FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Tracebac
 
 KEY_FILE = Path("key_file.json")  # TorchServe writes its tokens into the folder that it starts in
 METRICS = Path(__file__).resolve().with_name("metrics.yaml")
-LOGGING = METRICS.with_name("log4j2.xml")
 
 # What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
 ADDRESSES = {
@@ -104,6 +104,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     Raises:
         CannotServe: if the server can't start, or ends unasked.
     """
+    package = find_torchserve()
     archives = find_archives(options.model_store, options.models)
     environment = server_environment(options.logs)
     config: Path = options.config
@@ -119,10 +120,10 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     client = Client(options.certificate, KEY_FILE if options.tokens else None)
     options.logs.mkdir(parents=True, exist_ok=True)
     check_room(options.logs, LOG_ROOM, "logs", "--logs ")
-    # A folder of its own for what TorchServe puts into the temporary one: its PID file, which
-    # would keep a second server from starting, sockets named by worker, and unpacked archives.
+    # A folder of its own for what TorchServe puts into the temporary one: sockets named by worker,
+    # where a second server's would have the same names, and unpacked archives.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
-        environment["TMPDIR"] = environment["TEMP"] = temporary  # for Python, for Java
+        environment["TMPDIR"] = temporary  # for the workers
         sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
         check_room(Path(temporary), sum(sizes), "unpacked archives", "TMPDIR=")
         # TorchServe would look for this file in the folder that it is started in.
@@ -131,10 +132,9 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
         if changes:  # in a properties file the last line for a key wins
             config = Path(temporary) / "config.properties"
             config.write_text("\n".join([settings, *changes]) + "\n")
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
-        command += ["--model-store", str(options.model_store.resolve())]
-        command += ["--ts-config", str(config.resolve()), "--models", *archives]
-        command += ["--log-config", str(LOGGING)]
+        command = frontend.java(package, environment, read_properties(settings), Path(temporary))
+        command += ["--python", sys.executable, "-f", str(config.resolve()), "-ncs"]
+        command += ["-s", str(options.model_store.resolve()), "-m", *archives]
         server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
                 drain.wait(jobs, options.drain, asked, lambda: server.poll() is None, _say)
         finally:
             _say("\nStopping TorchServe ...")
-            stop(server, Path(temporary) / ".model_server.pid")
+            stop(server)
             _say("Stopped.")
 
 
@@ -171,12 +171,17 @@ def secure(options: argparse.Namespace) -> list[str]:
     return changes
 
 
+def read_properties(text: str) -> dict[str, str]:
+    """Read the keys and values of a config.properties; of a repeated key the last counts."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
 def choose_addresses(
     settings: str, port: int | None, https: bool = False
 ) -> tuple[dict[str, str], list[str]]:
     """Fill in ADDRESSES, and give the lines that must be added to settings to get them."""
-    pairs = (line.split("=", 1) for line in settings.splitlines() if not line.startswith("#"))
-    said = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    said = read_properties(settings)
     addresses = {key: said.get(key, default) for key, default in ADDRESSES.items()}
     before = dict(addresses)
     for number, (key, value) in enumerate(before.items(), start=port or 0):
@@ -230,14 +235,9 @@ def ready_models(addresses: Mapping[str, str], expected: int, client: Client) ->
     return names if ready and len(names) == expected else []
 
 
-def stop(server: subprocess.Popen[str], pid_file: Path) -> None:
+def stop(server: subprocess.Popen[str]) -> None:
     """End TorchServe: its front end, which ends its workers, then whatever is left of it."""
-    try:
-        frontend = int(pid_file.read_text())
-        if os.getpgid(frontend) == server.pid:
-            os.kill(frontend, signal.SIGTERM)
-    except (OSError, ValueError):  # too early for a front end, or it is gone
-        _signal_all(server.pid, signal.SIGTERM)
+    server.terminate()
     for last in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
         while server.poll() is None and time.monotonic() < deadline:

@@ -1,18 +1,16 @@
-"""Hold TorchServe's settings against what it reads: it ignores all else without a word.
+"""Validate a config.properties: TorchServe ignores keys that it doesn't know, without a word.
 
-Source: the constants of org.pytorch.serve.util.ConfigManager and of
-org.pytorch.serve.archive.model.ModelConfig in TorchServe 0.12's model-server.jar, and
-ts/model_server.py, which starts it; tests hold these lists against that file.
+Source: the constants of org.pytorch.serve.util.ConfigManager in TorchServe 0.12's
+model-server.jar, and ts/model_server.py, which starts it by default; tests compare these lists
+with both.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-# config.properties.
 _SWITCHES = {
     *("async_logging", "cpu_launcher_enable", "debug", "decode_input_request"),
     *("disable_system_metrics", "disable_token_authorization", "enable_envvars_config"),
@@ -40,7 +38,7 @@ _TEXTS = {
     *("python", "service_envelope", "system_metrics_cmd", "ts_header_key_sequence_end"),
     *("ts_header_key_sequence_id", "ts_header_key_sequence_start", "version", "workflow_store"),
 }
-_LAUNCHER = {"plugins_path", "vmargs"}  # read by ts/model_server.py, in Python
+_LAUNCHER = {"plugins_path", "vmargs"}  # read by who starts Java: frontend.py
 PROPERTIES = _SWITCHES | _COUNTS | _ADDRESSES | _TEXTS | _LAUNCHER
 _MODES = ("log", "prometheus", "legacy")  # of metrics_mode, any other being taken for log
 _ADDRESS = re.compile(r"https?://[^:/\s]+(:\d+)?/?|unix:/\S*")
@@ -49,20 +47,6 @@ _VARIABLES = {
     "TS_TOKEN_EXPIRATION_TIME_MIN": "token_expiration_min",
     "TS_OPEN_INFERENCE_PROTOCOL": "ts_open_inference_protocol",
 }
-
-# model-config.yaml.
-_MODEL_COUNTS = {
-    *("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout"),
-    *("startupTimeout", "parallelLevel", "maxRetryTimeoutInSec", "clientTimeoutInMills"),
-    *("jobQueueSize", "sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxSequenceJobQueueSize"),
-    "maxNumSequence",
-}
-_MODEL_SWITCHES = {
-    *("useJobTicket", "continuousBatching", "sequenceBatching", "asyncCommunication", "useVenv"),
-}
-_MODEL_OTHERS = {"deviceType", "parallelType", "deviceIds", "torchrun"}
-MODEL = _MODEL_COUNTS | _MODEL_SWITCHES | _MODEL_OTHERS
-HANDLER = {"threads"}  # under the key "handler": our own
 
 
 def problems_of_properties(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
@@ -97,54 +81,9 @@ def problems_of_properties(text: str, environment: Mapping[str, str] | None = No
     return found
 
 
-def problems_of_model(settings: object) -> list[str]:
-    """Say what is wrong with the settings of a model-config.yaml; nothing where all is right."""
-    if not isinstance(settings, Mapping):
-        return ["there are no settings in it; write key: value"]
-    found = []
-    for key, value in settings.items():
-        if key == "handler":
-            inside = value if isinstance(value, Mapping) else {}
-            found += [_unknown(name, HANDLER, "handler") for name in inside if name not in HANDLER]
-            found += [
-                f"handler: {name} must be a whole number, not {inside[name]!r}"
-                for name in HANDLER & set(inside)
-                if not _is_count(inside[name])
-            ]
-            if not isinstance(value, Mapping):
-                found.append(f"handler must hold settings, as threads: 0, not {value!r}")
-        elif key not in MODEL:
-            found.append(_unknown(key, MODEL | {"handler"}))
-        elif key in _MODEL_COUNTS and not _is_count(value):
-            found.append(f"{key} must be a whole number, not {value!r}")
-        elif key in _MODEL_SWITCHES and type(value) is not bool:
-            found.append(f"{key} must be true or false, not {value!r}")
-        elif key in _MODEL_CHECKS and not _MODEL_CHECKS[key][0](value):
-            found.append(f"{key} must be {_MODEL_CHECKS[key][1]}, not {value!r}")
-    least, most = settings.get("minWorkers", 0), settings.get("maxWorkers", 0)
-    if "maxWorkers" in settings and _is_count(least) and _is_count(most) and least > most:
-        found.append(f"minWorkers is {least}, more than maxWorkers, {most}")
-    return found
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-_MODEL_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "deviceType": (lambda value: value in ("cpu", "gpu"), "cpu or gpu"),
-    "parallelType": (lambda value: value in ("pp", "tp", "pptp", "custom"), "pp, tp or pptp"),
-    "deviceIds": (
-        lambda value: isinstance(value, list) and all(map(_is_count, value)),
-        "a list of whole numbers",
-    ),
-    "torchrun": (lambda value: isinstance(value, Mapping), "a group of torchrun's parameters"),
-}
-
-
 def _wrong_property(key: str, value: str) -> str | None:
     if key not in PROPERTIES:
-        return _unknown(key, PROPERTIES)
+        return _unknown(key)
     if value != value.rstrip():
         return f"{key} ends in a space, which TorchServe takes as a part of the value"
     if key in _SWITCHES and value not in ("true", "false"):
@@ -158,9 +97,9 @@ def _wrong_property(key: str, value: str) -> str | None:
     return None
 
 
-def _unknown(key: object, known: Collection[str], where: str = "TorchServe") -> str:
+def _unknown(key: str) -> str:
     """Name the nearest right key: one that differs in case and underscores only comes first."""
-    plain = {name.replace("_", "").lower(): name for name in sorted(known)}
-    near = difflib.get_close_matches(str(key).replace("_", "").lower(), plain, 1, 0.7)
+    plain = {name.replace("_", "").lower(): name for name in sorted(PROPERTIES)}
+    near = difflib.get_close_matches(key.replace("_", "").lower(), plain, 1, 0.7)
     hint = f"; did you mean {plain[near[0]]}?" if near else ""
-    return f"{where} has no setting {key!r} and would ignore it{hint}"
+    return f"TorchServe has no setting {key!r} and would ignore it{hint}"
