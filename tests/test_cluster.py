@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import json
 import logging
 import os
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from PIL import Image
 
 from colorizer.commands import cli
 from colorizer.options import Options
+from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
-from export import archive
-from tests.support import ROOT, SECONDS, encoded, picture
+from export import graphs, parity
+from export.graphs import Source
+from tests.support import ROOT, SECONDS, encoded, opened, picture
 
 if TYPE_CHECKING:
     from colorizer.commands.cluster import Work
@@ -34,13 +34,16 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None,
     reason="the extra 'ray' is not installed",
 )
-PICTURES = 24
+PICTURES = 16
 
 
 @pytest.fixture(scope="module")
 def model(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "model.mar"
-    return archive.archive(weights("regression"), out, say=lambda line: None)
+    """A folder with a graph."""
+    folder = tmp_path_factory.mktemp("model") / "graph"
+    source = Source.read(weights("regression"), parity.photographs(None))
+    graphs.export(source, "onnx", folder, [], say=lambda line: None)
+    return folder
 
 
 @pytest.fixture
@@ -56,11 +59,18 @@ def album(tmp_path: Path) -> Path:
     return folder
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """The command as a shell starts it, on one thread as each worker has."""
+@contextlib.contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run the command as a shell does, in a process group of its own; end it if it still runs."""
     command = [sys.executable, "-m", "colorizer.commands.cli", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=-1, stderr=-1)
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=-1, stderr=-1, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -71,8 +81,8 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
+def family(parent: int) -> list[psutil.Process]:
+    return psutil.Process(parent).children(recursive=True)
 
 
 def listens_on(process: psutil.Process) -> set[str]:
@@ -82,84 +92,37 @@ def listens_on(process: psutil.Process) -> set[str]:
     return set()
 
 
-def a_working_worker(process: subprocess.Popen[str], out: Path) -> psutil.Process:
-    """Wait for the first result, and find a worker that has pictures in hand, or had just now."""
+def wait_for_a_result(process: subprocess.Popen[str], out: Path) -> None:
     until = time.monotonic() + SECONDS
     while not list(out.rglob("*.jpg")):
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.02)
-    titles = {}
-    for one in family(process):
-        with contextlib.suppress(psutil.Error):
-            titles["".join(one.cmdline()[:1])] = one
-    # Ray shows the call in the process's title.
-    return titles.get("ray::Worker.colorize") or titles["ray::Worker"]
 
 
-def test_all_is_coloured_as_without_ray_though_a_worker_is_killed_and_later_runs_do_what_is_missing(
-    model: Path, album: Path, tmp_path: Path
-) -> None:
-    out, plain = tmp_path / "out", tmp_path / "plain"
-    arguments = [album, "--model", model, "--worker-cores", "1", "--json"]
-    process = start(*arguments, "--out", out, "--ray", "local", "--batch", "2")
-    try:
-        victim = a_working_worker(process, out)
-        listening = list(map(listens_on, family(process)))
-        victim.send_signal(signal.SIGKILL)
-        told, said = process.communicate(timeout=SECONDS)
-    finally:
-        process.kill()
-        process.wait()
-    assert set().union(*listening) <= {"127.0.0.1", "::ffff:127.0.0.1"}
-    assert any(listening)
-    assert process.returncode == 1, said
-    assert "a worker died and is replaced" in said
-    assert f"{PICTURES + 1} colorized, 1 failed, 0 there already" in said
-    assert "Traceback" not in said
-    lines = [json.loads(line) for line in told.splitlines()]
-    assert sorted(line["picture"] for line in lines) == sorted(files(album))
-    assert [line["picture"] for line in lines if "error" in line] == ["broken.jpg"]
-
-    check = start(*arguments[:3], "--out", plain)
-    check.communicate(timeout=SECONDS)
-    assert files(out) == files(plain)
-    assert sorted(line["colour"] for line in lines if "colour" in line) == sorted(files(out))
-
-    (album / "broken.jpg").unlink()
-    (out / "004.png.jpg").unlink()
-    before = (out / "002.png.jpg").stat().st_mtime_ns
-    again = start(*arguments, "--out", out, "--ray", "local")
-    told, said = again.communicate(timeout=SECONDS)
-    assert again.returncode == 0, said
-    assert f"1 colorized, 0 failed, {PICTURES} there already" in said
-    assert [json.loads(line)["picture"] for line in told.splitlines()] == ["004.png"]
-    assert (out / "002.png.jpg").stat().st_mtime_ns == before
-    assert files(out) == files(plain)
-
-
-def test_ctrl_c_ends_the_run_and_the_cluster_within_seconds(
+def test_a_cluster_of_one_machine_listens_on_localhost_only_and_ctrl_c_ends_it(
     model: Path, album: Path, tmp_path: Path
 ) -> None:
     arguments = ["--model", model, "--worker-cores", "1", "--ray", "local"]
-    process = start(album, "--out", tmp_path / "out", *arguments)
-    try:
-        a_working_worker(process, tmp_path / "out")
-        others = family(process)
-        process.send_signal(signal.SIGINT)
+    with running(album, "--out", tmp_path / "out", *arguments) as process:
+        wait_for_a_result(process, tmp_path / "out")
+        others = family(process.pid)
+        listening = list(map(listens_on, others))
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
         _, said = process.communicate(timeout=SECONDS)
-    finally:
-        process.kill()
-        process.wait()
+        left = psutil.wait_procs(others, timeout=SECONDS)[1]
+    assert any(listening)
+    assert set().union(*listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert process.returncode == 130
-    assert said.endswith("interrupted; the same command goes on where it was\n")
-    assert psutil.wait_procs(others, timeout=SECONDS)[1] == []
-    assert all(Image.open(io.BytesIO(body)).load() for body in files(tmp_path / "out").values())
+    assert said.endswith("interrupted; the same command resumes\n")
+    assert not left
+    for body in files(tmp_path / "out").values():
+        opened(body)
 
 
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """A cluster of this process, of four cores and a GPU as far as Ray knows."""
+def address() -> Iterator[str]:
+    """The address of a cluster of this process, of four cores and a GPU as far as Ray knows."""
     from colorizer.commands import cluster  # sets what Ray reads when it is imported
 
     assert cluster.STORE_BYTES
@@ -174,16 +137,60 @@ def ray_here() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
 @pytest.fixture
-def joined(ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command use that cluster, instead of starting its own."""
+def joined(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command use that cluster in this process, which is connected to it."""
     from colorizer.commands import cluster
 
     monkeypatch.setattr(cluster, "connected", lambda address: contextlib.nullcontext())
+
+
+def test_all_is_colorized_as_without_ray_though_a_worker_is_killed(
+    address: str, model: Path, album: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--model", model, "--device", "cpu", "--worker-cores", "2", "--batch", "2"]
+    with running(album, "--out", out, "--ray", address, *arguments, "--json") as process:
+        wait_for_a_result(process, out)
+        # Ray shows the actor's class in the process's title.
+        working = [one for one in family(os.getpid()) if "ray::Worker" in one.cmdline()[0]]
+        working[0].kill()
+        told, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1, said
+    assert "a worker died and is replaced" in said
+    assert f"{PICTURES + 1} colorized, 1 failed, 0 there already" in said
+    assert "Traceback" not in said
+    lines = {line["picture"]: line for line in map(json.loads, told.splitlines())}
+    assert len(told.splitlines()) == len(lines)
+    assert set(lines) == set(files(album))
+    assert set(lines.pop("broken.jpg")) == {"picture", "error"}
+    pipeline = Pipeline.load(model, "cpu", threads=2)
+    assert files(out) == {
+        line["colour"]: pipeline.colorize((album / name).read_bytes()).body
+        for name, line in lines.items()
+    }
+
+
+def test_a_later_run_makes_what_is_missing(
+    joined: None, model: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--model", str(model), "--worker-cores", "2", "--ray", "local"]
+    for path in [*album.glob("0*.png"), *album.glob("deep/*"), album / "broken.jpg"]:
+        if path.stem not in ("002", "003"):
+            path.unlink()
+    (out / "deep").mkdir(parents=True)
+    (out / "002.png.jpg").write_bytes(b"kept")
+    assert cli.main([str(album), "--out", str(out), *arguments]) == 0
+    told = capsys.readouterr()
+    assert "2 colorized, 0 failed, 1 there already" in told.err
+    assert sorted(told.out.splitlines()) == ["000.jpg", "deep/003.png.jpg"]
+    assert files(out).keys() == {"000.jpg", "002.png.jpg", "deep/003.png.jpg"}
+    assert (out / "002.png.jpg").read_bytes() == b"kept"
 
 
 class Copier:
@@ -285,7 +292,7 @@ def test_a_picture_that_kills_its_workers_fails_alone(
     ],
 )
 def test_workers_are_counted_by_gpus_where_they_use_them(
-    device: str | None, cores: int | None, fitted: tuple[str | None, int, int], ray_here: None
+    device: str | None, cores: int | None, fitted: tuple[str | None, int, int], address: str
 ) -> None:
     from colorizer.commands import cluster
 
