@@ -1,8 +1,8 @@
 """Colorize a folder of millions on the machines of a Ray cluster.
 
 Only names and errors pass through Ray: each worker reads pictures from the folder or store itself,
-and writes their results there. What is in place already is what is done, so a run that was stopped
-goes on where it was.
+and writes their results there. A picture is done if the target holds its result, so the same
+command resumes a run that was stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -59,6 +59,7 @@ class Work:
         device: as for `Pipeline.load`.
         threads: of a worker's network, the same on all workers, since another number of threads
             may change a result's bytes. None: all cores of this machine, or a GPU's share of them.
+        gpus: of a worker, 0 or 1.
     """
 
     source: str
@@ -67,6 +68,7 @@ class Work:
     overwrite: bool
     device: str | None
     threads: int | None
+    gpus: int = 0
 
     def result(self, name: str) -> str:
         """Name a picture's result, relative to the target folder."""
@@ -77,11 +79,7 @@ class Worker:
     """A process of the cluster, with a network of its own."""
 
     def load(self, model: bytes, work: Work) -> list[str | None]:
-        """Load the network, and try whatever could fail for every picture alike.
-
-        Returns:
-            No errors. What is wrong is raised, and the worker is then given no pictures.
-        """
+        """Load the network, and try what could fail for every picture alike; returns no errors."""
         self._work = work
         self._source, self._target = Folder(work.source), Folder(work.target)
         self._pipeline = Pipeline.load(model, work.device, threads=work.threads)
@@ -133,11 +131,10 @@ def colorize(
     import ray
 
     hire: Any = ray.remote(Worker).options(
-        num_cpus=work.threads, num_gpus=int(uses_gpus(work.device)), max_concurrency=calls
+        num_cpus=work.threads, num_gpus=work.gpus, max_concurrency=calls
     )
     left = deque(names)
     loaded: set[Any] = set()
-    free: deque[Any] = deque()  # loaded workers, each as often as it can take another call
     running: dict[Any, tuple[Any, list[str]]] = {}  # a call's worker and pictures; none if it loads
     unable: set[str] = set()  # why workers could not load, until it is reported
 
@@ -148,9 +145,10 @@ def colorize(
     for _ in range(min(workers, len(left))):
         start()
     while left or any(some for _, some in running.values()):
-        while free and left:
-            worker, some = free.popleft(), [left.popleft() for _ in range(min(batch, len(left)))]
-            running[worker.colorize.remote(some)] = worker, some
+        busy = Counter(worker for worker, _ in running.values())
+        for worker in [one for one in loaded for _ in range(calls - busy[one])]:
+            if some := [left.popleft() for _ in range(min(batch, len(left)))]:
+                running[worker.colorize.remote(some)] = worker, some
         if not running:
             raise CannotStart(f"no worker can start: {unable.pop()}")
         (call, *_), _ = ray.wait(list(running), num_returns=1)
@@ -160,20 +158,18 @@ def colorize(
         except ray.exceptions.RayError as error:
             if not some:
                 unable.add(_reason(error))
-            elif worker in loaded:
-                say(f"a worker died and is replaced: {_reason(error)}")
+            elif worker in loaded:  # else its other call has told it
                 loaded.remove(worker)
-                free = deque(one for one in free if one is not worker)
-                start()
+                tqdm.write(f"a worker died: {_reason(error)}", file=sys.stderr)
+                if left:
+                    start()
         else:
             if not some:
                 loaded.add(worker)
-                free.extend([worker] * calls)
-            elif worker in loaded:  # it may have died since, of its other call
-                free.append(worker)
             yield from zip(some, errors, strict=True)
         while loaded and unable:
-            say(f"a worker cannot start, the others go on: {unable.pop()}")
+            line = f"a worker cannot start, the others go on: {unable.pop()}"
+            tqdm.write(line, file=sys.stderr)
 
 
 def _reason(error: Exception) -> str:
@@ -184,48 +180,32 @@ def _reason(error: Exception) -> str:
     return str(error).strip().rpartition("\n")[2].partition(". ")[0]
 
 
-def say(line: str) -> None:
-    """Print to stderr, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)
-
-
-def uses_gpus(device: str | None) -> bool:
-    """Whether each worker needs a GPU: if the device is one, or is open and the cluster has any."""
-    import ray
-
-    if device is None:
-        return bool(ray.cluster_resources().get("GPU", 0) >= 1)
-    return device.startswith("cuda")
-
-
 def fit(work: Work) -> tuple[Work, int]:
-    """Choose the workers' threads and device, and count how many workers there is room for.
+    """Choose the workers' threads, device and GPUs; count how many workers there is room for.
 
     Raises:
         CannotStart: if there is room for none.
     """
     import ray
 
-    gpus = uses_gpus(work.device)
-    machines = [
-        (int(one["Resources"].get("CPU", 0)), int(one["Resources"].get("GPU", 0)))
-        for one in ray.nodes()
-        if one["Alive"] and (not gpus or one["Resources"].get("GPU", 0) >= 1)
-    ]
-    if not machines:
-        raise CannotStart(f"no machine of the cluster has a GPU, for --device {work.device}")
-    shares = [cpu // gpu for cpu, gpu in machines if gpu]
-    threads = work.threads or (max(1, min(shares)) if gpus else cores())
+    there = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    machines = [(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in there]
+    with_gpus = [(cpu, gpu) for cpu, gpu in machines if gpu]
+    device, threads, gpus = work.device, work.threads, 0
+    if (device is None and with_gpus) or (device or "").startswith("cuda"):
+        if not with_gpus:
+            raise CannotStart(f"no machine of the cluster has a GPU, for --device {device}")
+        machines, gpus = with_gpus, 1
+        threads = threads or max(1, min(cpu // gpu for cpu, gpu in machines))
+        device = device and "cuda:0"  # of the one GPU that Ray shows to each worker
+    threads = threads or cores()
     workers = sum(min(cpu // threads, gpu if gpus else cpu) for cpu, gpu in machines)
     if not workers:
+        most = max((cpu for cpu, _ in machines), default=0)
         raise CannotStart(
-            f"no machine of the cluster has {threads} cores; choose --worker-cores "
-            f"{max(cpu for cpu, _ in machines)}"
+            f"no machine of the cluster has {threads} cores; choose --worker-cores {most}"
         )
-    device = work.device
-    if device is not None and gpus:
-        device = "cuda:0"  # of the one GPU that Ray shows to each worker
-    return dataclasses.replace(work, threads=threads, device=device), workers
+    return dataclasses.replace(work, device=device, threads=threads, gpus=gpus), workers
 
 
 @contextlib.contextmanager
@@ -237,39 +217,29 @@ def connected(address: str) -> Iterator[None]:
     """
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         how: dict[str, Any] = {"address": address}
-        if address == "local":
-            # Then Ray listens on 127.0.0.1 only, on any system. It reads this when it is imported,
-            # so no module imports it at its top.
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-            how |= {"include_dashboard": False, "_temp_dir": folder}
-            how |= {"object_store_memory": STORE_BYTES, "num_cpus": cores()}
-        else:
-            _look_for(address)
-        import ray
-
         try:
+            if address == "local":
+                # Then Ray listens on 127.0.0.1 only, on any system. It reads this when it is
+                # imported, so no module imports it at its top.
+                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+                how |= {"include_dashboard": False, "_temp_dir": folder}
+                how |= {"object_store_memory": STORE_BYTES, "num_cpus": cores()}
+            elif address != "auto":  # does anything listen? Ray itself would wait for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            import ray
+
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise CannotStart(f"--ray {address}: {str(error).splitlines()[0]}") from None
+        except (RuntimeError, ValueError, OverflowError, OSError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CannotStart(
+                f"no Ray cluster answers at {address!r} ({line}): --ray takes local, auto or the "
+                "HOST:PORT of a head that `ray start --head` started"
+            ) from None
         try:
             yield
         finally:
             ray.shutdown()
-
-
-def _look_for(address: str) -> None:
-    """Check that something listens at a cluster's address: Ray itself would wait for minutes."""
-    if address == "auto":
-        return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in host:
-        raise CannotStart(f"--ray takes local, auto or HOST:PORT of a cluster's head: {address!r}")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise CannotStart(
-            f"no Ray cluster answers at {address} ({error}): start one with ray start --head"
-        ) from None
 
 
 def pack(model: Path) -> bytes:
