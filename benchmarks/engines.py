@@ -21,7 +21,7 @@ from benchmarks.results import Table, Unusable, say
 from benchmarks.timing import alternate
 from colorizer import checkpoint, engines
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.graph import BadGraph, Engine
+from colorizer.graph import BadGraph, Engine, find, open_place
 from colorizer.unet import UNet
 from export import parity
 from export.parity import NoPhotographs, Reference
@@ -96,6 +96,7 @@ def collect(net: UNet, options: argparse.Namespace) -> Iterator[tuple[str, Engin
         Unusable: if the graphs are of another network.
     """
     device = options.device
+    find(open_place(options.graphs))  # no graph at all is an error; one for another engine is not
     yield "eager torch", cases.load("eager", options.checkpoint, device)
     yield "eager torch, channels last", cases.load("channels-last", options.checkpoint, device)
     for name in engines.PREFERRED[torch.device(device).type]:

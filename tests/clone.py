@@ -74,10 +74,8 @@ side = 32
 # Text in code: networks that training starts anew are as small as the tests' others, and so are the
 # photographs that graphs are compared on.
 SMALL = {
-    "colorizer/unet.py": {
-        "side: int = 224": "side: int = 64",
-        "(256, 160, 96, 48)": "(16, 16, 16, 16)",
-    },
+    "colorizer/recipe.py": {"side: int = 224": "side: int = 64"},
+    "colorizer/unet.py": {"(256, 160, 96, 48)": "(16, 16, 16, 16)"},
     "export/parity.py": {"\nSIDE = 384 ": "\nSIDE = 64 "},
 }
 
@@ -154,7 +152,7 @@ def _make_files(tree: Path) -> None:
     torch.save(torchvision_models().resnet50(weights=None).state_dict(), cached)
     for preset in (tree / "training" / "presets").iterdir():
         kept = re.sub(
-            r"^(steps|batch|chunk|warmup|side) = .*\n", "", preset.read_text(), flags=re.M
+            r"^(steps|batch|chunk|warmup|side|late_side) = .*\n", "", preset.read_text(), flags=re.M
         )
         preset.write_text(kept + SMALL_RUN)
 

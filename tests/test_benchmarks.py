@@ -170,9 +170,9 @@ def test_engines_are_timed_and_compared_with_eager_torch(
     ("arguments", "message"),
     [
         (["none.safetensors", "none"], "engines: no checkpoint at none.safetensors"),
-        (["{regression}", "none"], "none holds no graph"),
+        (["{regression}", "none"], "no archive at none"),
         (["{regression}", "{classes}"], "holds a graph of a classification network"),
-        (["{regression}", "{regression}.mar"], "No such file"),
+        (["{regression}", "{regression}.mar"], "no archive at"),
         (["{regression}", "none", "--device", "gpu"], "use cpu or cuda:N"),
     ],
 )
