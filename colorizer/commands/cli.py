@@ -18,13 +18,14 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorizer import __version__
 from colorizer.commands import client, folder, results
-from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused, target_name
+from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
 from colorizer.commands.run import run_command
 from colorizer.options import NAMES, OPTIONS
 
@@ -278,11 +279,15 @@ def _chosen(options: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(options, name) for name in NAMES}
 
 
-def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
-    for name in ("batch", "max_bytes", "max_pixels"):
+def _check_positive(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise Refused(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
+    _check_positive(options, "batch", "max_bytes", "max_pixels")
     from colorizer.api import Colorizer, parse_options
     from colorizer.errors import UserError
     from colorizer.image import Limits
@@ -426,43 +431,35 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     """Colorize a folder by Ray; returns how many pictures failed.
 
     Raises:
-        Refused: if Ray is not installed, there is no cluster, no folder, or no network.
+        UserError: if Ray is not installed, there is no cluster, no folder, or no network.
     """
     if options.server is not None or len(options.pictures) != 1 or options.out is None:
         raise Refused("--ray takes one folder, and --out for its results, without --server")
     if any((options.variants, options.show, options.max_bytes, options.max_pixels)):
         raise Refused("--ray goes without --variants, --show, --max-bytes and --max-pixels")
-    try:
-        import pyarrow  # noqa: F401
-        import ray  # noqa: F401
-    except ImportError:
-        raise Refused("--ray needs Ray: pip install 'colorizer[ray]'") from None
+    # Ray is imported only after `cluster` has set the environment variables that it reads then.
+    if not (find_spec("ray") and find_spec("pyarrow")):
+        raise Refused("--ray needs Ray: pip install 'colorizer[ray]'")
+    _check_positive(options, "batch", "worker_cores")
+    from colorizer.api import parse_options
     from colorizer.commands import cluster
-    from colorizer.cores import cores as all_cores
 
-    cores = all_cores() if options.worker_cores is None else options.worker_cores
-    if cores < 1:
-        raise Refused(f"--worker-cores must be at least 1, not {cores}")
     options.format = options.format or "jpeg"
-    _load(options)  # so that what is wrong with the network or an option is told here, once
-    places = [
+    source, target = (
         place if isinstance(place, str) else str(place.absolute())
         for place in (options.pictures[0], options.out)
-    ]
-    work = cluster.Work(
-        places[0], places[1], _chosen(options), options.overwrite, options.device, cores
     )
-    try:
-        return cluster.colorize_folder(
-            work, Path(options.model), options.ray, options.batch, options.json
-        )
-    except cluster.CannotStart as error:
-        raise Refused(str(error)) from None
-
-
-def named(names: Iterable[PurePath], ending: str) -> Iterator[PurePath]:
-    """Name the results of a folder's pictures."""
-    return (target_name(name, ending) for name in names)
+    work = cluster.Work(
+        source,
+        target,
+        parse_options(_chosen(options)),
+        options.overwrite,
+        options.device,
+        options.worker_cores,
+    )
+    return cluster.colorize_folder(
+        work, Path(options.model), options.ray, options.batch, options.json
+    )
 
 
 def report(source: str, target: str | list[str], error: str | None, as_json: bool) -> None:

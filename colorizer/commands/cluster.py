@@ -1,275 +1,306 @@
 """Colorize a folder of millions on the machines of a Ray cluster.
 
-Ray's actors do it, not Ray Data: what travels are names and verdicts, a few bytes a picture, and
-the pictures go from the store to a worker and back. Ray Data would hand out and report by blocks,
-of which one may hold thousands of names, and redo a whole block when a worker dies; here a picture
-is recorded as soon as its colours are in place, and names are listed only as fast as they are used.
+Only names and errors pass through Ray: each worker reads pictures from the folder or store itself,
+and writes their results there. A picture is done if the target holds its result, so the same
+command resumes a run that was stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import dataclasses
 import logging
 import os
+import shutil
 import socket
 import sys
 import tempfile
-import zipfile
-from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that you use this
-# That a restarted worker needs the network again: the driver holds it as long as it lives.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about GPUs, settled
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends nothing to its makers
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # none of Ray's messages on stdout
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default, no warning
 
-from colorizer.api import parse_options
-from colorizer.commands.cli import named, report
-from colorizer.commands.folder import ENDINGS
-from colorizer.commands.storage import Folder, Record
+from tqdm import tqdm
+
+from colorizer import graph
+from colorizer.commands import results
+from colorizer.commands.cli import report
+from colorizer.commands.folder import ENDINGS, target_name
+from colorizer.commands.storage import Folder
+from colorizer.cores import cores
+from colorizer.errors import UserError
 from colorizer.image import SUFFIXES
+from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 
-IN_FLIGHT = 2  # portions of a worker: while one is in the network, the other is read and written
-RETRIES = 2  # of a portion whose worker dies: a machine that goes is no picture's fault
-LOOK_SECONDS = 5.0  # for a cluster's head to answer
-STORE_BYTES = 512 * 1024**2  # of a local cluster's object store: it holds the network alone
+CALLS = 2  # a worker's at once: while one runs the network, the other reads and writes
+ALONE = 2  # more attempts at a picture whose worker died, with nothing else in the worker's hands
+CONNECT_SECONDS = 5.0  # for a cluster's head to answer
+STORE_BYTES = 512 * 1024**2  # a local cluster's object store, which holds the model alone
 
 
-class CannotStart(Exception):
-    """Why there is no cluster to work on; the message says what to do."""
+class CannotStart(UserError):
+    """Why the cluster cannot work; the message says what to do."""
 
 
-class Named(NamedTuple):
-    """One picture: its name in the folder it comes from, and in the one it goes to."""
-
-    source: str
-    target: str
-
-
-class Verdict(NamedTuple):
-    """How a picture ended: with an error, with its colours, or with what was there already."""
-
-    picture: Named
-    error: str | None
-    made: bool
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Work:
-    """What all workers do alike.
+    """What all workers are told.
 
     Attributes:
         source: address of the folder to read.
         target: address of the folder to write.
-        options: as a request's; `format` is one of them.
-        overwrite: whether to make anew what is there already.
-        device: as `Colorizer` has it.
-        threads: of the network. The same number gives the same bytes, on whichever worker.
+        options: of all pictures.
+        overwrite: whether to colorize again what is in the target already.
+        device: as for `Pipeline.load`.
+        threads: of a worker's network, the same on all workers, since another number of threads
+            may change a result's bytes. None: all cores of this machine, or a GPU's share of them.
+        gpus: of a worker, 0 or 1.
     """
 
     source: str
     target: str
-    options: Mapping[str, object]
+    options: Options
     overwrite: bool
     device: str | None
-    threads: int
+    threads: int | None
+    gpus: int = 0
+
+    def result(self, name: str) -> str:
+        """Name a picture's result, relative to the target folder."""
+        return str(target_name(PurePosixPath(name), ENDINGS[self.options.format]))
 
 
 class Worker:
-    """One process of the cluster, with a network of its own."""
+    """A process of the cluster, with a network of its own."""
 
-    def __init__(self, model: bytes, work: Work) -> None:
-        self._pipeline = Pipeline.load(model, work.device, threads=work.threads)
+    def load(self, model: bytes, work: Work) -> list[str | None]:
+        """Load the network, and try what could fail for every picture alike; returns no errors."""
+        self._work = work
         self._source, self._target = Folder(work.source), Folder(work.target)
-        self._options, self._overwrite = parse_options(work.options), work.overwrite
+        self._pipeline = Pipeline.load(model, work.device, threads=work.threads)
+        self._pipeline.colorize(results.sample("png"), work.options)
+        self._target.check_writable()
+        return []
 
-    def colorize(self, pictures: list[Named]) -> list[Verdict]:
-        """Colorize pictures, each with a verdict of its own; none raises."""
-        verdicts: dict[Named, Verdict] = {}
-        bodies: dict[Named, bytes] = {}
-        for one in pictures:
+    def colorize(self, names: list[str]) -> list[str | None]:
+        """Colorize pictures that are not in the target yet; returns each one's error, or None."""
+        errors: dict[str, str | None] = dict.fromkeys(names)
+        bodies: dict[str, bytes] = {}
+        for name in names:
             try:
-                if not self._overwrite and self._target.has(one.target):
-                    verdicts[one] = Verdict(one, None, False)
-                else:
-                    bodies[one] = self._source.read(one.source)
+                if self._work.overwrite or not self._target.has(self._work.result(name)):
+                    bodies[name] = self._source.read(name)
             except OSError as error:
-                verdicts[one] = Verdict(one, str(error), False)
-        outcomes = self._pipeline.colorize_batch(
-            [(body, self._options) for body in bodies.values()]
+                errors[name] = str(error)
+        requests = [(body, self._work.options) for body in bodies.values()]
+        for name, outcome in zip(bodies, self._pipeline.colorize_batch(requests), strict=True):
+            try:
+                self._target.write(self._work.result(name), outcome.result().body)
+            except Exception as error:
+                errors[name] = str(error) or type(error).__name__
+        return list(errors.values())
+
+
+def colorize(
+    names: Sequence[str], model: Any, work: Work, workers: int, batch: int, calls: int
+) -> Iterator[tuple[str, str | None]]:
+    """Colorize pictures on the cluster that is connected, each at most once.
+
+    A worker gets pictures only after it has loaded. One that dies is replaced; what it had in hand
+    is lost. One that cannot load is not replaced, and the others go on.
+
+    Args:
+        names: of the pictures, in the source.
+        model: Ray's reference to what `pack` returns.
+        work: as `fit` returns it.
+        workers: how many to start.
+        batch: pictures in a call to a worker.
+        calls: to a worker at the same time.
+
+    Yields:
+        Name and error (or None) of each picture that was not lost, in no order.
+
+    Raises:
+        CannotStart: if no worker is left.
+    """
+    import ray
+
+    hire: Any = ray.remote(Worker).options(
+        num_cpus=work.threads, num_gpus=work.gpus, max_concurrency=calls
+    )
+    left = deque(names)
+    loaded: set[Any] = set()
+    running: dict[Any, tuple[Any, list[str]]] = {}  # a call's worker and pictures; none if it loads
+    unable: set[str] = set()  # why workers could not load, until it is reported
+
+    def start() -> None:
+        worker = hire.remote()
+        running[worker.load.remote(model, work)] = worker, []
+
+    for _ in range(min(workers, len(left))):
+        start()
+    while left or any(some for _, some in running.values()):
+        busy = Counter(worker for worker, _ in running.values())
+        for worker in [one for one in loaded for _ in range(calls - busy[one])]:
+            if some := [left.popleft() for _ in range(min(batch, len(left)))]:
+                running[worker.colorize.remote(some)] = worker, some
+        if not running:
+            raise CannotStart(f"no worker can start: {unable.pop()}")
+        (call, *_), _ = ray.wait(list(running), num_returns=1)
+        worker, some = running.pop(call)
+        try:
+            errors = ray.get(call)
+        except ray.exceptions.RayError as error:
+            if not some:
+                unable.add(_reason(error))
+            elif worker in loaded:  # else its other call has told it
+                loaded.remove(worker)
+                tqdm.write(f"a worker died: {_reason(error)}", file=sys.stderr)
+                if left:
+                    start()
+        else:
+            if not some:
+                loaded.add(worker)
+            yield from zip(some, errors, strict=True)
+        while loaded and unable:
+            line = f"a worker cannot start, the others go on: {unable.pop()}"
+            tqdm.write(line, file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line why a call failed: what its code raised, or how its process ended."""
+    if cause := getattr(error, "cause", None):
+        return str(cause).partition("\n")[0]
+    # The last line is a creation error's exception, or begins with a sentence about the process.
+    return str(error).strip().rpartition("\n")[2].partition(". ")[0]
+
+
+def fit(work: Work) -> tuple[Work, int]:
+    """Choose the workers' threads, device and GPUs; count how many workers there is room for.
+
+    Raises:
+        CannotStart: if there is room for none.
+    """
+    import ray
+
+    there = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    machines = [(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in there]
+    with_gpus = [(cpu, gpu) for cpu, gpu in machines if gpu]
+    device, threads, gpus = work.device, work.threads, 0
+    if (device is None and with_gpus) or (device or "").startswith("cuda"):
+        if not with_gpus:
+            raise CannotStart(f"no machine of the cluster has a GPU, for --device {device}")
+        machines, gpus = with_gpus, 1
+        threads = threads or max(1, min(cpu // gpu for cpu, gpu in machines))
+        device = device and "cuda:0"  # of the one GPU that Ray shows to each worker
+    threads = threads or cores()
+    workers = sum(min(cpu // threads, gpu if gpus else cpu) for cpu, gpu in machines)
+    if not workers:
+        most = max((cpu for cpu, _ in machines), default=0)
+        raise CannotStart(
+            f"no machine of the cluster has {threads} cores; choose --worker-cores {most}"
         )
-        for one, outcome in zip(bodies, outcomes, strict=True):
-            said = None if outcome.reply else str(outcome.error)
-            if outcome.reply:
-                try:
-                    self._target.write(one.target, outcome.reply.body)
-                except OSError as error:
-                    said = str(error)
-            verdicts[one] = Verdict(one, said, said is None)
-        return [verdicts[one] for one in pictures]
-
-
-def pack(model: Path) -> bytes:
-    """Read an archive, or pack a folder with a graph as one, for workers that lack the file."""
-    if model.is_file():
-        return model.read_bytes()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for path in sorted(p for p in model.rglob("*") if p.is_file()):
-            archive.write(path, path.relative_to(model).as_posix())
-    return packed.getvalue()
+    return dataclasses.replace(work, device=device, threads=threads, gpus=gpus), workers
 
 
 @contextlib.contextmanager
-def connected(address: str, cores: int) -> Iterator[int]:
+def connected(address: str) -> Iterator[None]:
     """Connect to a cluster, or start one of this machine alone for the address "local".
 
-    Yields:
-        How many workers of so many cores it has room for.
-
     Raises:
-        CannotStart: if there is no cluster, or no machine of that many cores in it.
+        CannotStart: if there is no cluster.
     """
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         how: dict[str, Any] = {"address": address}
-        if address == "local":
-            # Ray's name for "this machine alone": it then listens on 127.0.0.1 only.
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-            how |= {"include_dashboard": False, "_temp_dir": folder}
-            how |= {"object_store_memory": STORE_BYTES}
-        else:
-            _look_for(address)
-        import ray
+        try:
+            if address == "local":
+                # Then Ray listens on 127.0.0.1 only, on any system. It reads this when it is
+                # imported, so no module imports it at its top.
+                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+                how |= {"include_dashboard": False, "_temp_dir": folder}
+                how |= {"object_store_memory": STORE_BYTES, "num_cpus": cores()}
+            elif address != "auto":  # does anything listen? Ray itself would wait for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            import ray
 
-        try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise CannotStart(f"--ray {address}: {str(error).splitlines()[0]}") from None
+        except (RuntimeError, ValueError, OverflowError, OSError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CannotStart(
+                f"no Ray cluster answers at {address!r} ({line}): --ray takes local, auto or the "
+                "HOST:PORT of a head that `ray start --head` started"
+            ) from None
         try:
-            machines = [one["Resources"] for one in ray.nodes() if one["Alive"]]
-            room = sum(int(one.get("CPU", 0) // cores) for one in machines)
-            if not room:
-                most = max(int(one.get("CPU", 0)) for one in machines)
-                raise CannotStart(
-                    f"no machine of the cluster has {cores} cores; choose --worker-cores {most}"
-                )
-            yield room
+            yield
         finally:
             ray.shutdown()
 
 
-def _look_for(address: str) -> None:
-    """Ask whether anybody listens: Ray itself would wait for many minutes."""
-    if address == "auto":
-        return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in host:
-        raise CannotStart(f"--ray takes local, auto or HOST:PORT of a cluster's head: {address!r}")
-    try:
-        socket.create_connection((host, int(port)), LOOK_SECONDS).close()
-    except OSError as error:
-        raise CannotStart(
-            f"no Ray cluster answers at {address} ({error}): start one with ray start --head"
-        ) from None
+def pack(model: Path) -> bytes:
+    """Read an archive, or zip a folder with a graph, for workers that lack the file.
 
-
-def colorize(
-    pictures: Iterator[Named], model: bytes, work: Work, workers: int, batch: int
-) -> Iterator[Verdict]:
-    """Colorize on a cluster that is connected, taking pictures only as fast as they are done.
-
-    A portion whose worker dies is done again by the next one; what keeps killing workers is tried
-    picture by picture, and the one that does it fails alone.
-
-    Yields:
-        A verdict for each picture, once its colours are in place; in no order.
+    Raises:
+        BadGraph: if there is no graph.
     """
-    import ray
-
-    # A GPU for each worker where the device is one, or any will do and the cluster has them.
-    any_device = work.device is None and ray.cluster_resources().get("GPU", 0) >= 1
-    gpus = 1 if any_device or (work.device or "").startswith("cuda") else 0
-    hire: Any = ray.remote(Worker).options(
-        num_cpus=work.threads,
-        num_gpus=gpus,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
-        max_concurrency=IN_FLIGHT,
-    )
-    shared = ray.put(model)
-    free: deque[Any] = deque([hire.remote(shared, work) for _ in range(workers)] * IN_FLIGHT)
-    again: deque[list[Named]] = deque()
-    doing: dict[Any, tuple[Any, list[Named]]] = {}
-    while True:
-        while free and (portion := again.popleft() if again else [*islice(pictures, batch)]):
-            worker = free.popleft()
-            doing[worker.colorize.remote(portion)] = worker, portion
-        if not doing:
-            return
-        (ready, *_), _ = ray.wait(list(doing), num_returns=1)
-        worker, portion = doing.pop(ready)
-        free.append(worker)
-        try:
-            yield from ray.get(ready)
-        except ray.exceptions.RayError as error:
-            if len(portion) > 1:
-                again += [[one] for one in portion]
-            else:
-                said = f"its worker died {RETRIES + 1} times over it ({type(error).__name__})"
-                yield Verdict(portion[0], said, False)
+    graph.find(graph.open_place(model))
+    if model.is_file():
+        return model.read_bytes()
+    with tempfile.TemporaryDirectory(prefix="colorizer-") as folder:
+        return Path(shutil.make_archive(f"{folder}/model", "zip", model)).read_bytes()
 
 
 def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: bool) -> int:
-    """Colorize a folder, showing how far it is; returns how many pictures failed.
+    """Colorize a folder, showing progress; returns how many pictures failed.
 
     Raises:
-        CannotStart: if there is no cluster, or no folder with pictures.
+        CannotStart: if there is no cluster, no folder with pictures, or no worker that can load.
+        BadGraph: if there is no model.
     """
-    from tqdm import tqdm
-
+    there: set[str] = set()
     try:
         source, target = Folder(work.source), Folder(work.target)
-        if source.root == target.root:
+        if source == target:
             raise ValueError("--out must be another folder than that of the pictures")
         print(f"listing {work.source} ...", file=sys.stderr)
-        total = sum(map(len, source.list(SUFFIXES, target.root)))
-        record = Record(target)
-        done = set() if work.overwrite else record.done()
-    except (OSError, ValueError) as error:
-        raise CannotStart(str(error)) from None
-    if not total:
+        names = list(source.names(SUFFIXES, target))
+        if not work.overwrite:
+            with contextlib.suppress(FileNotFoundError):
+                there = set(target.names())
+    except (OSError, ValueError) as why:
+        raise CannotStart(str(why)) from None
+    if not names:
         raise CannotStart(f"{work.source} holds no picture ({', '.join(sorted(SUFFIXES))})")
-    made = failed = 0
-    bar = tqdm(total=total, unit="picture", file=sys.stderr, disable=None)
+    left = dict.fromkeys(name for name in names if work.result(name) not in there)
+    total, failed = len(left), 0
 
-    def left() -> Iterator[Named]:
-        for names in source.list(SUFFIXES, target.root):
-            colours = named(map(PurePosixPath, names), ENDINGS[str(work.options["format"])])
-            for name, colour in zip(names, colours, strict=True):
-                if name not in done:
-                    yield Named(name, str(colour))
-                else:
-                    bar.update()
+    def done(name: str, error: str | None) -> None:
+        nonlocal failed
+        failed += error is not None
+        report(name, work.result(name), error, as_json)
+        bar.update()
 
-    with bar, connected(address, work.threads) as workers:
-        try:
-            for one in colorize(left(), pack(model), work, workers, batch):
-                made, failed = made + one.made, failed + (one.error is not None)
-                line = {"picture": one.picture.source, "colour": one.picture.target}
-                if one.error is not None:
-                    line = {"picture": one.picture.source, "error": one.error}
-                record.add(line)
-                bar.update()
-                if one.made or one.error is not None:
-                    report(*one.picture, one.error, as_json)
-        finally:
-            record.flush()
-    there = total - made - failed
-    print(f"{made} colorized, {failed} failed, {there} there already", file=sys.stderr)
+    if left:
+        packed = pack(model)
+        with connected(address), tqdm(total=total, unit="picture", disable=None) as bar:
+            import ray  # only now, see connected
+
+            fitted, workers = fit(work)
+            shared = ray.put(packed)
+            # A picture that kills its workers takes no other with it when it is tried alone.
+            for size, calls in [(batch, CALLS), *[(1, 1)] * ALONE]:
+                for name, error in colorize(list(left), shared, fitted, workers, size, calls):
+                    del left[name]
+                    done(name, error)
+            for name in left:
+                done(name, f"{1 + ALONE} workers died while they had it in hand")
+    print(
+        f"{total - failed} colorized, {failed} failed, {len(names) - total} there already",
+        file=sys.stderr,
+    )
     return failed

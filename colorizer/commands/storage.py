@@ -1,10 +1,10 @@
-"""Folders of pictures on a disk or in an object store, and a record of what is done in them."""
+"""Folders of pictures, on a disk or in an object store."""
 
 from __future__ import annotations
 
-import copy
-import json
-import time
+import contextlib
+import os
+import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -12,132 +12,110 @@ from pyarrow import fs
 
 from colorizer.files import write_whole
 
-RECORD = ".colorizer"  # folder, inside the one written to, that tells what is done
-PART = 1000  # lines of a part of the record
-PART_SECONDS = 10.0  # until what is done is recorded, though a part is not full
-
 
 class Folder:
-    """A folder by its path, or by an address as s3://bucket/photos; files have names inside it."""
+    """A folder by its path, or by an address such as s3://bucket/photos.
+
+    Files have names relative to the folder, with slashes. A disk is read by Python's own functions:
+    pyarrow refuses names that are not UTF-8.
+    """
 
     def __init__(self, address: str) -> None:
         """Find the file system of an address.
 
         Raises:
-            OSError: if its store cannot be reached.
-            ValueError: if it is of no kind that pyarrow knows.
+            OSError: if the store cannot be reached.
+            ValueError: if pyarrow has no file system of this kind.
         """
-        self.address = address
+        root = address
+        self._store: fs.FileSystem | None = None
         if "://" in address:
-            self._files, self.root = fs.FileSystem.from_uri(address)
-        else:
-            self._files, self.root = fs.LocalFileSystem(), str(Path(address).absolute())
-        self.root = self.root.rstrip("/")
+            self._store, root = fs.FileSystem.from_uri(address)
+        if isinstance(self._store, fs.LocalFileSystem):
+            self._store = None
+        self.root = root.rstrip("/") if self._store else os.path.realpath(root)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Folder):
+            return NotImplemented
+        return (self._store, self.root) == (other._store, other.root)
 
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    def below(self, name: str) -> Folder:
-        """A folder inside this one, whether or not there is one yet."""
-        inside = copy.copy(self)
-        inside.address, inside.root = f"{self.address}/{name}", self._at(name)
-        return inside
-
-    def exists(self) -> bool:
-        """Whether there is such a folder."""
-        return bool(self._files.get_file_info(self.root).type != fs.FileType.NotFound)
-
-    def list(self, suffixes: Collection[str], without: str = "") -> Iterator[list[str]]:
-        """Names of pictures, sorted, folder after folder: never those of all at once.
+    def names(
+        self, suffixes: Collection[str] | None = None, without: Folder | None = None
+    ) -> Iterator[str]:
+        """List files, folder by folder, sorted within each; hidden files are left out.
 
         Args:
-            suffixes: in lower case.
-            without: root of a folder that is left out, where it lies inside this one.
+            suffixes: in lower case; None takes every file.
+            without: a folder to leave out, where it lies inside this one.
 
         Raises:
             OSError: if there is no such folder.
         """
+        left_out = without.root if without and without._store == self._store else None
         folders = [self.root]
         while folders:
             here = folders.pop()
-            inside = self._files.get_file_info(fs.FileSelector(here))
-            pictures = [
-                one.path[len(self.root) + 1 :]
-                for one in inside
-                if one.type == fs.FileType.File
-                and Path(one.path).suffix.lower() in suffixes
-                and not Path(one.path).name.startswith(".")
-            ]
-            yield sorted(pictures)
-            folders += sorted(
-                (
-                    one.path
-                    for one in inside
-                    if one.type == fs.FileType.Directory and one.path != without
-                ),
-                reverse=True,
+            files, inside = self._entries(here)
+            for path in files:
+                base = path.rpartition("/")[2]
+                wanted = suffixes is None or os.path.splitext(base)[1].lower() in suffixes
+                if wanted and not base.startswith("."):
+                    yield path[len(self.root) + 1 :]
+            folders += [one for one in reversed(inside) if one != left_out]
+
+    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
+        """Paths of the files and of the folders in a folder, sorted."""
+        if self._store is None:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda one: one.name)
+            return (
+                [one.path for one in entries if one.is_file()],
+                [one.path for one in entries if one.is_dir(follow_symlinks=False)],
             )
+        infos = sorted(
+            self._store.get_file_info(fs.FileSelector(folder)), key=lambda one: str(one.path)
+        )
+        return (
+            [one.path for one in infos if one.type == fs.FileType.File],
+            [one.path for one in infos if one.type == fs.FileType.Directory],
+        )
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return bool(self._files.get_file_info(self._at(name)).type == fs.FileType.File)
+        if self._store is None:
+            return os.path.isfile(self._at(name))
+        return bool(self._store.get_file_info(self._at(name)).type == fs.FileType.File)
 
     def read(self, name: str) -> bytes:
         """Read a file whole."""
-        with self._files.open_input_stream(self._at(name)) as file:
+        if self._store is None:
+            return Path(self._at(name)).read_bytes()
+        with self._store.open_input_stream(self._at(name)) as file:
             return bytes(file.read())
 
     def write(self, name: str, body: bytes) -> None:
         """Write a file, whole or not at all."""
-        if isinstance(self._files, fs.LocalFileSystem):
+        if self._store is None:
             write_whole(Path(self._at(name)), body)
             return
-        # A store shows an object when its upload is complete. One that failed is not closed here,
-        # since closing completes it.
-        file = self._files.open_output_stream(self._at(name))
-        file.write(body)
-        file.close()
+        # A store shows an object once its upload is completed, which fails if any part failed.
+        with self._store.open_output_stream(self._at(name)) as file:
+            file.write(body)
 
-
-class Record:
-    """What is done in a folder: parts of lines of JSON, each part written whole.
-
-    A picture gets its line once its colours are in place, so what has a line is done; what was in
-    place without one, when a run was killed, is found in its place by the next.
-    """
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._lines: list[str] = []
-        self._since = time.monotonic()
-
-    def done(self) -> set[str]:
-        """Names of the pictures that earlier runs have done.
+    def check_writable(self) -> None:
+        """Write a file and delete it again.
 
         Raises:
-            ValueError: if a part is damaged.
+            OSError: if the folder does not take files.
         """
-        names: set[str] = set()
-        record = self._folder.below(RECORD)
-        if not record.exists():
-            return names
-        for parts in record.list({".jsonl"}):
-            for part in parts:
-                for line in record.read(part).decode().splitlines():
-                    said = json.loads(line)
-                    if "colour" in said:
-                        names.add(said["picture"])
-        return names
-
-    def add(self, line: dict[str, str]) -> None:
-        """Record a picture; the line is written with others."""
-        self._lines.append(json.dumps(line, ensure_ascii=False))
-        if len(self._lines) >= PART or time.monotonic() - self._since > PART_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was added, as a part of its own."""
-        if self._lines:
-            name = f"{RECORD}/{time.time_ns():020}.jsonl"
-            self._folder.write(name, ("\n".join(self._lines) + "\n").encode())
-        self._lines, self._since = [], time.monotonic()
+        name = f".{uuid.uuid4().hex}"
+        self.write(name, b"")
+        with contextlib.suppress(OSError):  # some may write to a store but not delete from it
+            if self._store is None:
+                os.unlink(self._at(name))
+            else:
+                self._store.delete_file(self._at(name))
