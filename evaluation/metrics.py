@@ -176,7 +176,8 @@ def ssim(truth: UInt8, found: UInt8) -> float:
     """
     pictures = truth.astype(np.float32), found.astype(np.float32)
     window = min(7, *(side - (side + 1) % 2 for side in truth.shape[:2]))  # odd, and inside
-    return float(structural_similarity(*pictures, channel_axis=-1, data_range=255, win_size=window))
+    given = {"win_size": window, "use_sample_covariance": window > 1}
+    return float(structural_similarity(*pictures, channel_axis=-1, data_range=255, **given))
 
 
 def chroma_histogram(planes: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -250,12 +251,14 @@ class Scores:
         pooled = [p.pooled for p in self.pictures if p.pooled is not None]
         if len(pooled) > 1:
             terms = kernel_terms(*(np.array(side) for side in zip(*pooled, strict=True)))
-            # A picture drawn twice is no pair: its distance from itself says nothing.
-            found["KID × 1000"] = lambda counts: (
-                1000
-                * ((counts @ terms) * counts).sum(axis=1)
-                / (counts.sum(axis=1) ** 2 - (counts**2).sum(axis=1))
-            )
+
+            def kernel_distance(counts: Float) -> Float:
+                # A picture drawn twice is no pair: its distance from itself says nothing.
+                pairs = counts.sum(axis=1) ** 2 - (counts**2).sum(axis=1)
+                total = ((counts @ terms) * counts).sum(axis=1)
+                return np.asarray(1000 * total / np.where(pairs > 0, pairs, np.nan))
+
+            found["KID × 1000"] = kernel_distance
         return {name: found[name] for name in (*ORDER, *NOTICED) if name in found}
 
     def row(self) -> dict[str, float]:

@@ -19,8 +19,10 @@ Mask = NDArray[np.bool_]
 LONGER_SIDE = 256  # of the pictures that are measured; smaller ones are not enlarged
 ONE_COLOUR = 4.0  # how far from its mean the ab of a region of one colour may be
 LARGE = 0.02  # share of the picture that a region must have
-EDGE_L, EDGE_AB = 2.0, 1.0  # gradient of an edge, a reduced pixel; rounding to 8 bits stays below
-NEAR = 2  # how far from an edge of the truth colour may change, in reduced pixels
+SMOOTHED = 2.0  # standard deviation, in reduced pixels: texture and grain are no edges
+# Gradient of an edge, a reduced pixel: smoothed so, steps of 10 in L and of ONE_COLOUR in ab.
+EDGE_L, EDGE_AB = 2.0, 0.8
+NEAR = 1  # how far from an edge of the truth colour may change, in reduced pixels
 COLOURED = 15.0  # chroma above which a true pixel is coloured
 FEWEST = 0.01  # share of coloured pixels that a photograph must have for their ΔE00 to count
 MOUNTS = ("plain", "grain", "white border", "dark frame")
@@ -118,12 +120,13 @@ def stains(found: Planes, regions: NDArray[np.int32]) -> float:
 
 
 def gradient(planes: Planes) -> Planes:
-    """(h, w) length of the gradient, a pixel, over all channels of (h, w, C).
+    """(h, w) length of the gradient, a pixel, over all channels of (h, w, C), smoothed.
 
     Source: Sobel's operator, scaled to a ramp's own slope; Di Zenzo 1986, "A note on the gradient
     of a multi-image", has channels summed in squares.
     """
-    slopes = [cv2.Sobel(planes, cv2.CV_32F, x, 1 - x, scale=1 / 8) for x in (0, 1)]
+    smooth = cv2.GaussianBlur(planes, (0, 0), SMOOTHED)
+    slopes = [cv2.Sobel(smooth, cv2.CV_32F, x, 1 - x, scale=1 / 8) for x in (0, 1)]
     return np.asarray(np.sqrt(sum((s.reshape(planes.shape) ** 2).sum(axis=-1) for s in slopes)))
 
 
