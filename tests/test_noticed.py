@@ -84,10 +84,12 @@ def test_a_slow_change_of_colour_is_no_region_of_one_colour() -> None:
 
 
 def test_stains_are_the_spread_of_colour_where_the_truth_has_one_colour() -> None:
-    truth, found = Seen(halves()), flat()
+    planes, found = halves(), flat()
+    planes[:, 40:60] = planes[0, 60]  # a third red, the rest blue
+    truth = Seen(planes)
     assert truth.compare(found)["stains"] == 0  # grey has none
-    found[::2, :60, 1] = 20  # in the left half 0 and 20: a deviation of 10; in the right none
-    assert truth.compare(found)["stains"] == pytest.approx(5, abs=0.4)
+    found[::2, :40, 1:] = (20, 10)  # striped: deviations of 10 and 5; in the blue part none
+    assert truth.compare(found)["stains"] == pytest.approx(np.hypot(10, 5) / 3, abs=0.2)
     assert truth.itself["stains"] == pytest.approx(0, abs=0.01)
 
 
