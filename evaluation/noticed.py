@@ -140,13 +140,12 @@ def edges(truth: Planes) -> Mask:
 def bleeding(found: Planes, true_edges: Mask) -> float:
     """Share of the gradient of ab that lies where the truth has no edge; 0 without colour's edges.
 
-    Gradients up to EDGE_AB count as none: colour may change slowly.
+    Only what a gradient has above EDGE_AB counts: colour may change slowly.
 
     Source: this project's own, after the fault that Huang et al. 2005, "An adaptive edge detection
     based colorization algorithm and its applications", set out to mend.
     """
-    strength = gradient(found[..., 1:])
-    strength[strength <= EDGE_AB] = 0
+    strength = np.maximum(gradient(found[..., 1:]) - EDGE_AB, 0)
     return float(strength[~true_edges].sum() / max(float(strength.sum()), 1e-9))
 
 
