@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -42,6 +42,15 @@ def picked(options: argparse.Namespace) -> list[Photograph]:
     if options.limit:
         paths = paths[:: max(1, len(paths) // options.limit)][: options.limit]
     return paths
+
+
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name checkpoints by their files; files of one name by their folders too."""
+    stems = [path.stem for path in paths]
+    return {
+        path.stem if stems.count(path.stem) == 1 else str(path.with_suffix("")): path
+        for path in paths
+    }
 
 
 def run(name: str, work: Callable[[], int]) -> int:

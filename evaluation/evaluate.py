@@ -19,7 +19,7 @@ import colorizer
 from colorizer import checkpoint
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
-from evaluation.command import add_photographs, picked, run
+from evaluation.command import add_photographs, named, picked, run
 from evaluation.methods import (
     GREY,
     Method,
@@ -27,16 +27,30 @@ from evaluation.methods import (
     Result,
     evaluate,
     pictures,
+    spread,
 )
+from evaluation.metrics import NOTICED
 
 SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
-DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4, "LPIPS": 4}  # of the table; 2 of the others
+DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4, "LPIPS": 4, "bleeding": 3}  # 2 of the others
 
 EXPLAINED = (
     "ΔCF is the difference of the mean CF of all pictures and of all truths, ΔCF each the mean of "
     "each picture's own. In brackets: 95% bootstrap interval over photographs. The constant "
     "colour is the mean ab of these photographs' own truth."
 )
+EXPLAINED_NOTICED = {
+    "stains": "Stains: spread of ab in large regions that the truth paints in one colour.",
+    "bleeding": "Bleeding: share of the edges of colour where the truth has no edge at all.",
+    "cast": "Cast: |mean ab| of a picture; Δcast: how far its mean ab is from the truth's.",
+    "ΔE00 coloured": "ΔE00 coloured: where the true chroma is above 15.",
+    "KID × 1000": "KID: distance of ResNet-50's features; compare it within this table only.",
+    "other side": (
+        "Other side, mirrored: how far ab moves when the network sees the picture at a side 32 "
+        "smaller or larger, or mirrored."
+    ),
+    "mount chroma": "Mount chroma: of a grey card that a photograph lies on; in truth 0.",
+}
 FEW = "FID falls with the number of photographs: compare it within this table only."
 
 
@@ -49,6 +63,11 @@ def explanation(result: Result) -> str:
         for name, url in perceptual.WEIGHTS.items()
         if name not in known
     ]
+    if "KID × 1000" not in known:
+        absent.append(
+            "KID is absent: --encoder FILE is to name an ImageNet ResNet-50 (safetensors), as "
+            "training.train takes it, and two photographs are the least."
+        )
     return " ".join([EXPLAINED, *([FEW] if "FID" in known else []), *absent])
 
 
@@ -80,12 +99,33 @@ def methods_of(
     return methods
 
 
-def table(result: Result) -> str:
-    """Format the measures as Markdown, with the truth's colorfulness in the last row."""
-    rows = {name: (score.row(), score.intervals()) for name, score in result.scores.items()}
-    names = list(next(iter(rows.values()))[0])
+def text(result: Result) -> str:
+    """Format both tables, each with what it needs to be read."""
+    noticed = " ".join(
+        EXPLAINED_NOTICED[name] for name in columns(result, True) if name in EXPLAINED_NOTICED
+    )
+    return (
+        f"{table(result)}\n\n{explanation(result)}\n\n"
+        f"What people notice:\n\n{table(result, noticed=True)}\n\n{noticed}"
+    )
+
+
+def columns(result: Result, noticed: bool) -> list[str]:
+    """The measures of one of the two tables."""
+    return [name for name in result.scores[GREY.name].row() if (name in NOTICED) == noticed]
+
+
+def table(result: Result, noticed: bool = False) -> str:
+    """Format measures as Markdown, the truth's own in the last row.
+
+    Args:
+        result: what was measured.
+        noticed: whether the table is that of what people notice.
+    """
+    names = columns(result, noticed)
     lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for title, (values, limits) in rows.items():
+    for title, score in result.scores.items():
+        values, limits = score.row(), score.intervals()
         cells = []
         for name in names:
             n = DIGITS.get(name, 2)
@@ -95,10 +135,21 @@ def table(result: Result) -> str:
                 cell += f" ({low:.{n}f}–{high:.{n}f})"
             cells.append(cell)
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    truth = {"CF": true_colorfulness(result), "CF (DDColor)": true_colorfulness(result, True)}
-    cells = [f"{truth[n]:.2f}" if n in truth else "" for n in names]
+    truth = {
+        "CF": true_colorfulness(result),
+        "CF (DDColor)": true_colorfulness(result, True),
+        **{name: float(np.nanmean(of)) for name, of in true_noticed(result).items()},
+    }
+    cells = [f"{truth[n]:.{DIGITS.get(n, 2)}f}" if n in truth else "" for n in names]
     lines.append(f"| truth | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def true_noticed(result: Result) -> dict[str, np.ndarray]:
+    """What is noticed in the truths themselves, each (N,), without what none of them has."""
+    seen = result.scores[GREY.name].pictures
+    values = {name: np.array([p.true.get(name, np.nan) for p in seen]) for name in NOTICED}
+    return {name: of for name, of in values.items() if np.isfinite(of).any()}
 
 
 def true_colorfulness(result: Result, ddcolor: bool = False) -> float:
@@ -107,13 +158,18 @@ def true_colorfulness(result: Result, ddcolor: bool = False) -> float:
     return float(np.mean([p.ddcolor[1] if ddcolor else p.colorfulness[1] for p in seen]))
 
 
+def numbers(values: np.ndarray) -> list[float | None]:
+    """Round for JSON, which has no NaN."""
+    return [round(float(v), 5) if np.isfinite(v) else None for v in values]
+
+
 def to_json(result: Result) -> str:
     """All measures, their intervals, and each photograph's own, as JSON."""
     methods = {
         name: {
             "measures": score.row(),
             "intervals": score.intervals(),
-            "pictures": {k: np.round(v, 5).tolist() for k, v in score.per_picture().items()},
+            "pictures": {k: numbers(v) for k, v in score.per_picture().items()},
         }
         for name, score in result.scores.items()
     }
@@ -123,6 +179,7 @@ def to_json(result: Result) -> str:
         "photographs": [str(path) for path in result.paths],
         "left out": {str(path): why for path, why in result.left_out.items()},
         "truth's CF": np.round(truth, 5).tolist(),
+        "truth, noticed": {name: numbers(of) for name, of in true_noticed(result).items()},
         "calibration error": calibration,
         "methods": methods,
     }
@@ -132,7 +189,7 @@ def to_json(result: Result) -> str:
 def report(folder: Path, result: Result, methods: Sequence[Method], processes: Processes) -> None:
     """Write table.md, scores.json, the figures and the contact sheets into a folder."""
     head = f"{len(result.paths)} photographs, {len(result.left_out)} left out"
-    (folder / "table.md").write_text(f"{head}\n\n{table(result)}\n\n{explanation(result)}\n")
+    (folder / "table.md").write_text(f"{head}\n\n{text(result)}\n")
     (folder / "scores.json").write_text(to_json(result) + "\n")
     served = [m for m in methods if m.name == m.network]
     histograms = {m.name: result.scores[m.name].chroma() for m in served}
@@ -146,15 +203,15 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
             curves.setdefault(m.network, []).append((t, result.scores[m.name].row()))
     if curves:
         figures.temperature(folder / "temperature.png", curves, true_colorfulness(result))
-    columns = [GREY, *served]
+    shown = [GREY, *served]
     chosen = sheets(result, [m.name for m in served])
-    numbers = sorted({number for some in chosen.values() for number in some})
-    jobs = [(result.paths[number], columns) for number in numbers]
+    places = sorted({place for some in chosen.values() for place in some})
+    jobs = [(result.paths[place], shown) for place in places]
     bar = tqdm(processes.each(pictures, jobs), "sheets", len(jobs), file=sys.stderr, mininterval=2)
-    made = dict(zip(numbers, bar, strict=True))
-    titles = [*(m.name for m in columns), "truth"]
+    made = dict(zip(places, bar, strict=True))
+    titles = [*(m.name for m in shown), "truth"]
     for name, some in chosen.items():
-        texts = [f"{result.paths[i].name}   {differences(result, i, columns)}" for i in some]
+        texts = [f"{result.paths[i].name}   {differences(result, i, shown)}" for i in some]
         rows = [(text, made[i]) for text, i in zip(texts, some, strict=True)]
         figures.contact_sheet(folder / name, titles, rows)
 
@@ -167,9 +224,7 @@ def differences(result: Result, number: int, methods: Sequence[Method]) -> str:
 
 def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str, list[int]]:
     """Choose photographs by number: evenly spread ones, and each network's worst by ΔE00."""
-    count = len(result.paths)
-    spread = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
-    chosen = {"contact.jpg": spread.tolist()}
+    chosen = {"contact.jpg": spread(len(result.paths), rows)}
     for name in networks:
         errors = [picture.delta_e for picture in result.scores[name].pictures]
         chosen[f"worst-{name.replace('/', '-')}.jpg"] = np.argsort(errors)[::-1][:rows].tolist()
@@ -216,6 +271,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="measure each without the guided filter too, which lets colour follow L's edges",
     )
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FILE",
+        help="ImageNet ResNet-50 weights (safetensors), to measure the kernel distance (KID) by",
+    )
+    parser.add_argument(
+        "--stability",
+        action="store_true",
+        help="measure how far colours move at other sides and mirrored (three more passes)",
+    )
+    parser.add_argument(
+        "--mounts",
+        type=int,
+        default=24,
+        metavar="N",
+        help="lay N of the photographs on grey cards, and measure the cards' chroma (%(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     return run("evaluate", lambda: measure(options))
@@ -228,27 +301,18 @@ def measure(options: argparse.Namespace) -> int:
     recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}
     methods = methods_of(recipes, options.temperature, options.quick, options.interpolated)
     workers = min(options.workers, len(paths))
-    with Processes(checkpoints, workers, perceptual.at_hand()) as processes:
-        result = evaluate(processes, methods, paths)
+    with Processes(checkpoints, workers, perceptual.at_hand(), options.encoder) as processes:
+        result = evaluate(processes, methods, paths, max(0, options.mounts), options.stability)
         if options.out:
             with filled(options.out) as folder:
                 report(folder, result, methods, processes)
     if options.json:
         print(to_json(result))
     else:
-        print(f"{len(result.paths)} photographs\n\n{table(result)}\n\n{explanation(result)}")
+        print(f"{len(result.paths)} photographs\n\n{text(result)}")
     if options.out:
         print(f"\nwrote {options.out}/: table, scores, figures, contact sheets")
     return 0
-
-
-def named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Name checkpoints by their files; files of one name by their folders too."""
-    stems = [path.stem for path in paths]
-    return {
-        path.stem if stems.count(path.stem) == 1 else str(path.with_suffix("")): path
-        for path in paths
-    }
 
 
 if __name__ == "__main__":

@@ -90,7 +90,10 @@ def chroma(path: Path, histograms: Mapping[str, NDArray[np.int64]]) -> None:
 
 
 def contact_sheet(
-    path: Path, titles: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt8]]]
+    path: Path,
+    titles: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[UInt8]]],
+    cell_side: int = CELL,
 ) -> None:
     """Lay pictures out in rows, a line of text above each row and above all.
 
@@ -98,24 +101,26 @@ def contact_sheet(
         path: where to, .jpg or .png.
         titles: of the columns.
         rows: for each its text and its (H, W, 3) uint8 pictures, as many as titles.
+        cell_side: longer side of a picture, in pixels.
     """
-    cells = [[_small(picture) for picture in pictures] for _, pictures in rows]
+    cells = [[small(picture, cell_side) for picture in pictures] for _, pictures in rows]
     heights = [max(cell.shape[0] for cell in row) + TITLE for row in cells]
-    sheet = Image.new("RGB", (len(titles) * CELL, TITLE + sum(heights)), "white")
+    sheet = Image.new("RGB", (len(titles) * cell_side, TITLE + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        draw.text((column * CELL + 3, 3), title, "black")
+        draw.text((column * cell_side + 3, 3), title, "black")
     top = TITLE
     for (text, _), row, height in zip(rows, cells, heights, strict=True):
         draw.text((3, top + 3), text, "black")
         for column, cell in enumerate(row):
-            sheet.paste(Image.fromarray(cell), (column * CELL, top + TITLE))
+            sheet.paste(Image.fromarray(cell), (column * cell_side, top + TITLE))
         top += height
     sheet.save(path, quality=90)
 
 
-def _small(picture: UInt8) -> UInt8:
+def small(picture: UInt8, cell_side: int = CELL) -> UInt8:
+    """Reduce a picture, (H, W, 3), to what fits a cell of the contact sheet."""
     height, width = picture.shape[:2]
-    scale = min(1.0, (CELL - 4) / max(height, width))
+    scale = min(1.0, (cell_side - 4) / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

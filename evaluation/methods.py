@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ from colorizer.pipeline import Pipeline
 from colorizer.recipe import Recipe
 from evaluation.bins import encode
 from evaluation.metrics import CHROMA_COLUMNS, Measured, Scores, Truth, UInt8, measure
+from evaluation.noticed import mounted
 from evaluation.perceptual import Perceptual
 from evaluation.photographs import Photograph, read_rgb, shrink
 
@@ -98,7 +99,7 @@ class Colours:
     def __init__(self, rgb: UInt8, pipelines: Mapping[str, Pipeline]) -> None:
         self.picture, self.pipelines = Picture(rgb), pipelines
         self._prepared: dict[int, Prepared] = {}
-        self._outputs: dict[tuple[str, int, bool], NDArray[np.float32]] = {}
+        self._outputs: dict[tuple[str, int, str], NDArray[np.float32]] = {}
         self._ab: dict[tuple[object, ...], NDArray[np.float32]] = {}
 
     def prepared(self, side: int) -> Prepared:
@@ -109,16 +110,39 @@ class Colours:
 
     def output(self, name: str, side: int, flipped: bool = False) -> NDArray[np.float32]:
         """A network's output, (C, S, S); `flipped`: the mean with the mirrored picture's."""
-        if (name, side, flipped) not in self._outputs:
-            pipeline = self.pipelines[name]
+        if flipped:
+            both = self.output(name, side) + self.mirrored(name, side)
+            return np.asarray(both / 2, np.float32)
+        return self._output(name, side, "as it is")
+
+    def mirrored(self, name: str, side: int) -> NDArray[np.float32]:
+        """A network's output to the mirrored picture, mirrored back, (C, S, S)."""
+        return self._output(name, side, "mirrored")[..., ::-1]
+
+    def _output(self, name: str, side: int, way: str) -> NDArray[np.float32]:
+        if (name, side, way) not in self._outputs:
             small = self.prepared(side).small[None]
-            if flipped:
-                (mirrored,) = pipeline.run(np.ascontiguousarray(small[..., ::-1]))
-                both = (self.output(name, side) + mirrored[..., ::-1]) / 2
-                self._outputs[name, side, True] = both
-            else:
-                (self._outputs[name, side, False],) = pipeline.run(small)
-        return self._outputs[name, side, flipped]
+            small = np.ascontiguousarray(small[..., ::-1]) if way == "mirrored" else small
+            (self._outputs[name, side, way],) = self.pipelines[name].run(small)
+        return self._outputs[name, side, way]
+
+    def ab(self, method: Method) -> NDArray[np.float32]:
+        """(2, S, S) ab by a method, without its gain."""
+        name, recipe = self._used(method)
+        key = name, method.flipped, replace(recipe, chroma_gain=1.0)
+        if key not in self._ab:
+            output = self.output(name, recipe.side, method.flipped)
+            self._ab[key] = self._decode(name, recipe, output)
+        return self._ab[key]
+
+    def _used(self, method: Method) -> tuple[str, Recipe]:
+        """The name of a method's network, and how it is used."""
+        assert method.network is not None
+        return method.network, method.recipe or self.pipelines[method.network].graph.recipe
+
+    def _decode(self, name: str, recipe: Recipe, output: NDArray[np.float32]) -> Any:
+        options = Options(decoding=recipe.decoding, temperature=recipe.temperature)
+        return self.pipelines[name].decode(self.prepared(recipe.side), output, options)
 
     def colour(self, method: Method) -> UInt8:
         """(H, W, 3) uint8: the photograph's lightness, coloured by a method."""
@@ -126,15 +150,36 @@ class Colours:
             ab = np.empty((2, 32, 32), np.float32)
             ab[:] = np.reshape(method.ab, (2, 1, 1))
             return finish(self.prepared(32), ab)
-        pipeline = self.pipelines[method.network]
-        recipe = method.recipe or pipeline.graph.recipe
+        _, recipe = self._used(method)
         prepared = self.prepared(recipe.side)
-        key = method.network, method.flipped, replace(recipe, chroma_gain=1.0)
-        if key not in self._ab:
-            output = self.output(method.network, recipe.side, method.flipped)
-            options = Options(decoding=recipe.decoding, temperature=recipe.temperature)
-            self._ab[key] = pipeline.decode(prepared, output, options)
-        return finish(prepared, self._ab[key], recipe.chroma_gain, method.guided)
+        return finish(prepared, self.ab(method), recipe.chroma_gain, method.guided)
+
+    def stability(self, method: Method) -> dict[str, float]:
+        """Measure how far ab moves, in ab units, when the network sees the picture otherwise.
+
+        "other side": at sides 32 smaller and larger, mean of both; "mirrored": the picture
+        mirrored, its colours mirrored back. One colour all over never moves.
+
+        Source: this project's own; Zhang 2019, "Making convolutional networks shift-invariant
+        again", section 4, measures consistency between shifted copies likewise.
+        """
+        if method.network is None:
+            return {"other side": 0.0, "mirrored": 0.0}
+        name, recipe = self._used(method)
+        here = self.ab(method)
+
+        def moved(other: NDArray[np.float32]) -> float:
+            planes = cv2.resize(np.moveaxis(other, 0, -1).copy(), (recipe.side, recipe.side))
+            a, b = np.moveaxis(planes, -1, 0) - here
+            return float(np.hypot(a, b).mean()) * recipe.chroma_gain
+
+        sides = [side for side in (recipe.side - 32, recipe.side + 32) if side > 0]
+        others = [replace(method, recipe=replace(recipe, side=side)) for side in sides]
+        mirrored = self._decode(name, recipe, self.mirrored(name, recipe.side))
+        return {
+            "other side": float(np.mean([moved(self.ab(other)) for other in others])),
+            "mirrored": moved(here if method.flipped else mirrored),  # a mean of both stays
+        }
 
     def calibration(self, name: str, truth: Truth) -> NDArray[np.float64]:
         """A classifier's `Result.calibration` over every fourth pixel of every fourth row."""
@@ -156,11 +201,16 @@ _pipelines: dict[str, Pipeline] = {}
 _perceptual: Perceptual | None = None
 
 
-def _start(checkpoints: Mapping[str, Path], perceptual: Collection[str], alone: bool) -> None:
+def _start(
+    checkpoints: Mapping[str, Path],
+    perceptual: Collection[str],
+    encoder: Path | None,
+    alone: bool,
+) -> None:
     global _perceptual
     _pipelines.clear()
     _pipelines.update({name: eager_pipeline(path) for name, path in checkpoints.items()})
-    _perceptual = Perceptual(perceptual) if perceptual else None
+    _perceptual = Perceptual(perceptual, encoder) if perceptual or encoder else None
     if not alone:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
         torch.set_num_threads(1)  # the processes themselves fill the cores
@@ -176,9 +226,10 @@ class Processes:
         checkpoints: by name.
         workers: processes.
         perceptual: measures to take by other networks, of `perceptual.at_hand`.
+        encoder: an ImageNet ResNet-50, for KID.
 
     Raises:
-        BadCheckpoint, FileNotFoundError: if a checkpoint cannot be read.
+        BadCheckpoint, FileNotFoundError: if a checkpoint or the encoder cannot be read.
         ValueError: if other weights cannot.
     """
 
@@ -187,17 +238,18 @@ class Processes:
         checkpoints: Mapping[str, Path],
         workers: int = 1,
         perceptual: Collection[str] = (),
+        encoder: Path | None = None,
     ) -> None:
         self.pool: ProcessPoolExecutor | None = None
         if workers <= 1:
-            _start(checkpoints, perceptual, alone=True)
+            _start(checkpoints, perceptual, encoder, alone=True)
             return
         # What can't be read is said here, in one line, not by a process that dies of it.
         for path in checkpoints.values():
             checkpoint.load(path)
-        if perceptual:
-            Perceptual(perceptual)
-        given = checkpoints, perceptual, False
+        if perceptual or encoder:
+            Perceptual(perceptual, encoder)
+        given = checkpoints, perceptual, encoder, False
         self.pool = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), _start, given
         )
@@ -217,7 +269,7 @@ class Processes:
 
 
 def _measure_one(
-    path: Photograph, methods: Sequence[Method]
+    path: Photograph, methods: Sequence[Method], mount: int | None, stability: bool
 ) -> tuple[list[Measured], NDArray[np.int64], dict[str, NDArray[np.float64]]] | str:
     """One photograph's measures by each method, its own chroma, the classifiers' calibration."""
     try:
@@ -225,7 +277,19 @@ def _measure_one(
     except (RequestError, OSError) as error:
         return str(error)
     colours = Colours(truth.rgb, _pipelines)
-    measured = [measure(colours.colour(method), truth) for method in methods]
+    more: list[dict[str, float]] = [{} for _ in methods]
+    if stability:
+        more = [colours.stability(method) for method in methods]
+    if mount is not None:
+        picture, outside = mounted(truth.rgb, mount)
+        card = Colours(picture, _pipelines)
+        for one, method in zip(more, methods, strict=True):
+            ab = lab.rgb_to_lab(card.colour(method))[outside, 1:]
+            one["mount chroma"] = float(np.hypot(ab[:, 0], ab[:, 1]).mean())
+    measured = [
+        measure(colours.colour(method), truth, one)
+        for method, one in zip(methods, more, strict=True)
+    ]
     used = {method.network for method in methods}
     classifiers = [
         n for n, p in _pipelines.items() if n in used and p.graph.recipe.head == "classification"
@@ -242,14 +306,31 @@ def _mean_ab(path: Photograph) -> tuple[float, float] | None:
     return a, b
 
 
+def spread(count: int, number: int) -> list[int]:
+    """Choose so many of `count` places, evenly spread."""
+    places = np.linspace(0, count - 1, min(number, count)).round().astype(int)
+    return [int(place) for place in np.unique(places)]
+
+
 def evaluate(
-    processes: Processes, methods: Sequence[Method], paths: Sequence[Photograph]
+    processes: Processes,
+    methods: Sequence[Method],
+    paths: Sequence[Photograph],
+    mounts: int = 0,
+    stability: bool = False,
 ) -> Result:
     """Colour each photograph's lightness by each method, and compare with its own colours.
 
     Before the methods stand two that need no network: grey, and one colour all over, the mean ab
     of these very photographs' truth; no other constant comes nearer to them in ab, so a network
     has to beat it to know anything.
+
+    Args:
+        processes: that hold the methods' networks.
+        methods: to measure.
+        paths: the photographs.
+        mounts: how many of them, evenly spread, are measured on a card of grey as well.
+        stability: whether the networks are also shown each photograph at other sides, mirrored.
 
     Raises:
         FileNotFoundError: if no photograph can be read.
@@ -260,7 +341,9 @@ def evaluate(
     a, b = np.mean(means, axis=0).tolist()
     rows = [GREY, Method(f"constant colour ({a:.1f}, {b:.1f})", ab=(a, b)), *methods]
     result = Result({method.name: Scores() for method in rows})
-    found = processes.each(_measure_one, [(path, rows) for path in paths])
+    places = {place: number for number, place in enumerate(spread(len(paths), mounts))}
+    jobs = [(path, rows, places.get(i), stability) for i, path in enumerate(paths)]
+    found = processes.each(_measure_one, jobs)
     bar = tqdm(found, "evaluating", len(paths), file=sys.stderr, mininterval=2)
     for path, one in zip(paths, bar, strict=True):
         if isinstance(one, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from colorizer import gamut, lab
 from evaluation.bins import encode
+from evaluation.noticed import Seen, coloured_difference, kernel_terms
 from evaluation.perceptual import Perceptual, frechet_distance
 from evaluation.prior import rebalancing_weights
 
@@ -24,7 +25,7 @@ THRESHOLDS = 151  # AuC's: ab errors of 0, 1 ... 150 (Zhang 2016, section 3.1)
 CHROMA_STEP = 2  # width of the chroma histogram's columns, in ab units
 CHROMA_COLUMNS = 67  # up to 134, which is more than sRGB holds
 DRAWS = 1000  # of the bootstrap
-# Of a table's columns; LPIPS is there where its network is
+# Of the tables' columns; LPIPS and KID are there where their networks are
 ORDER = (
     "PSNR",
     "SSIM",
@@ -36,6 +37,17 @@ ORDER = (
     "AuC",
     "balanced AuC",
     "LPIPS",
+)
+NOTICED = (
+    "stains",
+    "bleeding",
+    "cast",
+    "Δcast",
+    "ΔE00 coloured",
+    "KID × 1000",
+    "other side",
+    "mirrored",
+    "mount chroma",
 )
 
 
@@ -76,7 +88,9 @@ class Truth:
         self.rgb = rgb  # (H, W, 3)
         self.perceptual = perceptual
         self.features = perceptual.features(rgb) if perceptual else None
+        self.pooled = perceptual.pooled(rgb) if perceptual else None
         self.lab = lab.rgb_to_lab(rgb)
+        self.seen = Seen(self.lab)
         ab = torch.from_numpy(np.ascontiguousarray(self.lab[..., 1:])).movedim(-1, 0)[None]
         self.bins = encode(ab).numpy().ravel()  # (H * W,)
         self.pixels = np.bincount(self.bins, minlength=len(gamut.bins()))  # (Q,)
@@ -101,6 +115,9 @@ class Measured:
         chroma: (CHROMA_COLUMNS,) pixels of the picture by chroma.
         lpips: 0 for the same picture; None where its network is not at hand.
         features: that FID compares, of the picture and of the truth, each (2048,); likewise.
+        pooled: that KID compares, as `features`.
+        noticed: what people notice, by the names of NOTICED; NaN what the picture cannot tell.
+        true: the same of the truth itself, as far as it has it.
     """
 
     psnr: float
@@ -113,20 +130,29 @@ class Measured:
     chroma: NDArray[np.int64]
     lpips: float | None = None
     features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    pooled: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    noticed: Mapping[str, float] = field(default_factory=dict)
+    true: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure(found: UInt8, truth: Truth) -> Measured:
-    """Compare a picture, (H, W, 3) uint8, with its truth."""
+def measure(found: UInt8, truth: Truth, more: Mapping[str, float] | None = None) -> Measured:
+    """Compare a picture, (H, W, 3) uint8, with its truth; `more` joins what is noticed."""
     found_lab = lab.rgb_to_lab(found)
     with np.errstate(divide="ignore"):
         psnr = min(100.0, float(peak_signal_noise_ratio(truth.rgb, found)))
     error = found_lab[..., 1:] - truth.lab[..., 1:]
     features = truth.perceptual.features(found) if truth.perceptual else None
+    pooled = truth.perceptual.pooled(found) if truth.perceptual else None
+    difference = deltaE_ciede2000(truth.lab, found_lab)
+    noticed = {
+        **truth.seen.compare(found_lab),
+        "ΔE00 coloured": coloured_difference(difference, truth.lab),
+    }
     level = np.minimum(np.ceil(np.hypot(error[..., 0], error[..., 1])), THRESHOLDS - 1).ravel()
     return Measured(
         psnr=psnr,
         ssim=ssim(truth.rgb, found),
-        delta_e=float(deltaE_ciede2000(truth.lab, found_lab).mean(dtype=np.float64)),
+        delta_e=float(difference.mean(dtype=np.float64)),
         colorfulness=(colorfulness(found), truth.colorfulness),
         ddcolor=(ddcolor_colorfulness(found), truth.ddcolor),
         credit=np.bincount(
@@ -136,6 +162,9 @@ def measure(found: UInt8, truth: Truth) -> Measured:
         chroma=chroma_histogram(found_lab),
         lpips=truth.perceptual.lpips(found, truth.rgb) if truth.perceptual else None,
         features=None if features is None or truth.features is None else (features, truth.features),
+        pooled=None if pooled is None or truth.pooled is None else (pooled, truth.pooled),
+        noticed={**noticed, **(more or {})},
+        true=truth.seen.itself,
     )
 
 
@@ -147,7 +176,8 @@ def ssim(truth: UInt8, found: UInt8) -> float:
     """
     pictures = truth.astype(np.float32), found.astype(np.float32)
     window = min(7, *(side - (side + 1) % 2 for side in truth.shape[:2]))  # odd, and inside
-    return float(structural_similarity(*pictures, channel_axis=-1, data_range=255, win_size=window))
+    given = {"win_size": window, "use_sample_covariance": window > 1}
+    return float(structural_similarity(*pictures, channel_axis=-1, data_range=255, **given))
 
 
 def chroma_histogram(planes: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -168,7 +198,7 @@ class Scores:
     pictures: list[Measured] = field(default_factory=list)
 
     def per_picture(self) -> dict[str, Float]:
-        """The measures that a picture has by itself, each (N,)."""
+        """The measures that a picture has by itself, each (N,); NaN where one has it not."""
         found, true = np.array([p.colorfulness for p in self.pictures]).reshape(-1, 2).T
         values = {
             "PSNR": np.array([p.psnr for p in self.pictures]),
@@ -179,7 +209,11 @@ class Scores:
             "CF (DDColor)": np.array([p.ddcolor[0] for p in self.pictures]),
         }
         lpips = [p.lpips for p in self.pictures if p.lpips is not None]
-        return values | ({"LPIPS": np.array(lpips)} if lpips else {})
+        noticed = {
+            name: np.array([p.noticed.get(name, np.nan) for p in self.pictures]) for name in NOTICED
+        }
+        known = {name: of for name, of in noticed.items() if np.isfinite(of).any()}
+        return values | ({"LPIPS": np.array(lpips)} if lpips else {}) | known
 
     def statistics(self) -> dict[str, Callable[[Float], Float]]:
         """Every measure, as a function of how often each picture counts: (R, N) -> (R,).
@@ -194,7 +228,14 @@ class Scores:
         pixels = np.array([p.pixels for p in self.pictures], np.float64)
 
         def mean_of(measured: Float) -> Callable[[Float], Float]:
-            return lambda counts: np.asarray(counts @ measured / counts.sum(axis=1))
+            known = np.isfinite(measured)
+
+            def mean(counts: Float) -> Float:
+                drawn = counts[:, known]
+                times = drawn.sum(axis=1)  # 0: drawn without any that has it
+                return np.asarray(drawn @ measured[known] / np.where(times > 0, times, np.nan))
+
+            return mean
 
         def auc(counts: Float) -> Float:
             return np.asarray((counts @ credit).sum(axis=1) / (counts @ pixels).sum(axis=1))
@@ -207,7 +248,18 @@ class Scores:
         found = {name: mean_of(measured) for name, measured in values.items()}
         found["ΔCF"] = lambda counts: np.abs(mean_of(off)(counts))
         found |= {"AuC": auc, "balanced AuC": balanced}
-        return {name: found[name] for name in ORDER if name in found}
+        pooled = [p.pooled for p in self.pictures if p.pooled is not None]
+        if len(pooled) > 1:
+            terms = kernel_terms(*(np.array(side) for side in zip(*pooled, strict=True)))
+
+            def kernel_distance(counts: Float) -> Float:
+                # A picture drawn twice is no pair: its distance from itself says nothing.
+                pairs = counts.sum(axis=1) ** 2 - (counts**2).sum(axis=1)
+                total = ((counts @ terms) * counts).sum(axis=1)
+                return np.asarray(1000 * total / np.where(pairs > 0, pairs, np.nan))
+
+            found["KID × 1000"] = kernel_distance
+        return {name: found[name] for name in (*ORDER, *NOTICED) if name in found}
 
     def row(self) -> dict[str, float]:
         """All measures."""
@@ -238,7 +290,8 @@ class Scores:
         n = len(self.pictures)
         counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws).astype(float)
         low_high = {
-            name: np.percentile(of(counts), (2.5, 97.5)) for name, of in self.statistics().items()
+            name: np.nanpercentile(of(counts), (2.5, 97.5))
+            for name, of in self.statistics().items()
         }
         return {name: (float(low), float(high)) for name, (low, high) in low_high.items()}
 

@@ -1,4 +1,4 @@
-"""LPIPS and FID: measures that other networks define, where these networks' weights are at hand.
+"""LPIPS, FID and KID: measures that other networks define, where their weights are at hand.
 
 Nothing is downloaded for them: the files are looked for where torch keeps what it downloads.
 """
@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
+
+from colorizer.unet import UNet
+from evaluation.noticed import reduced
 
 # What each measure needs: AlexNet's as torchvision has them, and the Inception v3 of the first
 # FID, converted from TensorFlow, as torch-fidelity has it.
@@ -23,6 +28,7 @@ WEIGHTS = {
         "weights-inception-2015-12-05-6726825d.pth"
     ),
 }
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in 0..1
 SMALLEST = 64  # side of the smallest picture that AlexNet's five stages leave something of
 
 
@@ -68,12 +74,15 @@ class Perceptual:
 
     Args:
         names: of the measures, of `at_hand`.
+        encoder: an ImageNet ResNet-50, as `training.train` takes it, for KID.
 
     Raises:
+        FileNotFoundError: if there is no such encoder.
         ValueError: if a file doesn't hold what its measure needs.
     """
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, names: Collection[str], encoder: Path | None = None) -> None:
+        self._resnet = None if encoder is None else _resnet(encoder)
         self._alexnet: Any = None
         self._inception: Any = None
         torchvision_models()  # which both packages import, and would fail on
@@ -115,6 +124,31 @@ class Perceptual:
         with torch.inference_mode():
             (found,) = self._inception(_planes(rgb))
         return np.asarray(found[0].numpy(), np.float32)
+
+    def pooled(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """What KID compares of a picture, (H, W, 3): (2048,) means of ResNet-50's last layer.
+
+        No loss of training sees that layer: the feature loss stops two before. The networks' own
+        encoders began from such weights, so the numbers rank networks and mean nothing else.
+        """
+        if self._resnet is None:
+            return None
+        unit = torch.from_numpy(reduced(rgb).astype(np.float32) / 255)
+        x = ((unit - torch.tensor(_MEAN)) / torch.tensor(_STD)).movedim(-1, 0)[None]
+        with torch.inference_mode():
+            return np.asarray(self._resnet(x)[0].mean(dim=(-2, -1)).numpy(), np.float32)
+
+
+def _resnet(encoder: Path) -> torch.nn.Module:
+    """Load an encoder: RGB (1, 3, H, W), normalized -> (1, 2048, H/32, W/32)."""
+    if not encoder.is_file():
+        raise FileNotFoundError(f"no encoder at {encoder}")
+    net = UNet("regression")
+    try:
+        net.load_encoder(load_file(encoder))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{encoder} does not hold what KID needs: {error}") from None
+    return torch.nn.Sequential(net.stem, net.pool, *net.layers).eval()
 
 
 def _planes(rgb: NDArray[np.uint8]) -> Tensor:

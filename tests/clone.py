@@ -140,7 +140,7 @@ def _make_files(tree: Path) -> None:
     """Photographs, folders of them, a film, an encoder as if it were downloaded."""
     photographs = [encoded(coloured(seed)) for seed in range(6)]
     photographs += [next(x for x in map(_coloured_file, range(6, 1000)) if is_held_out(x, 0.03))]
-    for folder in ("PHOTOS", "OTHER_PHOTOS", "MINE"):
+    for folder in ("PHOTOS", "OTHER_PHOTOS", "OLD_PHOTOS", "MINE"):
         (tree / folder).mkdir()
         for number, photograph in enumerate(photographs):
             (tree / folder / f"{number}.png").write_bytes(photograph)

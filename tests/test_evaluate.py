@@ -18,6 +18,7 @@ from colorizer import lab
 from colorizer.recipe import Head
 from evaluation import evaluate, figures
 from evaluation.bins import encode
+from evaluation.command import named
 from evaluation.methods import Colours, Method, Processes, eager_pipeline
 from evaluation.metrics import (
     THRESHOLDS,
@@ -190,7 +191,11 @@ def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None
 
 
 def rows_of(text: str) -> list[str]:
-    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+    """The rows of the two tables, which are the same."""
+    lines = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    half = len(lines) // 2
+    assert lines[:half] == lines[half:]
+    return lines[2:half]
 
 
 def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
@@ -221,6 +226,8 @@ def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
         assert f" {name} |" in printed.out
     assert "LPIPS is absent" in printed.out  # tests have no network to fetch its weights by
     assert "FID is absent" in printed.out
+    assert "KID is absent: --encoder FILE" in printed.out
+    assert "| bleeding | cast | Δcast | ΔE00 coloured | mount chroma |" in printed.out
     assert "cut.jpg" in printed.err
 
     assert rows_of((out / "table.md").read_text()) == rows_of(printed.out)
@@ -228,6 +235,7 @@ def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
     assert len(document["photographs"]) == 3
     grey = document["methods"]["grey"]
     assert np.mean(grey["pictures"]["ΔE00"]) == pytest.approx(grey["measures"]["ΔE00"], abs=1e-4)
+    assert len(grey["pictures"]["mount chroma"]) == len(document["truth, noticed"]["cast"]) == 3
     low, high = grey["intervals"]["ΔE00"]
     assert low <= grey["measures"]["ΔE00"] <= high
     pictures = {path.name: opened(path.read_bytes()) for path in out.glob("*.[jp][pn]g")}
@@ -293,4 +301,4 @@ def test_evaluation_that_cannot_start_says_why_in_one_line(
 
 def test_checkpoints_of_one_name_are_told_apart_by_their_folders() -> None:
     paths = [Path("a/net.safetensors"), Path("b/net.safetensors"), Path("b/other.safetensors")]
-    assert list(evaluate.named(paths)) == ["a/net", "b/net", "other"]
+    assert list(named(paths)) == ["a/net", "b/net", "other"]

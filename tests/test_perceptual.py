@@ -100,7 +100,8 @@ def test_evaluation_has_both_where_their_weights_are_at_hand(home: Path, tmp_pat
     *_, lpips, fid, _ = grey.split("|")
     assert float(lpips.split()[0]) > 0
     assert float(fid) >= 0
-    assert "absent" not in evaluate.explanation(result)
+    for name in ("LPIPS", "FID"):
+        assert f"{name} is absent" not in evaluate.explanation(result)
     assert evaluate.FEW in evaluate.explanation(result)
 
 

@@ -1,0 +1,109 @@
+"""Contact sheets of black-and-white photographs, to judge networks by, blindly too.
+
+python -m evaluation.sheet CHECKPOINT... --photos FOLDER --out sheet.png --blind 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import string
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+import colorizer
+from colorizer import image
+from colorizer.errors import RequestError, UserError
+from colorizer.files import write_whole, written_whole
+from colorizer.pipeline import Pipeline
+from evaluation.command import named, run
+from evaluation.figures import contact_sheet, small
+from evaluation.methods import eager_pipeline
+from evaluation.metrics import UInt8
+from evaluation.photographs import find_photographs
+
+ROWS = 5  # photographs on a page
+CELL = 460  # longer side of a picture on it, in pixels: stains show, and a page fits a screen
+
+Row = tuple[str, dict[str, UInt8]]  # a photograph's text, and its pictures by network
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and make the sheets; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.sheet", description=__doc__)
+    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help=f"sheet.png or .jpg makes sheet-1.png ..., {ROWS} photographs a page",
+    )
+    parser.add_argument(
+        "--blind",
+        type=int,
+        metavar="SEED",
+        help="put each photograph's networks in another order, under letters; the key is "
+        "sheet.key.json",
+    )
+    options = parser.parse_args(arguments)
+    return run("sheet", lambda: make(options))
+
+
+def make(options: argparse.Namespace) -> int:
+    """Make what the options ask for."""
+    out: Path = options.out
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--out is {out}, and must end in .png or .jpg")
+    checkpoints = named(options.checkpoint)
+    if options.blind is not None and len(checkpoints) > len(string.ascii_uppercase):
+        raise UserError(f"{len(checkpoints)} networks are more than there are letters")
+    paths = find_photographs(options.photos)
+    pipelines = {name: eager_pipeline(path) for name, path in checkpoints.items()}
+    names, key, pages = list(pipelines), {}, 0
+    letters = list(string.ascii_uppercase[: len(names)])
+    rng = random.Random(options.blind)
+    rows = enumerate(coloured(paths, pipelines), 1)
+    while page := list(islice(rows, ROWS)):
+        laid = []
+        for number, (text, pictures) in page:
+            order = names
+            if options.blind is not None:
+                order = rng.sample(names, len(names))
+                key[number] = {"photograph": text, **dict(zip(letters, order, strict=True))}
+            laid.append((f"{number}  {text}", [pictures[name] for name in order]))
+        if key:  # before the page: an interrupted run leaves no page that the key doesn't know
+            body = json.dumps(key, indent=1, ensure_ascii=False) + "\n"
+            write_whole(out.with_name(f"{out.stem}.key.json"), body.encode())
+        pages += 1
+        with written_whole(out.with_name(f"{out.stem}-{pages}{out.suffix}")) as beside:
+            contact_sheet(beside, letters if key else names, laid, CELL)
+    if not pages:
+        raise FileNotFoundError("none of the photographs can be read")
+    known = f"; the key is {out.stem}.key.json" if key else ""
+    print(f"wrote {out.stem}-1{out.suffix} to -{pages}{out.suffix} in {out.parent}{known}")
+    return 0
+
+
+def coloured(paths: Sequence[Path], pipelines: Mapping[str, Pipeline]) -> Iterator[Row]:
+    """Colour each photograph by each network, as it is served; name those that can't be read."""
+    for path in tqdm(paths, "sheets", file=sys.stderr, mininterval=2):
+        try:
+            picture = image.read(path.read_bytes())
+        except (RequestError, OSError) as error:
+            print(f"left out: {path}: {error}", file=sys.stderr)
+            continue
+        yield (
+            path.name,
+            {n: small(p.colorize_pixels(picture), CELL) for n, p in pipelines.items()},
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
