@@ -6,6 +6,7 @@ four stages: read, network, finish, write.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import threading
@@ -309,6 +310,8 @@ class Pipeline:
                     self.run = engines.load(model, device, engine, threads)[1]
             return self.run(lightness)
 
+        # Never destroyed: ONNX Runtime would wait for its threads, which are not in this process.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.run))
         self.run = load_at_first_use
 
 

@@ -132,10 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = b'{"code": 415, "type": "not_a_picture", "message": "Not a picture."}'
             self._answer(415, answer)
         else:
-            im = opened(body).convert("RGB")
-            self._answer(
-                200, encoded(np.asarray(im), self.headers.get("X-Colorize-Format", "jpeg"))
-            )
+            self._answer(200, self._coloured(body))
+
+    def _coloured(self, body: bytes) -> bytes:
+        pixels = np.asarray(opened(body).convert("RGB"))
+        return encoded(pixels, self.headers.get("X-Colorize-Format", "jpeg"))
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

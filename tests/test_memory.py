@@ -12,7 +12,7 @@ import pytest
 from benchmarks import memory, results
 from tests.support import ROOT
 
-MODEL_CONFIG = ROOT / "handlers" / "torchserve" / "model-config.yaml"
+SERVING = ROOT / "handlers" / "serving.yaml"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="read from Linux's /proc")
 
@@ -69,7 +69,7 @@ def test_reading_a_wide_file_takes_no_more_than_the_rest_of_the_way() -> None:
 
 def test_limits_of_deployments_follow_from_the_bound() -> None:
     """Two networks, and a batch of the largest photographs in each."""
-    (batch,) = re.findall(r"^batchSize: (\d+)", MODEL_CONFIG.read_text(), re.MULTILINE)
+    (batch,) = re.findall(r"^batch: (\d+)", SERVING.read_text(), re.MULTILINE)
     needed = memory.most(2, int(batch))
     (compose,) = re.findall(r"mem_limit: (\d+)g", (ROOT / "deploy" / "compose.yaml").read_text())
     limits = [int(compose)]
