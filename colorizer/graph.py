@@ -115,6 +115,11 @@ def open_place(model: Path | bytes) -> Place:
     if isinstance(model, Path):
         if model.is_dir():
             return model
+        if model.suffix == ".safetensors":
+            raise BadGraph(
+                f"{model} holds weights, which run once they are exported: "
+                f"python -m export.archive {model} --out MODEL.mar"
+            )
         if not model.is_file():
             raise BadGraph(
                 f"no archive at {model}: run `make archives` to build the shipped ones, or name "

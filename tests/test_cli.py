@@ -124,6 +124,7 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
         (["{album}/one.png", "{album}/deep/one.png", "--out", "x"], "would both go to"),
         (["{album}/one.png", "--model", "{album}/none.mar"], "none.mar: run `make archives`"),
         (["{album}/one.png", "--model", "{album}/notes.txt"], "is not an archive"),
+        (["{album}/one.png", "--model", "{album}/one.safetensors"], "python -m export.archive"),
         (["{album}/one.png", "--quality", "0"], "quality is '0'"),
         (["{album}/one.png", "--batch", "0"], "--batch must be"),
         (["{album}/one.png", "--server", "localhost"], "--server: a server's address begins with"),

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from colorizer import checkpoint
 from colorizer.recipe import Head
+from colorizer.unet import UNet
 from evaluation.perceptual import torchvision_models
 from tests.support import ROOT, SECONDS, free_port
 from training import train
-from training.config import read_preset
+from training.config import TrainConfig, read_preset
 from training.shards import make_shards
 
 QUICK = ["--side", "32", "--batch", "2", "--chunk", "1", "--warmup", "1", "--workers", "0"]
@@ -39,6 +40,30 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(photos: Path, out: Path, *arguments: str, head: str = "regression") -> int:
     where = ["--photos", str(photos), "--out", str(out)]
     return train.main(["--preset", head, *where, *QUICK, *arguments])
+
+
+@pytest.mark.parametrize(("slower", "fastest"), [("bf16", "32"), ("32", "bf16")])
+def test_the_precision_is_the_one_that_was_fastest_when_tried(
+    slower: str, fastest: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 3.0 if torch.is_autocast_enabled("cpu") == (slower == "bf16") else 1.0
+        return now
+
+    backward = Tensor.backward
+
+    def timed(self: Tensor, *arguments: object) -> None:
+        clock()
+        backward(self)
+
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(Tensor, "backward", timed)
+    net = UNet("regression", widths=(16, 16, 16, 16))
+    assert train.fastest_precision(net, TrainConfig(side=32, batch=2)) == fastest
+    assert f"precision {fastest} (32: " in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore")  # lightning's advice on this machine
