@@ -102,6 +102,11 @@ def answering(answer: bytes, read: int = 1 << 20) -> Iterator[str]:
                         if read:
                             asking.recv(read)
                         asking.sendall(answer)
+                        # To close with something unread would take the answer back.
+                        asking.shutdown(socket.SHUT_WR)
+                        asking.settimeout(5)
+                        while read >= 1 << 20 and asking.recv(1 << 16):
+                            pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/predictions/colorize"

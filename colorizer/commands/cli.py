@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import islice
@@ -51,7 +51,7 @@ exit codes:
 """
 
 Result = bytes | Exception  # a picture's result (of variants: a ZIP file), or why there is none
-Method = Callable[[Iterable[Path]], Iterator[Result]]  # in the order of the paths
+Method = Callable[[Iterable[Path]], Generator[Result]]  # in the order of the paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -316,7 +316,7 @@ def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
 
     from colorizer.errors import TooLarge
 
-    def colorize(paths: Iterable[Path]) -> Iterator[Result]:
+    def colorize(paths: Iterable[Path]) -> Generator[Result]:
         for _, reply in colorizer.colorize_files(paths, options, batch):
             if isinstance(reply, TooLarge):
                 reply = TooLarge(f"{reply} Or raise --max-bytes or --max-pixels.")
@@ -352,7 +352,7 @@ def _serving(url: str, options: Mapping[str, object]) -> Method:
         except (client.Refused, OSError) as error:
             return error
 
-    def colorize(paths: Iterable[Path]) -> Iterator[Result]:
+    def colorize(paths: Iterable[Path]) -> Generator[Result]:
         yield from _in_threads(ask, paths)
         with contextlib.suppress(client.Refused):
             if not results.same_picture(first, try_it()):
@@ -389,9 +389,11 @@ def run(plan: Plan, method: Method | None, overwrite: bool, as_json: bool) -> in
     counts = Counter(done=plan.done, failed=len(plan.failed))
     for path, why in plan.failed:
         report(str(path), "", why, as_json)
-    found = method(job.source for job in plan.jobs) if method else iter(())
-    with tqdm(total=len(plan.jobs), unit="picture", file=sys.stderr, disable=None) as bar:
-        for number, (job, result) in enumerate(zip(plan.jobs, found, strict=True)):
+    found = method(job.source for job in plan.jobs) if method else None
+    bar = tqdm(total=len(plan.jobs), unit="picture", file=sys.stderr, disable=None)
+    # Its threads end here, however this ends.
+    with bar, contextlib.closing(found) if found else contextlib.nullcontext():
+        for number, (job, result) in enumerate(zip(plan.jobs, found or (), strict=True)):
             if isinstance(result, client.Unreachable):
                 left = len(plan.jobs) - number
                 counts["failed"] += left
