@@ -32,6 +32,7 @@ QUICK = 2.0
 KINDS = ("JPEG", "PNG", "TIFF")
 WIDE: dict[str, tuple[Any, dict[str, Any]]] = {  # grey of more than 8 bits, and floats
     "PNG, 16-bit": (np.uint16, {}),
+    "TIFF, 12-bit": (np.uint8, {"rowsperstrip": 64}),
     "TIFF, 16-bit, tiled": (np.uint16, {"tile": (256, 256)}),
     "TIFF, 32-bit": (np.uint32, {"rowsperstrip": 64}),
     "TIFF, float": (np.float32, {"rowsperstrip": 64}),
@@ -63,7 +64,7 @@ def photograph(megapixels: float, kind: str, colour: bool) -> bytes:
 def wide_photograph(megapixels: float, kind: str) -> bytes:
     """Make a grey file of one of WIDE, of soft steps."""
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
-    width = int(megapixels * 1e6 / height)
+    width = int(megapixels * 1e6 / height) // 4 * 4
     dtype, options = WIDE[kind]
     top = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
     steps = (np.arange(width) * 16 // width / 16 * top).astype(dtype)
@@ -71,8 +72,15 @@ def wide_photograph(megapixels: float, kind: str) -> bytes:
     file = io.BytesIO()
     if kind.startswith("PNG"):
         Image.fromarray(grey).save(file, "PNG")
-    else:
-        tifffile.imwrite(file, grey, photometric="minisblack", compression="deflate", **options)
+        return file.getvalue()
+    if kind == "TIFF, 12-bit":  # two pixels in three bytes, whatever they are
+        grey = grey[:, : width * 3 // 4].repeat(2, axis=1)
+    tifffile.imwrite(file, grey, photometric="minisblack", compression="deflate", **options)
+    if kind == "TIFF, 12-bit":
+        file.seek(0)
+        with tifffile.TiffFile(file, mode="r+") as tiff:
+            tiff.pages.first.tags["ImageWidth"].overwrite(width)
+            tiff.pages.first.tags["BitsPerSample"].overwrite(12)
     return file.getvalue()
 
 
