@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cases, results
+from benchmarks import results
 from benchmarks.results import Table, Unusable, say
 from benchmarks.timing import alternate
 from colorizer import checkpoint, engines
@@ -97,8 +97,10 @@ def collect(net: UNet, options: argparse.Namespace) -> Iterator[tuple[str, Engin
     """
     device = options.device
     find(open_place(options.graphs))  # no graph at all is an error; one for another engine is not
-    yield "eager torch", cases.load("eager", options.checkpoint, device)
-    yield "eager torch, channels last", cases.load("channels-last", options.checkpoint, device)
+    yield "eager torch", engines.Eager(checkpoint.load(options.checkpoint)[0].to(device), device)
+    last = checkpoint.load(options.checkpoint)[0].to(device)
+    last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    yield "eager torch, channels last", engines.Eager(last, device)
     for name in engines.PREFERRED[torch.device(device).type]:
         if name == "onnx" and device != "cpu":
             say("left out: ONNX Runtime, which runs graphs on the CPU only")

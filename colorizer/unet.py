@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from colorizer.recipe import Head
 
 # torchvision's statistics of ImageNet, which its weights expect of RGB in 0..1
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Channels of ResNet-50 after the stem and after each of its four layers; sides S/2 ... S/32.
 ENCODER_CHANNELS = (64, 256, 512, 1024, 2048)
@@ -140,7 +140,9 @@ class UNet(nn.Module):
         # A grey of lightness L has the sRGB value 1.055 * Y ** (1 / 2.4) - 0.055, where
         # Y = ((L + 16) / 116) ** 3 (both exact for L > 8, and within 0.034 below).
         grey = 1.055 * ((lightness + 16) / 116) ** (3 / 2.4) - 0.055
-        x = torch.cat([(grey - m) / s for m, s in zip(_MEAN, _STD, strict=True)], dim=1)
+        x = torch.cat(
+            [(grey - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], dim=1
+        )
         # A network of float16 is one from here on: L and its curve are exact in any.
         features = [self.stem(x.type_as(next(self.stem.parameters())))]  # of (B, 3, S, S)
         x = self.pool(features[0])

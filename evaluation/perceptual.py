@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from colorizer.unet import UNet
+from colorizer.unet import IMAGENET_MEAN, IMAGENET_STD, UNet
 from evaluation.noticed import reduced
 
 # What each measure needs: AlexNet's as torchvision has them, and the Inception v3 of the first
@@ -28,7 +28,6 @@ WEIGHTS = {
         "weights-inception-2015-12-05-6726825d.pth"
     ),
 }
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in 0..1
 SMALLEST = 64  # side of the smallest picture that AlexNet's five stages leave something of
 
 
@@ -134,7 +133,7 @@ class Perceptual:
         if self._resnet is None:
             return None
         unit = torch.from_numpy(reduced(rgb).astype(np.float32) / 255)
-        x = ((unit - torch.tensor(_MEAN)) / torch.tensor(_STD)).movedim(-1, 0)[None]
+        x = ((unit - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).movedim(-1, 0)[None]
         with torch.inference_mode():
             return np.asarray(self._resnet(x)[0].mean(dim=(-2, -1)).numpy(), np.float32)
 

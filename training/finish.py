@@ -26,15 +26,13 @@ from tqdm import tqdm
 import colorizer
 from colorizer import checkpoint
 from colorizer.errors import UserError
-from colorizer.unet import AB_SCALE, UNet
+from colorizer.unet import AB_SCALE, IMAGENET_MEAN, IMAGENET_STD, UNet
 from evaluation.command import run
 from training.augment import draw, lab_to_rgb, make_batch
 from training.config import TrainConfig
 from training.data import Photographs
 from training.survey import survey
 
-# ImageNet's statistics, which the encoder's own early stages expect of RGB in 0..1.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _STAGES = (0.2, 0.5, 0.3)  # weights of the stem, layer1 and layer2
 _FEATURES = 1.5  # of the feature loss: its gradient at the output is then about that of L1
 
@@ -70,8 +68,8 @@ class Features(nn.Module):
         net = UNet("regression")
         net.load_encoder(load_file(encoder))
         self.stem, self.pool, self.layers = net.stem, net.pool, net.layers[:2]
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
         self.eval().requires_grad_(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:

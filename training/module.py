@@ -94,8 +94,9 @@ class Colorization(lightning.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, index: int) -> None:
         """Stop the clock, and the run, if its minutes are over."""
-        self.seconds += time.monotonic() - self._started
-        self.log("photographs_per_second", self.config.batch / (time.monotonic() - self._started))
+        seconds = time.monotonic() - self._started
+        self.seconds += seconds
+        self.log("photographs_per_second", self.config.batch / seconds)
         if self.config.minutes and self.share >= 1:
             self.trainer.should_stop = True
 
