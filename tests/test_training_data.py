@@ -134,13 +134,24 @@ def test_lab_on_tensors_is_that_of_the_library() -> None:
 
 def test_ageing_changes_lightness_and_keeps_its_range() -> None:
     lightness = torch.linspace(0, 100, 32).repeat(60, 1, 32, 1)
-    aged = augment.age(lightness, augment.draw(0, 0, 0, 60)[:, :12])
+    aged = augment.age(lightness, augment.draw(0, 0, 0, 60)[:, :15])
     assert aged.shape == lightness.shape
     assert 0 <= aged.min() < aged.max() <= 100
     assert ((aged - lightness).abs().mean(dim=(1, 2, 3)) > 0.5).all()
     ranges = [np.ptp(np.percentile(one, (5, 95))) for one in aged.numpy()]
     assert min(ranges) < 40  # some are of low contrast
     assert max(ranges) > 60
+
+
+def test_an_early_plate_sees_a_blue_sky_bright_a_red_coat_dark_and_greys_as_they_are() -> None:
+    colours = torch.tensor([[0.4, 0.6, 0.9], [0.8, 0.1, 0.1], [0.5, 0.5, 0.5]])
+    rgb = colours.T.reshape(1, 3, 1, 3)
+    eye = augment.rgb_to_lab(rgb)[0][0, 0, 0]
+    blind_to_red, blue_only = (torch.tensor([[0.0, blue]]) for blue in (0.3, 1.0))
+    for plate in (augment.on_plate(rgb, draws)[0, 0, 0] for draws in (blind_to_red, blue_only)):
+        assert plate[0] > eye[0] + 3
+        assert plate[1] < eye[1] - 10
+        assert abs(plate[2] - eye[2]) < 0.01
 
 
 def test_a_toned_print_is_a_curve_of_lightness_between_its_ink_and_its_paper() -> None:

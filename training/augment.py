@@ -18,7 +18,7 @@ from torch.nn import functional
 from colorizer import lab
 from training.config import TrainConfig
 
-_COLUMNS = 24  # uniform numbers for each photograph
+_COLUMNS = 30  # uniform numbers for each photograph
 
 
 def draw(seed: int, rank: int, number: int, batch: int) -> Tensor:
@@ -30,19 +30,22 @@ def draw(seed: int, rank: int, number: int, batch: int) -> Tensor:
 def make_batch(
     photographs: Tensor, config: TrainConfig, side: int, draws: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Crop, mirror, mount and age photographs.
+    """Crop, mirror, mount and age photographs, some as if taken on early plates.
 
     Args:
         photographs: (B, 3, T, T) uint8 sRGB, each squashed to a square.
-        config: `crop`, `mounts` and `degrade` are used.
+        config: `crop`, `plates`, `mounts` and `degrade` are used.
         side: S of the batch.
         draws: of `draw`, (B, _COLUMNS), on any device.
 
     Returns:
         L as the network sees it (B, 1, S, S), and the true ab (B, 2, S, S), float32.
     """
-    columns = draws.to(photographs.device).split((6, 5, 13), dim=1)
-    lightness, ab = rgb_to_lab(crop(photographs, side, config.crop, columns[0]))
+    columns = draws.to(photographs.device).split((6, 5, 16, 3), dim=1)
+    rgb = crop(photographs, side, config.crop, columns[0])
+    lightness, ab = rgb_to_lab(rgb)
+    plates = columns[3][:, 0] < config.plates
+    lightness = torch.where(plates.view(-1, 1, 1, 1), on_plate(rgb, columns[3][:, 1:]), lightness)
     lightness, ab = mount(lightness, ab, config.mounts, columns[1])
     worn = columns[2][:, 0] < config.degrade
     lightness = torch.where(worn.view(-1, 1, 1, 1), age(lightness, columns[2][:, 1:]), lightness)
@@ -81,6 +84,26 @@ def crop(photographs: Tensor, side: int, smallest: float, draws: Tensor) -> Tens
     return functional.avg_pool2d(parts, over).clamp(0, 1)
 
 
+def on_plate(rgb: Tensor, draws: Tensor) -> Tensor:
+    """Compute the L that a plate blind to red, or to all but blue, would have recorded.
+
+    Until about 1930 most photographs were taken so: red is dark in them, and a blue sky white. A
+    network that only ever saw the eye's own L leaves such skies grey.
+
+    Args:
+        rgb: (B, 3, S, S) sRGB, 0..1.
+        draws: (B, 2).
+
+    Returns:
+        (B, 1, S, S) L, 0..100.
+    """
+    red = _between(draws[:, 0], 0, 0.12)
+    blue = (1 - red) * _between(draws[:, 1], 0.25, 1) ** 1.5
+    weights = torch.stack([red, 1 - red - blue, blue], dim=1)
+    grey = torch.einsum("bc,bchw->bhw", weights, _linear(rgb))[:, None]
+    return (116 * _root(grey) - 16).clamp(0, 100)
+
+
 def mount(lightness: Tensor, ab: Tensor, share: float, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Lay some photographs on a grey card, with or without grain, whose true ab is 0.
 
@@ -110,7 +133,7 @@ def age(lightness: Tensor, draws: Tensor) -> Tensor:
 
     Args:
         lightness: (B, 1, S, S), 0..100.
-        draws: (B, 12).
+        draws: (B, 15).
     """
     u = [column.view(-1, 1, 1, 1) for column in draws.unbind(1)]
     x = (lightness / 100).clamp(0, 1) ** torch.exp(_between(u[0], -0.4, 0.4))  # exposure
@@ -118,11 +141,16 @@ def age(lightness: Tensor, draws: Tensor) -> Tensor:
     # A flat negative, or a print in a dim light
     middle = _between(u[3], 0.35, 0.65)
     x = torch.where(u[2] < 0.2, middle + _between(u[2] / 0.2, 0.3, 0.7) * (x - middle), x)
+    # Lenses, fingers and damp leave no wall evenly bright.
+    shade = _coarse_noise(x, draws[0, 12], 4, "bicubic") * _between(u[11] / 0.4, 0.02, 0.2)
+    x = torch.where(u[11] < 0.4, x * torch.exp(shade), x)
     low, high = _between(u[4], 0, 0.2), _between(u[5], 0.75, 1)  # faded blacks and whites
     x = low + (high - low) * x
     x = torch.where(u[6] < 0.5, blur(x, _between(u[6] / 0.5, 0.3, 1.5)), x)
-    grain = _noise(x, draws[0, 8]) * _between(u[7] / 0.5, 0.005, 0.04)
-    x = torch.where(u[7] < 0.5, x + grain, x).clamp(0, 1)
+    grain = _noise(x, draws[0, 8]) * _between(u[7] / 0.6, 0.005, 0.07)
+    x = torch.where(u[7] < 0.6, x + grain, x)
+    coarse = _coarse_noise(x, draws[0, 14], x.shape[-1] // 2) * _between(u[13] / 0.25, 0.01, 0.07)
+    x = torch.where(u[13] < 0.25, x + coarse, x).clamp(0, 1)
     # Scans, and copies of copies
     compressed = draws[:, 9] < 0.3
     if bool(compressed.any()):
@@ -209,6 +237,12 @@ def _noise(like: Tensor, seed: Tensor) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device)
 
 
+def _coarse_noise(like: Tensor, seed: Tensor, side: int, mode: str = "bilinear") -> Tensor:
+    """Gaussian noise on a grid of `side` x `side`, enlarged to this shape."""
+    small = _noise(like[..., :1, :1].expand(-1, -1, side, side), seed)
+    return functional.interpolate(small, size=like.shape[-2:], mode=mode, align_corners=False)
+
+
 def _between(uniform: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * uniform
 
@@ -216,14 +250,19 @@ def _between(uniform: Tensor, low: float, high: float) -> Tensor:
 def rgb_to_lab(rgb: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) sRGB, 0..1 -> L (B, 1, H, W), 0..100, and ab (B, 2, H, W): as `lab` does it."""
     matrix, white = _matrix(rgb.device), _white(rgb.device)
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = torch.einsum("ij,bjhw->bihw", matrix, linear) / white
-    delta = 6 / 29
-    roots = torch.where(
-        xyz > delta**3, xyz.clamp(min=1e-6) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29
-    )
-    x, y, z = roots.split(1, dim=1)
+    x, y, z = _root(torch.einsum("ij,bjhw->bihw", matrix, _linear(rgb)) / white).split(1, dim=1)
     return 116 * y - 16, torch.cat([500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def _linear(rgb: Tensor) -> Tensor:
+    return torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+def _root(xyz: Tensor) -> Tensor:
+    """Lab's cube root with its straight foot."""
+    delta = 6 / 29
+    straight = xyz / (3 * delta**2) + 4 / 29
+    return torch.where(xyz > delta**3, xyz.clamp(min=1e-6) ** (1 / 3), straight)
 
 
 def lab_to_rgb(lightness: Tensor, ab: Tensor) -> Tensor:

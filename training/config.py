@@ -59,6 +59,7 @@ class TrainConfig:
         huber: where Huber's loss turns from square to straight, in ab units (regression).
         crop: smallest share of a photograph's area that a crop takes.
         degrade: share of the crops whose L is faded, blurred or grained as in old photographs.
+        plates: share of the crops whose L is what an early plate, blind to red, would record.
         mounts: share of the crops that lie on a grey card.
         temperature: of the annealed mean that the checkpoint is served with (classification).
         chroma_gain: factor on ab that it is served with.
@@ -93,6 +94,7 @@ class TrainConfig:
     huber: float = 10.0
     crop: float = 0.55
     degrade: float = 0.4
+    plates: float = 0.0
     mounts: float = 0.05
     temperature: float = 0.3
     chroma_gain: float = 1.0
@@ -142,7 +144,9 @@ RANGES: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("min_colorfulness", "encoder_lr_scale"), (0, math.inf)),
     **dict.fromkeys(("learning_rate", "clip", "huber"), (1e-9, math.inf)),
-    **dict.fromkeys(("late", "ema", "rebalance", "adjustment", "degrade", "mounts"), (0, 1)),
+    **dict.fromkeys(
+        ("late", "ema", "rebalance", "adjustment", "degrade", "plates", "mounts"), (0, 1)
+    ),
     "crop": (0.01, 1),
     "validation": (0, 0.9),
     "temperature": (0.01, 10),
