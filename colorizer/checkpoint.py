@@ -55,6 +55,7 @@ class Checkpoint:
             },
             "decoding": recipe.decoding,
             "temperature": recipe.temperature,
+            "chroma_knee": recipe.chroma_knee,
             "chroma_gain": recipe.chroma_gain,
             "provenance": self.provenance,
         }

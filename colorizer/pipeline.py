@@ -267,20 +267,20 @@ class Pipeline:
         return finish(prepared, self.decode(prepared, output, options), gain)
 
     def decode(self, prepared: Prepared, output: Float, options: Options) -> Float:
-        """The head's output for a picture, (C, S, S) -> (2, S, S) ab; regression's is ab already.
+        """Turn the head's output for a picture, (C, S, S), into ab, (2, S, S), without its gain.
 
         Samples of different pictures have different noise, whichever pictures share their batch.
         """
         recipe = self.graph.recipe
-        if recipe.head == "regression":
-            return output
-        return gamut.decode(
-            output,
-            self._bins,
-            options.decoding or recipe.decoding,
-            options.temperature or recipe.temperature,
-            (options.seed, zlib.crc32(prepared.small.tobytes())),
-        )
+        if recipe.head == "classification":
+            output = gamut.decode(
+                output,
+                self._bins,
+                options.decoding or recipe.decoding,
+                options.temperature or recipe.temperature,
+                (options.seed, zlib.crc32(prepared.small.tobytes())),
+            )
+        return gamut.soften(output, recipe.chroma_knee)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle how the model was loaded, rather than the engine."""

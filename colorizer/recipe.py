@@ -21,6 +21,8 @@ class Recipe:
         bins: (Q, 2), the bins' ab, in the order of the logits; empty for regression.
         decoding: of the classification head, unless a request says otherwise (`gamut.decode`).
         temperature: of "annealed-mean" and "sample"; above 0.
+        chroma_knee: chroma, in ab units, at which the network's ab is halved: the vivid is calmed
+            more than the faint (`gamut.soften`); 0 for none.
         chroma_gain: factor on ab when a picture is finished.
 
     Raises:
@@ -32,6 +34,7 @@ class Recipe:
     bins: tuple[tuple[float, float], ...] = ()
     decoding: Decoding = "annealed-mean"
     temperature: float = 0.38
+    chroma_knee: float = 0.0
     chroma_gain: float = 1.0
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class Recipe:
             raise ValueError(f"side is {self.side!r:.40}; it must be a multiple of 32")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature!r:.40}; it must be above 0")
+        if not self.chroma_knee >= 0:
+            raise ValueError(f"chroma_knee is {self.chroma_knee!r:.40}; it must not be below 0")
         if not self.chroma_gain >= 0:
             raise ValueError(f"chroma_gain is {self.chroma_gain!r:.40}; it must not be below 0")
         if bool(self.bins) != (self.head == "classification"):

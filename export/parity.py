@@ -96,10 +96,10 @@ class Reference:
         self._lab = [self._finished(i, ab) for i, ab in enumerate(self._ab)]
 
     def _decode(self, output: Float) -> Float:
-        if self.recipe.head == "regression":
-            return output
-        how = self.recipe.decoding, self.recipe.temperature
-        return np.stack([gamut.decode(one, gamut.bins(), *how) for one in output])
+        if self.recipe.head == "classification":
+            how = self.recipe.decoding, self.recipe.temperature
+            output = np.stack([gamut.decode(one, gamut.bins(), *how) for one in output])
+        return np.stack([gamut.soften(one, self.recipe.chroma_knee) for one in output])
 
     def _finished(self, index: int, ab: Float) -> NDArray[np.float64]:
         from skimage.color import rgb2lab

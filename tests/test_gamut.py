@@ -139,3 +139,10 @@ def test_a_sample_is_coherent_over_regions() -> None:
     apart = np.linalg.norm(np.diff(confetti, axis=1), axis=-1).mean()
     assert step < 0.1 * apart
     assert ab.std() > 2
+
+
+def test_softening_halves_chroma_at_the_knee_and_keeps_hue() -> None:
+    ab = np.array([[[20.0, 3.0, 0.0]], [[0.0, -4.0, 0.0]]], np.float32)
+    soft = gamut.soften(ab, 20.0)
+    assert np.allclose(soft, ab / np.array([2.0, 1.25, 1.0], np.float32))
+    assert gamut.soften(ab, 0.0) is ab
