@@ -56,7 +56,8 @@ class TrainConfig:
             which are grey and small, as ImageNet's pictures were not.
         rebalance: lambda of the rebalancing weights, 1 for none (Zhang 2016: 0.5).
         adjustment: share of the rebalancing that is taken back from the logits (classification).
-        huber: where Huber's loss turns from square to straight, in ab units (regression).
+        huber: where Huber's loss turns from square to straight, in ab units (regression,
+            "both").
         crop: smallest share of a photograph's area that a crop takes.
         degrade: share of the crops whose L is faded, blurred or grained as in old photographs.
         plates: share of the crops whose L is what an early plate, blind to red, would record.

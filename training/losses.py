@@ -55,7 +55,7 @@ def regression_loss(predicted: Tensor, ab: Tensor, weights: Tensor, huber: float
     return _coloured_mean(loss * weights[encode(ab)], ab)
 
 
-def joint_regression_loss(predicted: Tensor, ab: Tensor) -> Tensor:
+def joint_regression_loss(predicted: Tensor, ab: Tensor, huber: float) -> Tensor:
     """Smooth L1 on ab / AB_SCALE, all pixels alike, scaled to go along with a cross-entropy.
 
     Rarity is the classifier's to learn, on the same trunk; here it would tint what is grey.
@@ -65,11 +65,15 @@ def joint_regression_loss(predicted: Tensor, ab: Tensor) -> Tensor:
     Args:
         predicted: (B, 2, H, W), ab units.
         ab: (B, 2, H, W), the truth.
+        huber: where the loss turns from square to straight, in ab units. What lies below is met
+            by its mean, which changes gradually; a straight loss is met by the median, which jumps
+            to grey where colour is the less likely half, and leaves things half coloured.
 
     Returns:
         Scalar.
     """
-    return 10 * functional.smooth_l1_loss(predicted / AB_SCALE, ab / AB_SCALE, beta=0.02)
+    beta = huber / AB_SCALE
+    return 15 * functional.smooth_l1_loss(predicted / AB_SCALE, ab / AB_SCALE, beta=beta)
 
 
 def _coloured_mean(loss: Tensor, ab: Tensor) -> Tensor:

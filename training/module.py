@@ -122,7 +122,7 @@ class Colorization(lightning.LightningModule):
             mixed = self.net.mix(features)
             logits, predicted = self.net.head(mixed).float(), self.second(mixed).float() * AB_SCALE
             loss = classification_loss(logits, ab, weights, config.adjustment)
-            return loss + joint_regression_loss(predicted, ab)
+            return loss + joint_regression_loss(predicted, ab, config.huber)
         output = self.net.decode(features)
         if config.head == "classification":
             return classification_loss(output, ab, weights, config.adjustment)
