@@ -272,14 +272,7 @@ class Pipeline:
             return np.rint(255 * large).astype(np.uint8)[..., None].repeat(3, axis=-1)
         gain = self.graph.recipe.chroma_gain * options.chroma
         ab = self.decode(prepared, output, options)
-        if not options.hints:
-            return finish(prepared, ab, gain)
-        height, width = prepared.lightness.shape
-        known = hints.spots(options.hints, prepared.lightness)
-        ab = hints.spread_spots(
-            prepared.small[0], ab * np.float32(gain), known, options.spread, width / height
-        )
-        return finish(prepared, ab, known=known)
+        return finish(prepared, ab, gain, known=options.hints or (), spread=options.spread)
 
     def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
         """Name colours that a place is likely to have, for a person to choose from, as JSON.
@@ -291,7 +284,7 @@ class Pipeline:
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
         lightness = float(prepared.lightness[row, column])
         if self.graph.recipe.head == "regression":
-            ab = output * np.float32(self.graph.recipe.chroma_gain)
+            ab = self.decode(prepared, output, Options()) * self.graph.recipe.chroma_gain
             colours = hints.variations(ab, lightness, x, y)
         else:
             colours = hints.likely(output, self._bins, lightness, x, y)
