@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,14 +115,12 @@ def guided_lines(guide: Float, ab: Float, windows: int = _WINDOWS) -> tuple[Floa
     """
     width = 2 * (len(guide) // windows) + 1
 
-    def mean(values: Float) -> Float:
+    def mean(values: NDArray[Any]) -> Float:
         """Average over a window around each pixel."""
         return np.asarray(cv2.blur(values, (width, width)), np.float32)
 
     mean_guide, mean_ab = mean(guide), mean(ab)
-    covariance = (
-        mean(np.asarray(ab * guide[..., None], np.float32)) - mean_ab * mean_guide[..., None]
-    )
+    covariance = mean(ab * guide[..., None]) - mean_ab * mean_guide[..., None]
     variance = mean(guide * guide) - mean_guide * mean_guide
     slope = covariance / (variance + _FLAT)[..., None]
     return mean(slope), mean(mean_ab - slope * mean_guide[..., None])
