@@ -1,20 +1,21 @@
 """Hints: a person says what colour a place has, and the thing there gets that colour.
 
 A hint is a place and a colour. The difference between that colour and the network's is carried to
-the rest of the picture in two parts, each a Gaussian process (kriging) whose values at the hints
-are known:
+the rest of the picture in two parts:
 
 - the cast: a small difference is likely to be wrong all over, so it spreads widely, most to places
-  of like lightness and like predicted colour; of a large difference only a small part counts here;
-- the object: what the cast leaves spreads around the hint. Distance is measured along the shortest
-  way that avoids edges of lightness, so that a colour fills the thing it was given to.
+  of like lightness and like predicted colour; of a large difference only a small part counts here.
+  It is estimated as a Gaussian process;
+- the object: what the cast leaves fills the thing around the hint. Distance is measured along the
+  shortest way that avoids edges of lightness, and by how unlike the two places are; what is near is
+  filled, what is far keeps its colour, and between hints their colours blend.
 
-Their settings were fitted to photographs with known colours; docs/hints.md has what they achieve.
+The settings were fitted to photographs with known colours; docs/hints.md has what they achieve.
 
 Sources: Levin, Lischinski, Weiss 2004, "Colorization using optimization", has the idea that colour
 spreads up to edges of lightness; Yatziv, Sapiro 2006, "Fast image and video colorization using
-chrominance blending", the distance along the shortest way; Rasmussen, Williams 2006, "Gaussian
-processes for machine learning", section 2.2, the estimate.
+chrominance blending", the blending by distances along the shortest way; Rasmussen, Williams 2006,
+"Gaussian processes for machine learning", section 2.2, the estimate of the cast.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ from colorizer import gamut, lab
 from colorizer.errors import BadOption
 
 Float = NDArray[np.float32]
+Colour = tuple[int, int, int]  # sRGB, 0..255
 
 MOST_HINTS = 200
 MOST_POINTS = 500  # of all hints together
-MOST_ANCHORS = 400  # pixels of the small copy that the colours are spread from
+MOST_ANCHORS = 200  # pixels of the small copy that the colours are spread from
 MOST_CHARACTERS = 1 << 18  # of the JSON text: 500 points take a tenth of this
 CHOICES = 6  # colours that are named as likely
 RADIUS, LARGEST_RADIUS = 0.02, 0.1
-SPREAD = 0.35  # default of the option: fills objects
+SPREAD = 0.5  # default of the option: fills objects
 _KEYS = ("x", "y", "points", "color", "colour", "neutral", "radius")
 
 # How far from the truth the networks are by L, relative to the middle: both near black and near
 # white sRGB has few colours. Measured like the settings below.
 _AMPLITUDE = np.array([[0, 20, 50, 65, 85, 100], [0.25, 0.7, 1.25, 1.25, 0.8, 0.45]], np.float32)
 _CAST = 12.0  # ab units: as much of a hint's difference counts as cast, at the default spread
-_STEEP = 0.5  # how much longer a way gets by an edge as strong as most in the picture
+_STEEP = 1.0  # how much longer a way gets by an edge as strong as most in the picture
 _SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """A covariance that falls with distance, in the units that each distance is divided by.
+class _Unlike:
+    """How unlike two places are: what each difference of theirs is divided by.
 
     Attributes:
         mean: of the mean L of a window around.
         light: of L.
         texture: of the standard deviation of L in that window.
         ab: of the predicted ab.
-        power: of the amplitude.
-        noise: variance that is not shared with any other place.
+        power: of the amplitude, by which an error at one place is an error at the other.
     """
 
     light: float
@@ -71,12 +72,12 @@ class _Kernel:
     texture: float
     ab: float
     power: float
-    noise: float
 
 
-_WIDE = _Kernel(78, 91, 131, 25.5, 0.9, 0.065)
+_WIDE = _Unlike(78, 91, 131, 25.5, 0.9)
 _WIDE_REACH = 3.7  # short sides of the picture
-_NEAR = _Kernel(47, 98, 45, 31, 0.6, 0.008)
+_NOISE = 0.065  # variance of a hint's difference that no other place shares, of 1 in the middle
+_NEAR = _Unlike(47, 98, 45, 31, 0.6)
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,12 @@ class Hint:
 
     Attributes:
         points: (x, y) each, shares of the picture's width and height from the upper left corner.
-        colour: sRGB, 0..255; None keeps the place grey.
+        colour: None keeps the place grey.
         radius: of the place or the stroke, as a share of the picture's shorter side.
     """
 
     points: tuple[tuple[float, float], ...]
-    colour: tuple[int, int, int] | None
+    colour: Colour | None
     radius: float = RADIUS
 
 
@@ -146,7 +147,7 @@ def _hint(number: int, entry: Any) -> Hint:
     )
 
 
-def _colour(where: str, entry: dict[str, Any]) -> tuple[int, int, int] | None:
+def _colour(where: str, entry: dict[str, Any]) -> Colour | None:
     neutral = entry.get("neutral", False)
     if not isinstance(neutral, bool):
         raise BadOption(f"{where}: neutral is {_kind(neutral)}; use true or false.")
@@ -205,18 +206,28 @@ def spots(hints: Sequence[Hint], lightness: Float) -> list[Spot]:
     size, shorter = np.array([width, height], np.float64), min(height, width)
     strokes = [np.array(hint.points) * size for hint in hints]
     lengths = [float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in strokes]
-    kept: list[Spot] = []
+    kept: list[tuple[float, float, Hint]] = []
     centres, radii = np.empty((0, 2)), np.empty(0)
     for hint, stroke in zip(reversed(hints), reversed(strokes), strict=True):
         radius = hint.radius * shorter
         for place in _along(stroke, max(radius / 2, sum(lengths) / MOST_POINTS)):
-            if (np.hypot(*(centres - place).T) < radii).any():
-                continue
-            column, row = np.minimum(place, size - 1).astype(int)
-            x, y = (place / size).tolist()
-            kept.append(Spot(x, y, hint.radius, _wanted(hint, lightness[row, column])))
-            centres, radii = np.vstack([centres, place]), np.append(radii, radius / 2)
-    return kept[::-1]
+            if not (np.hypot(*(centres - place).T) < radii).any():
+                kept.append((*place, hint))
+                centres, radii = np.vstack([centres, place]), np.append(radii, radius / 2)
+    columns, rows = np.minimum(centres, size - 1).astype(int).T
+    a, b = _wanted([hint.colour for *_, hint in kept], lightness[rows, columns])
+    found = [
+        Spot(x / width, y / height, hint.radius, (float(a[i]), float(b[i])))
+        for i, (x, y, hint) in enumerate(kept)
+    ]
+    return found[::-1]
+
+
+def _wanted(colours: Sequence[Colour | None], lightness: Float) -> tuple[Float, Float]:
+    """The ab of N colours, with as much chroma as sRGB has at (N,) L; None is grey."""
+    rgb = np.array([colour or (0, 0, 0) for colour in colours], np.uint8)
+    a, b = lab.rgb_to_lab(rgb[None])[0, :, 1:].T
+    return lab.into_gamut(lightness, a, b)[1:]
 
 
 def _along(stroke: NDArray[np.float64], step: float) -> NDArray[np.float64]:
@@ -226,16 +237,6 @@ def _along(stroke: NDArray[np.float64], step: float) -> NDArray[np.float64]:
         count = math.ceil(float(np.hypot(*(end - begin))) / step)
         pieces.append(begin + (end - begin) * (np.arange(1, count + 1) / max(count, 1))[:, None])
     return np.concatenate(pieces)
-
-
-def _wanted(hint: Hint, lightness: np.float32) -> tuple[float, float]:
-    """The ab of a hint's colour, with as much chroma as sRGB has at this L."""
-    if hint.colour is None:
-        return 0.0, 0.0
-    _, a, b = lab.rgb_to_lab(np.array([[hint.colour]], np.uint8))[0, 0]
-    planes = (np.array([value], np.float32) for value in (lightness, a, b))
-    _, inside_a, inside_b = lab.into_gamut(*planes)
-    return float(inside_a[0]), float(inside_b[0])
 
 
 def spread_spots(
@@ -274,15 +275,16 @@ def spread_spots(
     at = rows * side + columns
     missing = np.array(list(cells.values())[::every]) - ab.reshape(2, -1).T[at]  # (n, 2)
     size = np.hypot(*missing.T)[:, None]
-    y, x = np.divmod(np.arange(side * side, dtype=np.float32), np.float32(side))
-    straight = np.hypot((x - columns[:, None]) * step_x, (y - rows[:, None]) * step_y)
     cast_limit = _CAST * spread / SPREAD
     cast = missing * np.minimum(1, cast_limit / np.maximum(size, 1e-6))
-    change = _estimate(_WIDE, straight / np.float32(_WIDE_REACH), features, at, cast, tails=False)
-    way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y)
-    way /= np.float32(spread)
-    left = missing - change.T[at]
-    change += _estimate(_NEAR, way.reshape(len(at), -1), features, at, left, tails=True)
+    x, y = columns.astype(np.float32), rows.astype(np.float32)
+    straight = np.hypot(
+        (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x),
+        (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y),
+    )
+    change = _cast(straight.reshape(len(at), -1), features, at, cast)
+    way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y).reshape(len(at), -1)
+    change += _object(way / np.float32(spread), features, at, missing - change.T[at])
     # No place moves further than the hints themselves.
     length = np.hypot(*change)
     change *= np.minimum(1, np.float32(size.max()) / np.maximum(length, np.float32(1e-6)))
@@ -290,50 +292,66 @@ def spread_spots(
 
 
 def _features(lightness: Float, ab: Float) -> Float:
-    """(S * S, 5): L, mean and deviation of L around, and ab."""
+    """(5, S * S): L, mean and deviation of L around, and ab."""
     mean = cv2.blur(lightness, (9, 9))
     deviation = np.sqrt(np.maximum(cv2.blur(lightness * lightness, (9, 9)) - mean * mean, 0))
     planes = [cv2.blur(lightness, (3, 3)), mean, deviation, *ab]
     return np.stack([plane.ravel() for plane in planes]).astype(np.float32)
 
 
-def _estimate(
-    kernel: _Kernel,
-    distance: Float,
-    features: Float,
-    at: NDArray[np.intp],
-    known: NDArray[np.float64],
-    tails: bool,
+def _cast(
+    distance: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]
 ) -> Float:
-    """Estimate a field whose values are known at some pixels.
+    """Estimate a field whose values are known at some pixels, as a Gaussian process.
 
     Args:
-        kernel: its covariance.
-        distance: (n, P) from each known pixel to each pixel, in units of the kernel's reach.
+        distance: (n, P) from each known pixel to each pixel, in shorter sides.
         features: (5, P).
         at: (n,) the known pixels.
         known: (n, 2) their values.
-        tails: whether the covariance is Cauchy's, flat on top; otherwise it is exponential.
 
     Returns:
         (2, P) float32.
     """
-    scale = np.array([kernel.light, kernel.mean, kernel.texture, kernel.ab, kernel.ab], np.float32)
-    scaled = features / scale[:, None]
-    squared = distance * distance
-    for plane in scaled:
-        apart = plane[None] - plane[at, None]
-        squared += np.multiply(apart, apart, out=apart)
-    shared = 1 / (1 + squared) if tails else np.exp(-np.sqrt(squared, out=squared))
-    amplitude = np.interp(features[0], *_AMPLITUDE) ** kernel.power
-    shared *= amplitude.astype(np.float32)
-    shared *= amplitude.astype(np.float32)[at, None]
+    squared = (distance / np.float32(_WIDE_REACH)) ** 2
+    squared += _unlike(_WIDE, features, at)
+    shared = np.exp(-np.sqrt(squared, out=squared))
+    amplitude = _amplitude(_WIDE, features)
+    shared *= amplitude
+    shared *= amplitude[at, None]
     among = shared[:, at].astype(np.float64)
-    # Distances along ways make it not quite a covariance: what is negative of it is left out.
-    values, vectors = np.linalg.eigh((among + among.T) / 2)
-    inverse = vectors / (np.maximum(values, 0) + kernel.noise)
-    weights = inverse @ (vectors.T @ known)  # (n, 2)
+    weights = np.linalg.solve(among + _NOISE * np.eye(len(at)), known)  # (n, 2)
     return np.asarray(weights.T.astype(np.float32) @ shared, np.float32)
+
+
+def _object(way: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]) -> Float:
+    """Fill what is near, and like, the pixels whose values are known; arguments as `_cast`."""
+    squared = way * way
+    squared += _unlike(_NEAR, features, at)
+    squared += np.float32(1e-4)
+    amplitude = _amplitude(_NEAR, features)
+    nearest = squared.min(axis=0)
+    weights = (nearest / squared) ** 2  # 1 for the nearest, less for others
+    filled = 1 / (1 + nearest**2)  # flat on top: 0.94 at half the reach, 0.5 at its end
+    filled /= weights.sum(axis=0)
+    weights *= amplitude
+    weights /= amplitude[at, None]
+    return np.asarray((known.T.astype(np.float32) @ weights) * filled, np.float32)
+
+
+def _unlike(scale: _Unlike, features: Float, at: NDArray[np.intp]) -> Float:
+    """(n, P): squared, how unlike each of n pixels every pixel is."""
+    units = (scale.light, scale.mean, scale.texture, scale.ab, scale.ab)
+    total = np.zeros((len(at), features.shape[1]), np.float32)
+    for plane, unit in zip(features, units, strict=True):
+        apart = (plane[None] - plane[at, None]) * np.float32(1 / unit)
+        total += np.multiply(apart, apart, out=apart)
+    return total
+
+
+def _amplitude(scale: _Unlike, features: Float) -> Float:
+    """(P,): how large errors are, relative to the middle."""
+    return np.asarray(np.interp(features[0], *_AMPLITUDE) ** scale.power, np.float32)
 
 
 def _resistance(lightness: Float) -> Float:

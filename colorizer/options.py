@@ -100,7 +100,7 @@ OPTIONS = (
     Option(
         "spread",
         "how far a hint's colour reaches, in shorter sides; 0: its place alone, 1: far",
-        0.35,
+        0.5,
         low=0,
         high=1,
     ),
@@ -156,7 +156,7 @@ class Options:
     metadata: Literal["strip", "keep"] = "strip"
     chroma: float = 1.0
     hints: tuple[Hint, ...] | None = None
-    spread: float = 0.35
+    spread: float = 0.5
     likely: tuple[float, float] | None = None
     show: Literal["colour", "uncertainty"] = "colour"
     decoding: Decoding | None = None

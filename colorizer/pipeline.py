@@ -219,7 +219,7 @@ class Pipeline:
         metadata = prepared.metadata if options.metadata == "keep" else image.NO_METADATA
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
-                pixels = self._pixels(prepared, output, replace(options, seed=seed))
+                pixels = self.finished(prepared, output, replace(options, seed=seed))
             if job.outcome.error is None:
                 with _stage("write", job):
                     files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
@@ -261,9 +261,10 @@ class Pipeline:
         self._check(options)
         prepared = prepare(picture, self.graph.recipe.side)
         (output,) = self.run(prepared.small[None])
-        return self._pixels(prepared, output, options)
+        return self.finished(prepared, output, options)
 
-    def _pixels(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
+    def finished(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
+        """Finish a picture, (H, W, 3) uint8, from the head's output for it, (C, S, S)."""
         if options.show == "uncertainty":
             height, width = prepared.lightness.shape
             unsure = gamut.uncertainty(output, options.temperature or 1.0)
