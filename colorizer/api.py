@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colorizer import image
-from colorizer.errors import BadPicture
+from colorizer.errors import BadOption, BadPicture
 from colorizer.image import Picture
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline, Reply
@@ -66,7 +67,8 @@ class Colorizer:
             picture: a file, by its path, its bytes or opened; or a Pillow image; or an array,
                 (H, W), (H, W, 3) or with alpha (H, W, 4), uint8, grey or sRGB.
             options: those of `colorizer.options.OPTIONS`: chroma, decoding, seed, ...; format,
-                quality and metadata apply to files.
+                quality and metadata apply to files. `hints` is a list of dictionaries, or that
+                in JSON: [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}] (docs/hints.md).
 
         Returns:
             For a file, the bytes of one, JPEG unless `format` says otherwise; for an image, an
@@ -89,6 +91,27 @@ class Colorizer:
             picture = Path(picture).read_bytes()
         body = picture if isinstance(picture, (bytes, bytearray)) else picture.read()
         return self.pipeline.colorize(bytes(body), chosen).body
+
+    def likely(self, picture: str | Path | bytes, x: float, y: float) -> list[str]:
+        """Name a few colours that a place in a picture is likely to have, the likeliest first.
+
+        A regression network knows one colour of each place; the others are its variations.
+
+        Args:
+            picture: a file, by its path or its bytes.
+            x: of the place, 0..1 from the left.
+            y: 0..1 from above.
+
+        Returns:
+            "#rrggbb" each, at the lightness of the place.
+
+        Raises:
+            RequestError: if it is not a picture that can be colorized, or the place is not in it.
+        """
+        body = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        reply = self.pipeline.colorize(body, parse_options({"likely": f"{x:.6f},{y:.6f}"}))
+        colours: list[str] = json.loads(reply.body)["colours"]
+        return colours
 
     def _colorize_array(self, pixels: UInt8, options: Options) -> UInt8:
         channels = pixels.shape[2:] or (1,)
@@ -149,4 +172,10 @@ def parse_options(options: Mapping[str, object]) -> Options:
     Raises:
         BadOption: on a name that does not exist or a value that is not allowed.
     """
-    return Options.parse({k: str(v) for k, v in options.items() if v is not None})
+    texts = {name: str(value) for name, value in options.items() if value is not None}
+    if not isinstance(hints := options.get("hints"), str | None):
+        try:
+            texts["hints"] = json.dumps(hints)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadOption(f"hints are not like JSON ({error}); use a list of dicts.") from None
+    return Options.parse(texts)

@@ -5,6 +5,7 @@ Detail comes from the picture's own L at full size; only colour comes from the n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import lab
+from colorizer import hints, lab
 from colorizer.image import NO_METADATA, Metadata, Picture
 
 Float = NDArray[np.float32]
@@ -49,7 +50,13 @@ def prepare(picture: Picture, side: int) -> Prepared:
     return Prepared(lightness, np.asarray(small, np.float32)[None], picture.alpha, picture.metadata)
 
 
-def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0, guided: bool = True) -> UInt8:
+def finish(
+    prepared: Prepared,
+    ab: Float,
+    chroma_gain: float = 1.0,
+    guided: bool = True,
+    known: Sequence[hints.Spot] = (),
+) -> UInt8:
     """Enlarge ab to the picture's size, join its L, and convert to sRGB.
 
     Args:
@@ -57,6 +64,7 @@ def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0, guided: bool
         ab: (2, S, S) float32, ab units; S is that of `prepared`.
         chroma_gain: factor on ab.
         guided: whether colour's edges follow those of L; else ab is interpolated.
+        known: places whose colour is known, by hints.
 
     Returns:
         (H, W, 3) uint8 sRGB.
@@ -74,6 +82,7 @@ def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0, guided: bool
         slope_a, slope_b, a, b = (np.asarray(one, np.float32) for one in enlarged)
         a += np.multiply(slope_a, light, out=slope_a)
         b += np.multiply(slope_b, light, out=slope_b)
+        hints.meet(known, prepared.lightness, rows.start, ab.shape[1], a, b)
         lab.band_to_rgb(light, a, b, rgb[rows])
     return rgb
 

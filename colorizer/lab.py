@@ -145,7 +145,7 @@ def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: UInt8) -> None:
         highest = cv2.max(cv2.max(red, green), blue)
         outside = np.flatnonzero((lowest < -_SLACK) | (highest > 1 + _SLACK))
         x, y, z = roots.reshape(-1, 3)[outside].T
-        inside = _roots(*_into_gamut(116 * y - 16, 500 * (x - y), 200 * (y - z)))
+        inside = _roots(*into_gamut(116 * y - 16, 500 * (x - y), 200 * (y - z)))
         linear.reshape(-1, 3)[outside] = _roots_to_linear(inside[None])[0]
     # Rounds, and cuts off what is below 0 and above _STEPS.
     steps = cv2.addWeighted(linear, float(_STEPS), linear, 0, 0, dtype=cv2.CV_16U)
@@ -178,7 +178,7 @@ def _roots_to_linear(roots: Float) -> Float:
     return np.asarray(cv2.transform(xyz, _WHITE_XYZ_TO_RGB.astype(np.float32)), np.float32)
 
 
-def _into_gamut(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
+def into_gamut(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
     """(N,) each -> the same L and hue at the largest chroma that sRGB has there."""
     table = _largest_chroma()
     chroma = np.hypot(a, b)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from colorizer.errors import BadOption
 from colorizer.recipe import DECODINGS, Decoding
 
-if TYPE_CHECKING:  # it needs numpy and Pillow, which a command's --help does without
+if TYPE_CHECKING:  # they need numpy and Pillow, which a command's --help does without
+    from colorizer.hints import Hint
     from colorizer.image import Format, OutputOptions
 
 HEADER = "x-colorize-"  # X-Colorize-Format: png
@@ -31,10 +32,11 @@ class Option:
         name: of the option, and of its attribute in `Options`.
         help: one line that a person reads.
         default: None leaves the choice to the network.
-        choices: the words allowed; empty for a number.
+        choices: the words allowed; empty for anything else.
         low: the least number allowed.
         high: the largest.
         whole: whether the number must be whole.
+        kind: of what is neither words nor a number: "hints" or "place".
         needs_classifier: whether any other value than the default needs a classification network.
     """
 
@@ -45,6 +47,7 @@ class Option:
     low: float = 0
     high: float = 0
     whole: bool = False
+    kind: Literal["hints", "place"] | None = None
     needs_classifier: bool = False
 
     @property
@@ -52,6 +55,8 @@ class Option:
         """Say which values are allowed."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.kind:
+            return {"hints": "a list in JSON", "place": "x,y, each from 0 to 1"}[self.kind]
         return f"{'a whole number' if self.whole else 'a number'} from {self.low} to {self.high}"
 
     def parse(self, text: str) -> Any:
@@ -60,7 +65,16 @@ class Option:
         Raises:
             BadOption: if the value is not allowed.
         """
-        if self.choices:
+        if self.kind == "hints":
+            from colorizer import hints
+
+            return hints.parse(text)
+        if self.kind == "place":
+            if re.fullmatch(f"{_DECIMAL},{_DECIMAL}", text):
+                x, y = map(float, text.split(","))
+                if x <= 1 and y <= 1:
+                    return x, y
+        elif self.choices:
             word = text.strip().lower()
             word = _FORMATS.get(word, word) if self.name == "format" else word
             if word in self.choices:
@@ -82,6 +96,20 @@ OPTIONS = (
         ("strip", "keep"),
     ),
     Option("chroma", "strength of the colours; 0 is grey", 1.0, low=0, high=3),
+    Option("hints", "colours that a person knows of places in the picture", None, kind="hints"),
+    Option(
+        "spread",
+        "how far a hint's colour reaches, in shorter sides; 0: its place alone, 1: far",
+        0.5,
+        low=0,
+        high=1,
+    ),
+    Option(
+        "likely",
+        "name the likely colours of a place instead of colouring, in JSON",
+        None,
+        kind="place",
+    ),
     Option(
         "show",
         "the coloured photograph, or a map of how unsure the network was (white: most)",
@@ -127,6 +155,9 @@ class Options:
     quality: int = 92
     metadata: Literal["strip", "keep"] = "strip"
     chroma: float = 1.0
+    hints: tuple[Hint, ...] | None = None
+    spread: float = 0.5
+    likely: tuple[float, float] | None = None
     show: Literal["colour", "uncertainty"] = "colour"
     decoding: Decoding | None = None
     temperature: float | None = None
@@ -164,8 +195,14 @@ class Options:
             chosen[name] = table[name].parse(text)
         if chosen.get("variants", 1) > 1 and chosen.setdefault("decoding", "sample") != "sample":
             raise BadOption("variants are samples; leave decoding out, or use decoding=sample.")
-        if chosen.get("show") == "uncertainty" and {"decoding", "variants"} & set(values):
-            raise BadOption("show=uncertainty has no decoding and no variants; leave them out.")
+        if chosen.get("show") == "uncertainty" and {
+            "decoding",
+            "variants",
+            "hints",
+        } & set(values):
+            raise BadOption(
+                "show=uncertainty has no decoding, no variants and no hints; leave them out."
+            )
         return cls(**chosen)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import json
 import os
 import threading
 import time
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import engines, gamut, image
+from colorizer import engines, gamut, hints, image
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, prepare
@@ -43,7 +44,7 @@ STAGES = ("read", "network", "finish", "write")
 
 @dataclass(frozen=True)
 class Reply:
-    """A finished picture as a file; of several variants, a zip file of them.
+    """A finished picture as a file; of several variants, a zip file; of likely colours, JSON.
 
     Attributes:
         body: the file.
@@ -209,10 +210,16 @@ class Pipeline:
         if prepared is None or output is None:
             return
         files: dict[int, bytes] = {}
+        size = prepared.lightness.size, len(job.body) if isinstance(job.body, bytes) else 0
+        if options.likely is not None:
+            with _stage("finish", job):
+                body = self._likely(prepared, output, *options.likely)
+                job.outcome.reply = Reply(body, "application/json", job.outcome.seconds, *size)
+            return
         metadata = prepared.metadata if options.metadata == "keep" else image.NO_METADATA
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
-                pixels = self._pixels(prepared, output, replace(options, seed=seed))
+                pixels = self.finished(prepared, output, replace(options, seed=seed))
             if job.outcome.error is None:
                 with _stage("write", job):
                     files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
@@ -222,7 +229,6 @@ class Pipeline:
         body, kind = files[options.seed], image.CONTENT_TYPES[options.format]
         if options.variants > 1:
             body, kind = _zipped(files, options.format), "application/zip"
-        size = prepared.lightness.size, len(job.body) if isinstance(job.body, bytes) else 0
         job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size)
 
     def _check(self, options: Options) -> None:
@@ -255,16 +261,41 @@ class Pipeline:
         self._check(options)
         prepared = prepare(picture, self.graph.recipe.side)
         (output,) = self.run(prepared.small[None])
-        return self._pixels(prepared, output, options)
+        return self.finished(prepared, output, options)
 
-    def _pixels(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
+    def finished(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
+        """Finish a picture, (H, W, 3) uint8, from the head's output for it, (C, S, S)."""
         if options.show == "uncertainty":
             height, width = prepared.lightness.shape
             unsure = gamut.uncertainty(output, options.temperature or 1.0)
             large = enlarge(unsure, height, width)
             return np.rint(255 * large).astype(np.uint8)[..., None].repeat(3, axis=-1)
         gain = self.graph.recipe.chroma_gain * options.chroma
-        return finish(prepared, self.decode(prepared, output, options), gain)
+        ab = self.decode(prepared, output, options)
+        if not options.hints:
+            return finish(prepared, ab, gain)
+        height, width = prepared.lightness.shape
+        known = hints.spots(options.hints, prepared.lightness)
+        ab = hints.spread_spots(
+            prepared.small[0], ab * np.float32(gain), known, options.spread, width / height
+        )
+        return finish(prepared, ab, known=known)
+
+    def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
+        """Name colours that a place is likely to have, for a person to choose from, as JSON.
+
+        A classification network has a distribution over colours at each place, and the likeliest
+        are named. A regression network has one colour: named with variations of it, and grey.
+        """
+        height, width = prepared.lightness.shape
+        row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
+        lightness = float(prepared.lightness[row, column])
+        if self.graph.recipe.head == "regression":
+            ab = output * np.float32(self.graph.recipe.chroma_gain)
+            colours = hints.variations(ab, lightness, x, y)
+        else:
+            colours = hints.likely(output, self._bins, lightness, x, y)
+        return json.dumps({"colours": colours}).encode() + b"\n"
 
     def decode(self, prepared: Prepared, output: Float, options: Options) -> Float:
         """Turn the head's output for a picture, (C, S, S), into ab, (2, S, S), without its gain.

@@ -217,6 +217,11 @@ def _start(
         cv2.setNumThreads(1)
 
 
+def networks() -> list[Pipeline]:
+    """The networks of this process, in the order of `Processes`' checkpoints."""
+    return list(_pipelines.values())
+
+
 class Processes:
     """Processes that hold the networks, and do one thing after another with them.
 

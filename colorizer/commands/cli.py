@@ -144,6 +144,8 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
 def _add_how(group: argparse._ArgumentGroup) -> None:
     """Add the options of one picture; unset ones are left to the network."""
     for option in OPTIONS:
+        if option.kind:
+            continue
         told = option.help + ADDED.get(option.name, "")
         how: dict[str, Any] = {"choices": option.choices, "type": str.lower}
         if not option.choices:
@@ -277,7 +279,7 @@ def _say_on_terminal(line: str) -> None:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, object]:
-    return {name: getattr(options, name) for name in NAMES}
+    return {name: getattr(options, name, None) for name in NAMES}
 
 
 def _check_positive(options: argparse.Namespace, *names: str) -> None:

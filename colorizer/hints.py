@@ -1,0 +1,486 @@
+"""Hints: a person says what colour a place has, and the thing there gets that colour.
+
+A hint is a place and a colour. The difference between that colour and the network's is carried to
+the rest of the picture in two parts:
+
+- the cast: a small difference is likely to be wrong all over, so it spreads widely, most to places
+  of like lightness and like predicted colour; of a large difference only a small part counts here.
+  It is estimated as a Gaussian process;
+- the object: what the cast leaves fills the thing around the hint. Distance is measured along the
+  shortest way that avoids edges of lightness, and by how unlike the two places are; what is near is
+  filled, what is far keeps its colour, and between hints their colours blend.
+
+The settings were fitted to photographs with known colours; docs/hints.md has what they achieve.
+
+Sources: Levin, Lischinski, Weiss 2004, "Colorization using optimization", has the idea that colour
+spreads up to edges of lightness; Yatziv, Sapiro 2006, "Fast image and video colorization using
+chrominance blending", the blending by distances along the shortest way; Rasmussen, Williams 2006,
+"Gaussian processes for machine learning", section 2.2, the estimate of the cast.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from colorizer import gamut, lab
+from colorizer.errors import BadOption
+
+Float = NDArray[np.float32]
+Colour = tuple[int, int, int]  # sRGB, 0..255
+
+MOST_HINTS = 200
+MOST_POINTS = 500  # of all hints together
+MOST_ANCHORS = 200  # pixels of the small copy that the colours are spread from
+MOST_CHARACTERS = 1 << 18  # of the JSON text: 500 points take a tenth of this
+CHOICES = 6  # colours that are named as likely
+RADIUS, LARGEST_RADIUS = 0.02, 0.1
+SPREAD = 0.5  # default of the option: fills objects
+_KEYS = ("x", "y", "points", "color", "colour", "neutral", "radius")
+
+# How far from the truth the networks are by L, relative to the middle: both near black and near
+# white sRGB has few colours. Measured like the settings below.
+_AMPLITUDE = np.array([[0, 20, 50, 65, 85, 100], [0.25, 0.7, 1.25, 1.25, 0.8, 0.45]], np.float32)
+_CAST = 12.0  # ab units: as much of a hint's difference counts as cast, at the default spread
+_STEEP = 1.0  # how much longer a way gets by an edge as strong as most in the picture
+_SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
+
+
+@dataclass(frozen=True)
+class _Unlike:
+    """How unlike two places are: what each difference of theirs is divided by.
+
+    Attributes:
+        mean: of the mean L of a window around.
+        light: of L.
+        texture: of the standard deviation of L in that window.
+        ab: of the predicted ab.
+        power: of the amplitude, by which an error at one place is an error at the other.
+    """
+
+    light: float
+    mean: float
+    texture: float
+    ab: float
+    power: float
+
+
+_WIDE = _Unlike(78, 91, 131, 25.5, 0.9)
+_WIDE_REACH = 3.7  # short sides of the picture
+_NOISE = 0.065  # variance of a hint's difference that no other place shares, of 1 in the middle
+_NEAR = _Unlike(47, 98, 45, 31, 0.6)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A colour, and the place or the stroke that has it.
+
+    Attributes:
+        points: (x, y) each, shares of the picture's width and height from the upper left corner.
+        colour: None keeps the place grey.
+        radius: of the place or the stroke, as a share of the picture's shorter side.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    colour: Colour | None
+    radius: float = RADIUS
+
+
+def parse(text: str) -> tuple[Hint, ...]:
+    """Read hints from JSON: [{"x": 0.41, "y": 0.63, "color": "#7a2f2f", "radius": 0.02}, ...].
+
+    Raises:
+        BadOption: naming the first entry that is wrong, and what it should be.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise BadOption(f"hints have {len(text):,} characters; use at most {MOST_CHARACTERS:,}.")
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        fault = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise BadOption(f"hints are not JSON ({fault!s:.120}); use {EXAMPLE}.") from None
+    if not isinstance(entries, list):
+        raise BadOption(f"hints are {_kind(entries)}, not a list; use {EXAMPLE}.")
+    if len(entries) > MOST_HINTS:
+        raise BadOption(f"hints are {len(entries):,}; use at most {MOST_HINTS}.")
+    hints = tuple(_hint(number, entry) for number, entry in enumerate(entries, start=1))
+    if (points := sum(len(hint.points) for hint in hints)) > MOST_POINTS:
+        raise BadOption(f"hints have {points:,} points in all; use at most {MOST_POINTS}.")
+    return hints
+
+
+EXAMPLE = '[{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}]'
+
+
+def _hint(number: int, entry: Any) -> Hint:
+    where = f"hint {number}"
+    if not isinstance(entry, dict):
+        raise BadOption(f"{where} is {_kind(entry)}, not an object; use {EXAMPLE[1:-1]}.")
+    for key in entry:
+        if key not in _KEYS:
+            raise BadOption(f"{where} has {key!r:.40}; known are {', '.join(_KEYS)}.")
+    if "points" in entry:
+        if "x" in entry or "y" in entry:
+            raise BadOption(f"{where} has both points and x, y; use one of them.")
+        points = entry["points"]
+        if not isinstance(points, list) or not points:
+            raise BadOption(f"{where}: points are {_kind(points)}; use [[x, y], ...].")
+        if any(not isinstance(point, list) or len(point) != 2 for point in points):
+            raise BadOption(f"{where}: each of its points is [x, y], two numbers from 0 to 1.")
+    else:
+        if "x" not in entry or "y" not in entry:
+            raise BadOption(f"{where} has no place; give x and y, or points.")
+        points = [[entry["x"], entry["y"]]]
+    return Hint(
+        tuple((_number(x, 0, 1, where, "x"), _number(y, 0, 1, where, "y")) for x, y in points),
+        _colour(where, entry),
+        _number(entry.get("radius", RADIUS), 0.001, LARGEST_RADIUS, where, "radius"),
+    )
+
+
+def _colour(where: str, entry: dict[str, Any]) -> Colour | None:
+    neutral = entry.get("neutral", False)
+    if not isinstance(neutral, bool):
+        raise BadOption(f"{where}: neutral is {_kind(neutral)}; use true or false.")
+    given = [entry[key] for key in ("color", "colour") if key in entry]
+    if len(given) + neutral != 1:
+        raise BadOption(f'{where}: give either a color, as "#7a2f2f", or "neutral": true.')
+    if neutral:
+        return None
+    if not isinstance(given[0], str) or not re.fullmatch(r"#?[0-9a-fA-F]{6}", given[0]):
+        shown = repr(given[0])[:40] if isinstance(given[0], str) else _kind(given[0])
+        raise BadOption(f'{where}: color is {shown}; use six hex digits, as "#7a2f2f".')
+    red, green, blue = bytes.fromhex(given[0].removeprefix("#"))
+    return red, green, blue
+
+
+def _number(value: Any, low: float, high: float, where: str, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        shown = _kind(value)
+    elif low <= value <= high:  # false for NaN
+        return float(value)
+    else:
+        shown = f"{value:.6g}" if isinstance(value, float) else "too large or too small"
+    raise BadOption(f"{where}: {name} is {shown}; use a number from {low} to {high}.")
+
+
+def _kind(value: Any) -> str:
+    """Name a JSON value's type: the value itself may be of any size."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A round place whose colour is known.
+
+    Attributes:
+        x: of its centre, 0..1; so is y.
+        radius: as a share of the picture's shorter side.
+        ab: its colour, within sRGB at the lightness of the centre.
+    """
+
+    x: float
+    y: float
+    radius: float
+    ab: tuple[float, float]
+
+
+def spots(hints: Sequence[Hint], lightness: Float) -> list[Spot]:
+    """Lay spots along the hints; one that lies in the middle of a later one is left out.
+
+    Args:
+        hints: of the picture.
+        lightness: (H, W) float32, the picture's own L.
+    """
+    height, width = lightness.shape
+    size, shorter = np.array([width, height], np.float64), min(height, width)
+    strokes = [np.array(hint.points) * size for hint in hints]
+    lengths = [float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in strokes]
+    kept: list[tuple[float, float, Hint]] = []
+    centres, radii = np.empty((0, 2)), np.empty(0)
+    for hint, stroke in zip(reversed(hints), reversed(strokes), strict=True):
+        radius = hint.radius * shorter
+        for place in _along(stroke, max(radius / 2, sum(lengths) / MOST_POINTS)):
+            if not (np.hypot(*(centres - place).T) < radii).any():
+                kept.append((*place, hint))
+                centres, radii = np.vstack([centres, place]), np.append(radii, radius / 2)
+    columns, rows = np.minimum(centres, size - 1).astype(int).T
+    a, b = _wanted([hint.colour for *_, hint in kept], lightness[rows, columns])
+    found = [
+        Spot(x / width, y / height, hint.radius, (float(a[i]), float(b[i])))
+        for i, (x, y, hint) in enumerate(kept)
+    ]
+    return found[::-1]
+
+
+def _wanted(colours: Sequence[Colour | None], lightness: Float) -> tuple[Float, Float]:
+    """The ab of N colours, with as much chroma as sRGB has at (N,) L; None is grey."""
+    rgb = np.array([colour or (0, 0, 0) for colour in colours], np.uint8)
+    a, b = lab.rgb_to_lab(rgb[None])[0, :, 1:].T
+    return lab.into_gamut(lightness, a, b)[1:]
+
+
+def _along(stroke: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """(N, 2) corners of a line -> (M, 2) places along it, at most a step apart."""
+    pieces = [stroke[:1]]
+    for begin, end in pairwise(stroke):
+        count = math.ceil(float(np.hypot(*(end - begin))) / step)
+        pieces.append(begin + (end - begin) * (np.arange(1, count + 1) / max(count, 1))[:, None])
+    return np.concatenate(pieces)
+
+
+def spread_spots(
+    lightness: Float,
+    ab: Float,
+    known: Sequence[Spot],
+    spread: float = SPREAD,
+    aspect: float = 1.0,
+) -> Float:
+    """Change predicted colours so that they agree with known ones.
+
+    Args:
+        lightness: (S, S) float32, the network's small copy of L.
+        ab: (2, S, S) float32, predicted.
+        known: spots, at least one.
+        spread: how far a colour reaches within its object, as a share of the shorter side; 0
+            changes nothing beyond the spots themselves.
+        aspect: width / height of the picture, which the small copy has not.
+
+    Returns:
+        (2, S, S) float32.
+    """
+    if spread == 0:
+        return ab
+    side = lightness.shape[0]
+    shorter = min(aspect, 1.0)
+    step_x, step_y = aspect / shorter / side, 1 / shorter / side  # of a pixel, in shorter sides
+    features = _features(lightness, ab)
+    cells: dict[tuple[int, int], tuple[float, float]] = {}
+    for one in known:  # of two in one pixel, the later
+        cell = min(int(one.x * side), side - 1), min(int(one.y * side), side - 1)
+        cells.pop(cell, None)
+        cells[cell] = one.ab
+    every = -(-len(cells) // MOST_ANCHORS)
+    columns, rows = np.array(list(cells)[::every]).T
+    at = rows * side + columns
+    missing = np.array(list(cells.values())[::every]) - ab.reshape(2, -1).T[at]  # (n, 2)
+    size = np.hypot(*missing.T)[:, None]
+    cast_limit = _CAST * spread / SPREAD
+    cast = missing * np.minimum(1, cast_limit / np.maximum(size, 1e-6))
+    x, y = columns.astype(np.float32), rows.astype(np.float32)
+    straight = np.hypot(
+        (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x),
+        (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y),
+    )
+    change = _cast(straight.reshape(len(at), -1), features, at, cast)
+    way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y).reshape(len(at), -1)
+    change += _object(way / np.float32(spread), features, at, missing - change.T[at])
+    # No place moves further than the hints themselves.
+    length = np.hypot(*change)
+    change *= np.minimum(1, np.float32(size.max()) / np.maximum(length, np.float32(1e-6)))
+    return np.asarray(ab + change.reshape(ab.shape), np.float32)
+
+
+def _features(lightness: Float, ab: Float) -> Float:
+    """(5, S * S): L, mean and deviation of L around, and ab."""
+    mean = cv2.blur(lightness, (9, 9))
+    deviation = np.sqrt(np.maximum(cv2.blur(lightness * lightness, (9, 9)) - mean * mean, 0))
+    planes = [cv2.blur(lightness, (3, 3)), mean, deviation, *ab]
+    return np.stack([plane.ravel() for plane in planes]).astype(np.float32)
+
+
+def _cast(
+    distance: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]
+) -> Float:
+    """Estimate a field whose values are known at some pixels, as a Gaussian process.
+
+    Args:
+        distance: (n, P) from each known pixel to each pixel, in shorter sides.
+        features: (5, P).
+        at: (n,) the known pixels.
+        known: (n, 2) their values.
+
+    Returns:
+        (2, P) float32.
+    """
+    squared = (distance / np.float32(_WIDE_REACH)) ** 2
+    squared += _unlike(_WIDE, features, at)
+    shared = np.exp(-np.sqrt(squared, out=squared))
+    amplitude = _amplitude(_WIDE, features)
+    shared *= amplitude
+    shared *= amplitude[at, None]
+    among = shared[:, at].astype(np.float64)
+    weights = np.linalg.solve(among + _NOISE * np.eye(len(at)), known)  # (n, 2)
+    return np.asarray(weights.T.astype(np.float32) @ shared, np.float32)
+
+
+def _object(way: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]) -> Float:
+    """Fill what is near, and like, the pixels whose values are known; arguments as `_cast`."""
+    squared = way * way
+    squared += _unlike(_NEAR, features, at)
+    squared += np.float32(1e-4)
+    amplitude = _amplitude(_NEAR, features)
+    nearest = squared.min(axis=0)
+    weights = (nearest / squared) ** 2  # 1 for the nearest, less for others
+    filled = 1 / (1 + nearest**2)  # flat on top: 0.94 at half the reach, 0.5 at its end
+    filled /= weights.sum(axis=0)
+    weights *= amplitude
+    weights /= amplitude[at, None]
+    return np.asarray((known.T.astype(np.float32) @ weights) * filled, np.float32)
+
+
+def _unlike(scale: _Unlike, features: Float, at: NDArray[np.intp]) -> Float:
+    """(n, P): squared, how unlike each of n pixels every pixel is."""
+    units = (scale.light, scale.mean, scale.texture, scale.ab, scale.ab)
+    total = np.zeros((len(at), features.shape[1]), np.float32)
+    for plane, unit in zip(features, units, strict=True):
+        apart = (plane[None] - plane[at, None]) * np.float32(1 / unit)
+        total += np.multiply(apart, apart, out=apart)
+    return total
+
+
+def _amplitude(scale: _Unlike, features: Float) -> Float:
+    """(P,): how large errors are, relative to the middle."""
+    return np.asarray(np.interp(features[0], *_AMPLITUDE) ** scale.power, np.float32)
+
+
+def _resistance(lightness: Float) -> Float:
+    """(S, S): how long a unit of way is; 1 where L is flat, more on edges."""
+    smooth = cv2.GaussianBlur(lightness, (0, 0), 0.7)
+    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
+    slope = np.hypot(across, down)
+    usual = np.clip(2 * np.median(slope), 0.5, 6)
+    return np.asarray(1 + _STEEP * np.minimum((slope / usual) ** 2, 10), np.float32)
+
+
+def _geodesic(
+    resistance: Float, rows: NDArray[np.intp], columns: NDArray[np.intp], dx: float, dy: float
+) -> Float:
+    """Measure the shortest way from each of n pixels to all others, by sweeps over the grid.
+
+    Args:
+        resistance: (S, S), length of a unit of way.
+        rows: (n,) of the pixels to start from.
+        columns: (n,).
+        dx: distance of neighbours in a row; dy: in a column.
+
+    Returns:
+        (n, S, S) float32.
+    """
+    side, count = len(resistance), len(rows)
+    ways = np.full((side, count, side), 1e6, np.float32)
+    ways[rows, np.arange(count), columns] = 0
+    for _ in range(2):  # a way that turns back more often than twice is left too long
+        _sweep(ways, resistance, dy, math.hypot(dx, dy))
+        ways = np.ascontiguousarray(ways.transpose(2, 1, 0))
+        _sweep(ways, np.ascontiguousarray(resistance.T), dx, math.hypot(dx, dy))
+        ways = np.ascontiguousarray(ways.transpose(2, 1, 0))
+    return np.ascontiguousarray(ways.transpose(1, 0, 2))
+
+
+def _sweep(ways: Float, resistance: Float, along: float, diagonal: float) -> None:
+    """Shorten ways, (S, n, S), by steps from each row to the next, down and then up."""
+    side = len(ways)
+    half, slant = resistance * np.float32(along / 2), resistance * np.float32(diagonal / 2)
+    for order in (range(1, side), range(side - 2, -1, -1)):
+        for row in order:
+            before = row - order.step
+            here, there = ways[row], ways[before]
+            np.minimum(here, there + (half[row] + half[before]), out=here)
+            right = there[:, :-1] + (slant[row, 1:] + slant[before, :-1])
+            left = there[:, 1:] + (slant[row, :-1] + slant[before, 1:])
+            np.minimum(here[:, 1:], right, out=here[:, 1:])
+            np.minimum(here[:, :-1], left, out=here[:, :-1])
+
+
+def meet(known: Sequence[Spot], lightness: Float, top: int, side: int, a: Float, b: Float) -> None:
+    """Give some rows of the finished ab the colours of the spots: enlarging may have thinned them.
+
+    Args:
+        known: the spots.
+        lightness: (H, W) float32, of the whole picture.
+        top: number of the first row.
+        side: of the network's copy, S.
+        a: (h, W) float32, changed in place.
+        b: (h, W) float32, changed in place.
+    """
+    rows, columns = lightness.shape
+    for one in known:
+        x, y = one.x * columns - 0.5, one.y * rows - 0.5
+        radius = max(one.radius * min(rows, columns), max(rows, columns) / side)
+        left, right = max(0, math.ceil(x - radius)), min(columns, math.floor(x + radius) + 1)
+        first = max(top, math.ceil(y - radius))
+        last = min(top + len(a), math.floor(y + radius) + 1)
+        if first >= last or left >= right:
+            continue
+        centre = lightness[min(int(one.y * rows), rows - 1), min(int(one.x * columns), columns - 1)]
+        down = np.arange(first, last, dtype=np.float32)[:, None] - np.float32(y)
+        across = np.arange(left, right, dtype=np.float32) - np.float32(x)
+        share = np.clip(2 - np.hypot(down, across) * np.float32(2 / radius), 0, 1)
+        unlike = (lightness[first:last, left:right] - centre) * np.float32(1 / _SPOT)
+        share *= np.exp(-unlike * unlike / 2)
+        for plane, value in zip((a, b), one.ab, strict=True):
+            part = plane[first - top : last - top, left:right]
+            part += share * (np.float32(value) - part)
+
+
+def likely(logits: Float, centres: Float, lightness: float, x: float, y: float) -> list[str]:
+    """Name the colours that a classifier takes for likely at a place.
+
+    Args:
+        logits: (Q, S, S) float32.
+        centres: (Q, 2) float32, the bins' ab.
+        lightness: of the place, 0..100.
+        x: of the place, 0..1; so is y.
+
+    Returns:
+        "#rrggbb" each, at most CHOICES, all at this lightness, visibly different, the likeliest
+        first.
+    """
+    side = logits.shape[-1]
+    row, column = min(int(y * side), side - 1), min(int(x * side), side - 1)
+    around = logits[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+    mean = around.reshape(len(logits), -1).mean(axis=1)
+    return _distinct(lightness, centres[np.argsort(-mean, kind="stable")])
+
+
+def variations(ab: Float, lightness: float, x: float, y: float) -> list[str]:
+    """Name a regression network's colour at a place, a stronger one, grey, and other hues.
+
+    Such a network knows one colour and no alternatives: only the first is a prediction.
+
+    Args:
+        ab: (2, S, S) float32, as the picture is finished from.
+        lightness: as `likely`; so are x, y and the result.
+    """
+    side = ab.shape[-1]
+    a, b = ab[:, min(int(y * side), side - 1), min(int(x * side), side - 1)]
+    hue, strong = math.atan2(b, a), max(30.0, 1.8 * math.hypot(a, b))
+    hues = [hue + math.radians(turn) for turn in (0, 60, -60, 120, -120, 180)]
+    others = [(strong * math.cos(one), strong * math.sin(one)) for one in hues]
+    return _distinct(lightness, np.array([(a, b), others[0], (0, 0), *others[1:]], np.float32))
+
+
+def _distinct(lightness: float, ab: Float) -> list[str]:
+    """Take the first colours of (N, 2) ab that differ visibly at this lightness, as hex."""
+    plane = np.full((1, len(ab)), lightness, np.float32)
+    rgb = lab.lab_to_rgb(plane, np.ascontiguousarray(ab[None]))
+    shown = lab.rgb_to_lab(rgb)[0, :, 1:]
+    chosen: list[int] = []
+    for number, one in enumerate(shown):
+        apart = [np.hypot(*(one - shown[other])) for other in chosen]
+        if len(chosen) < CHOICES and min(apart, default=100) >= 1.5 * gamut.GRID:
+            chosen.append(number)
+    # Near black and white few colours are left, and near enough to each other to be one.
+    return ["#" + rgb[0, number].tobytes().hex() for number in chosen]
