@@ -21,15 +21,13 @@ from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-import numpy as np
-
-from colorizer import __version__, image, lab
+from colorizer import __version__
 from colorizer.api import Colorizer
 from colorizer.commands import client, results
 from colorizer.commands.run import run_command
-from colorizer.errors import BadOption, Failure, RequestError, TooLarge, UserError
+from colorizer.errors import Failure, RequestError, TooLarge, UserError
 from colorizer.image import CONTENT_TYPES, Limits
 from colorizer.options import HEADER, NAMES, Options, from_headers
 from colorizer.pipeline import Pipeline, Reply
@@ -51,26 +49,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-}
-LIKELY = 5  # colours of a place that are offered at most
-# What people look for in old photographs, as it looks in daylight.
-COMMON = {
-    "light skin": "#e3b394",
-    "dark skin": "#8d5a3c",
-    "dark hair": "#4a3425",
-    "fair hair": "#c9a066",
-    "wood": "#8a5a33",
-    "brick": "#a4503c",
-    "sand": "#cbb083",
-    "leaves": "#5f7f35",
-    "dark green": "#2f5a3e",
-    "sky": "#7fb0de",
-    "denim": "#3d5a8c",
-    "navy": "#26325f",
-    "purple": "#6c4482",
-    "red": "#b3262e",
-    "pink": "#dd8fa5",
-    "yellow": "#dfb637",
 }
 AT_ONCE = 2  # pictures in the works: one of 50 megapixels takes about 0.6 GB
 WAIT_SECONDS = 120.0  # for a place among them
@@ -104,10 +82,6 @@ class Local:
             RequestError: if that is not possible; the message says why.
         """
         return self._networks[network].colorize(photo, options)
-
-    def likely(self, photo: bytes, x: float, y: float) -> list[str]:
-        """List likely colours of a place: see `Pipeline.likely`."""
-        return self._networks[self.networks[-1]].likely(photo, x, y, LIKELY)
 
 
 class Remote:
@@ -147,39 +121,9 @@ class Remote:
             body = client.post(self._urls[network], photo, options)
         except client.Refused as error:
             raise RequestError(re.sub(r"^\d{3}: ", "", str(error))) from None
-        asked = Options.parse(options)
-        return Reply(
-            body, CONTENT_TYPES[asked.format] if asked.variants == 1 else "application/zip"
-        )
-
-    def likely(self, photo: bytes, x: float, y: float) -> list[str]:
-        """Servers return pictures, not distributions: none."""
-        return []
-
-
-def palette(engine: Local | Remote, photo: bytes, x: float, y: float) -> dict[str, Any]:
-    """Colours to choose from for a place of a photograph, as they look at its lightness.
-
-    Args:
-        engine: that may know what is likely there.
-        photo: the file; a small copy will do.
-        x: share of the width, 0..1.
-        y: share of the height, 0..1.
-
-    Raises:
-        RequestError: if it is not a picture that can be colorized.
-    """
-    picture = image.read(photo)
-    row, column = int(y * (picture.height - 1)), int(x * (picture.width - 1))
-    lightness = lab.rgb_to_lightness(picture.pixels[row : row + 1, column : column + 1])
-    rgb = np.array([list(bytes.fromhex(hex[1:])) for hex in COMMON.values()], np.uint8)
-    ab = lab.rgb_to_lab(rgb[None])[..., 1:]
-    seen = lab.lab_to_rgb(lightness.repeat(len(rgb), axis=1), ab)[0]
-    common = [
-        (name, hex, f"#{bytes(one).hex()}")
-        for (name, hex), one in zip(COMMON.items(), seen, strict=True)
-    ]
-    return {"likely": engine.likely(photo, x, y), "common": common}
+        if "likely" in options:
+            return Reply(body, "application/json")
+        return Reply(body, CONTENT_TYPES[Options.parse(options).format])
 
 
 class Server(ThreadingHTTPServer):
@@ -245,27 +189,20 @@ class Handler(BaseHTTPRequestHandler):
             self._send(204, b"", "text/plain")
 
     def do_POST(self) -> None:
-        """Colorize a photograph (/colour/NETWORK), or list colours of a place (/palette)."""
+        """Colorize a photograph, as TorchServe does: /colour/regression, /colour/classification."""
         if not self._is_allowed():
             return
+        network, engine = self.path.removeprefix("/colour/"), self.server.engine
+        if network not in engine.networks:
+            self.close_connection = True  # the body is still on its way
+            self._send_json({"message": "There is no such page."}, 404)
+            return
         try:
-            url, engine = urlsplit(self.path), self.server.engine
-            _, what, network = (*url.path.split("/"), "")[:3]
-            if what not in ("colour", "palette") or (network or "regression") not in SERVED:
-                self.close_connection = True  # the body is still on its way
-                self._send_json({"message": "There is no such page."}, 404)
-                return
             photo = self._body()
             if not self.server.slots.acquire(timeout=WAIT_SECONDS):
                 self._send_json({"message": "Too many photographs are waiting; try again."}, 503)
                 return
             try:
-                if what == "palette":
-                    x, y = (_share(parse_qs(url.query), name) for name in "xy")
-                    self._send_json(palette(engine, photo, x, y))
-                    return
-                if network not in engine.networks:
-                    raise BadOption(f"there is no {network} network here")
                 reply = engine.colorize(network, photo, from_headers(self.headers.items()))
             finally:
                 self.server.slots.release()
@@ -352,16 +289,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _share(query: Mapping[str, Sequence[str]], name: str) -> float:
-    try:
-        value = float(query[name][0])
-    except (KeyError, ValueError):
-        value = -1
-    if not 0 <= value <= 1:
-        raise BadOption(f"{name} is missing or not from 0 to 1.")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

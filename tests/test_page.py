@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pytest
 
 from colorizer import Colorizer
@@ -110,9 +109,6 @@ def test_a_photograph_gets_the_librarys_bytes(port: int, library: Colorizer) -> 
         ("POST", "/colour/regression", PHOTO, {"X_Colorize_Chroma": "9"}, 422, "chroma is '9'"),
         ("POST", "/colour/regression", PHOTO, {"Content_Length": "no"}, 400, "Content-Length"),
         ("POST", "/colour/other", PHOTO, {}, 404, "no such page"),
-        ("POST", "/palette?x=0.5&y=2", PHOTO, {}, 422, "y is missing"),
-        ("POST", "/palette?x=0.5&y=nan", PHOTO, {}, 422, "y is missing"),
-        ("POST", "/palette?x=0&y=0", b"text", {}, 415, "convert the picture"),
         ("GET", "/../__main__.py", b"", {}, 404, "no such page"),
         ("GET", "/..%2f__main__.py", b"", {}, 404, "no such page"),
         ("GET", "//etc/passwd", b"", {}, 404, "no such page"),
@@ -179,16 +175,6 @@ def test_a_site_that_was_named_may_use_the_page(port: int) -> None:
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, ORIGIN)
 
 
-def test_a_place_has_likely_and_common_colours_at_its_lightness(port: int) -> None:
-    photo = encoded(np.full((40, 60), 120, np.uint8))
-    found = json.loads(ask(port, "POST", "/palette?x=0.5&y=0.5", photo).body)
-    assert 1 <= len(found["likely"]) <= 5
-    assert found["common"][0][:2] == ["light skin", "#e3b394"]
-    for hex in [*found["likely"], *(seen for _, _, seen in found["common"])]:
-        pixel = np.full((40, 60, 3), list(bytes.fromhex(hex[1:])), np.uint8)
-        assert abs(int(np.mean(opened(encoded(pixel)).convert("L"))) - 120) < 30, hex
-
-
 def test_a_server_is_used_where_one_is_named() -> None:
     port, nowhere = free_port(), "http://127.0.0.1:9"
     with AnyServer() as server:
@@ -203,7 +189,6 @@ def test_a_server_is_used_where_one_is_named() -> None:
             assert opened(answer.body).size == (120, 90)
             answer = ask(port, "POST", "/colour/classification", b"bad")
             assert json.loads(answer.body)["message"] == "Not a picture."  # and no HTTP status
-            assert json.loads(ask(port, "POST", "/palette?x=0&y=0", PHOTO).body)["likely"] == []
         finally:
             process.terminate()
             process.communicate(timeout=SECONDS)

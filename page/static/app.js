@@ -15,6 +15,7 @@ const LOOKS = [
   { id: "lively", name: "Lively", network: "classification", options: {} },
 ];
 const THUMB = 240;  // pixels high
+const LARGE = 3e6;  // pixels of a photograph that takes long
 
 const photos = [];
 let chosen = null;
@@ -71,7 +72,8 @@ class Photo {
 
 function looks() { return LOOKS.filter((look) => info.networks.includes(look.network)); }
 
-// Ask for a look's colours unless they are there; ends when they are, or can't be had.
+// Ask for a look's colours unless they are there; ends when they are, or can't be had. While hints
+// are changed, a large photograph's colours are shown on a small copy first.
 function render(photo, look) {
   const options = photo.options(look);
   const key = JSON.stringify(options);
@@ -80,18 +82,26 @@ function render(photo, look) {
   old?.controller.abort();
   const result = { ...old, key, blob: null, failure: null, controller: new AbortController() };
   photo.results.set(look.id, result);
-  const urgency = () => (photo === chosen ? 0 : 2) + (look.id === photo.look ? 0 : 1);
   const { signal } = result.controller;
+  const urgency = () => (photo === chosen ? 0 : 2) + (look.id === photo.look ? 0 : 1);
   const strength = photo.hints.length ? photo.strength : 100;
-  result.ended = server.colour(photo.file, look.network, options, signal, urgency)
-    .then(async (blob) => {
-      const small = await shrunk(blob, THUMB);
-      if (signal.aborted) return;
-      for (const url of [result.url, result.thumb]) setTimeout(URL.revokeObjectURL, 9000, url);
-      const [url, thumb] = [blob, small].map((one) => URL.createObjectURL(one));
-      Object.assign(result, { blob, small, url, thumb, strength });
-    })
-    .catch((error) => { if (!signal.aborted) result.failure = error.message; })
+  const ask = async (file) => {
+    const blob = await server.colour(file, look.network, options, signal, urgency);
+    const small = await shrunk(blob, THUMB);
+    if (signal.aborted) return;
+    for (const url of [result.url, result.thumb]) setTimeout(URL.revokeObjectURL, 9000, url);
+    const [url, thumb] = [blob, small].map((one) => URL.createObjectURL(one));
+    Object.assign(result, { small, url, thumb, strength });
+    if (file === photo.file) result.blob = blob;
+  };
+  result.ended = (async () => {
+    if (photo.copy && photo.hints.length) {
+      await ask(photo.copy);
+      if (!signal.aborted) show(photo);
+      await new Promise((resolve) => setTimeout(resolve, 700));
+    }
+    await ask(photo.file);
+  })().catch((error) => { if (!signal.aborted) result.failure = error.message; })
     .then(() => show(photo));
   show(photo);
   return result.ended;
@@ -109,6 +119,8 @@ async function renderGrey(photo) {
   URL.revokeObjectURL(photo.grey);
   photo.grey = URL.createObjectURL(grey);
   photo.small = await shrunk(grey, 320, "image/jpeg");
+  const { width, height } = await createImageBitmap(grey);
+  if (width * height > LARGE) photo.copy = await shrunk(grey, 1000, "image/jpeg");
   show(photo);
 }
 
@@ -178,8 +190,9 @@ function show(photo) {
   const failure = photo.failure ?? result?.failure;
   const done = Boolean(result?.blob);
   picture(photo.image, result?.thumb ?? photo.first);
-  photo.button.className = `thumb ${failure ? "failed" : done ? "done" : "busy"}`;
-  photo.words.textContent = failure?.split(/[;.]/)[0] ?? (done ? "" : "Colouring…");
+  const first = !done && !result?.url;
+  photo.button.className = `thumb ${failure ? "failed" : first ? "busy" : "done"}`;
+  photo.words.textContent = failure?.split(/[;.]/)[0] ?? (first ? "Colouring…" : "");
   showStatus();
   if (photo !== chosen) return;
   $("name").textContent = $("name").title = photo.name;
@@ -200,7 +213,7 @@ function show(photo) {
     const label = $(`look-${look.id}`);
     if (!label) continue;
     picture(label.querySelector("img"), one?.thumb ?? photo.first);
-    label.classList.toggle("busy", !one?.blob && !one?.failure);
+    label.classList.toggle("busy", !one?.url && !one?.failure);
     label.querySelector("input").checked = look.id === photo.look;
   }
   $("strength").value = photo.strength;
@@ -215,7 +228,7 @@ function show(photo) {
 }
 
 function showStatus() {
-  const done = photos.filter((photo) => photo.result?.blob).length;
+  const done = photos.filter((photo) => photo.result?.url && !photo.result.failure).length;
   const failed = photos.filter((photo) => photo.failure ?? photo.result?.failure).length;
   const words = [`${done} of ${photos.length} in colour`];
   if (failed) words.push(`${failed} failed`);
@@ -308,18 +321,22 @@ const hintsFile = (photo) =>
   new Blob([JSON.stringify(photo.hints, null, 1)], { type: "application/json" });
 
 const viewer = new Viewer();
-const hints = new Hints(viewer, (list) => correct(chosen, list), async (place) => {
+const hints = new Hints(viewer, (list) => correct(chosen, list), likely);
+
+// Likely colours of a place, [[what they are, "#rrggbb"]]: the network's, and the looks'.
+async function likely({ x, y }) {
   const photo = chosen;
-  const { likely, common } = await server.palette(photo.small ?? photo.file, place)
-    .catch(() => ({ likely: [], common: [] }));
-  const here = likely.map((hex) => [hex, hex, hex]);
+  const network = info.networks.at(-1);
+  const options = { likely: `${x},${y}` };
+  const found = await server.colour(photo.small ?? photo.file, network, options)
+    .then(async (reply) => JSON.parse(await reply.text()).colours).catch(() => []);
+  const list = found.map((hex) => [hex, hex]);
   for (const look of looks()) {
     const { small } = photo.results.get(look.id) ?? {};
-    const hex = small && await colourAt(small, place);
-    if (hex) here.push([`As in ${look.name}`, hex, hex]);
+    if (small) list.push([`As in ${look.name}`, await colourAt(small, { x, y })]);
   }
-  return { "Likely here": here, Common: common };
-});
+  return list.slice(0, 8);
+}
 
 // Whether clicks in the photograph correct its colours.
 function correctColours(on) {

@@ -7,6 +7,13 @@ const make = (tag, properties, ...children) => {
   element.append(...children);
   return element;
 };
+// What people look for in old photographs, as it looks in daylight.
+const COMMON = Object.entries({
+  "light skin": "#e3b394", "dark skin": "#8d5a3c", "dark hair": "#4a3425", "fair hair": "#c9a066",
+  wood: "#8a5a33", brick: "#a4503c", sand: "#cbb083", leaves: "#5f7f35", "dark green": "#2f5a3e",
+  sky: "#7fb0de", denim: "#3d5a8c", navy: "#26325f", purple: "#6c4482", red: "#b3262e",
+  pink: "#dd8fa5", yellow: "#dfb637",
+});
 const place = (hint) => (hint.points ? { x: hint.points[0][0], y: hint.points[0][1] } : hint);
 
 export class Hints {
@@ -18,9 +25,9 @@ export class Hints {
   #fresh = null;  // place of a new one
   #sampling = false;
 
-  // `change(hints)` is told each change; `colours(place)` finds likely and common ones.
-  constructor(viewer, change, colours) {
-    Object.assign(this, { viewer, change, colours });
+  // `change(hints)` is told each change; `likely(place)` finds [name, colour] for a palette.
+  constructor(viewer, change, likely) {
+    Object.assign(this, { viewer, change, likely });
     viewer.addEventListener("draw", () => this.#draw());
     viewer.addEventListener("pick", ({ detail }) => {
       if (this.#sampling) {
@@ -125,7 +132,7 @@ export class Hints {
   #colour(colour) {
     if (this.#chosen === null) return;
     this.#sampling = false;
-    this.#box.classList.remove("sampling");
+    this.#box.querySelector("[aria-pressed]")?.setAttribute("aria-pressed", false);
     const old = this.#hints[this.#chosen] ?? { ...this.#fresh, radius: 0.02 };
     const { color, neutral, ...where } = old;
     const hints = [...this.#hints];
@@ -139,13 +146,13 @@ export class Hints {
     this.#fresh = fresh && { x: Number(fresh.x.toFixed(4)), y: Number(fresh.y.toFixed(4)) };
     this.#draw();
     const where = this.#fresh ?? place(this.#hints[index]);
-    const swatches = (title, list) => list.length ? [make("h3", { textContent: title }),
-      make("div", { className: "swatches" }, ...list.map(([name, color, seen]) => {
+    const swatches = (title, list) => make("div", {}, make("h3", { textContent: title }),
+      make("div", { className: "swatches" }, ...list.map(([name, color]) => {
         const swatch = make("button", { title: name, onclick: () => this.#colour({ color }) });
         swatch.setAttribute("aria-label", name);
-        swatch.style.background = `linear-gradient(135deg, ${color} 30%, ${seen} 30%)`;
+        swatch.style.background = color;
         return swatch;
-      }))] : [];
+      })));
     const typed = make("input", { value: this.#hints[index]?.color ?? "", placeholder: "#7a2f2f",
       maxLength: 7, spellcheck: false });
     typed.setAttribute("aria-label", "Colour as hex");
@@ -158,27 +165,27 @@ export class Hints {
     const wheel = make("input", { type: "color", value: this.#hints[index]?.color ?? "#a06040" });
     wheel.setAttribute("aria-label", "Any colour");
     wheel.addEventListener("change", () => this.#colour({ color: wheel.value }));
-    const sample = make("button", { textContent: "From the picture", onclick: () => {
+    const sample = make("button", { textContent: "Eyedropper", onclick: () => {
       this.#sampling = !this.#sampling;
-      this.#box.classList.toggle("sampling", this.#sampling);
+      sample.setAttribute("aria-pressed", this.#sampling);
     } });
+    sample.title = "Take a colour from elsewhere in the photograph";
     const buttons = [sample,
       make("button", { textContent: "Keep grey", onclick: () => this.#colour({ neutral: true }) })];
     if (!fresh) {
       buttons.push(make("button", { textContent: "Remove", onclick: () => this.#remove(index) }));
     }
     buttons.push(make("button", { textContent: "Done", onclick: () => this.close() }));
-    const colours = make("div", { className: "colours" });
-    this.#box.replaceChildren(colours,
-      make("div", { className: "buttons" }, typed, wheel), make("div", { className: "buttons" }, ...buttons));
+    const here = make("div", { className: "here" });
+    this.#box.replaceChildren(here, swatches("Common", COMMON),
+      make("div", { className: "buttons" }, typed, wheel),
+      make("div", { className: "buttons" }, ...buttons));
     this.#box.hidden = this.#sampling = false;
     this.#box.parentElement.scrollIntoView({ block: "nearest" });
     const [left] = this.viewer.toPixels(where);
     this.#box.classList.toggle("left", left > this.#box.parentElement.clientWidth / 2);
-    sample.focus();
-    const found = await this.colours(where);
-    if (!colours.isConnected) return;
-    colours.replaceChildren(...Object.entries(found).flatMap((one) => swatches(...one)));
-    if (document.activeElement === sample) colours.querySelector("button")?.focus();
+    this.#box.querySelector(".swatches button").focus();
+    const list = await this.likely(where);
+    if (list.length) here.replaceChildren(swatches("Likely here", list));
   }
 }

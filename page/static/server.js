@@ -25,11 +25,6 @@ export function colour(photo, network, options, signal, urgency = () => 0) {
   });
 }
 
-// Colours to choose from for a place, {likely: [hex], common: [[name, hex, hex as seen]]}.
-export async function palette(photo, { x, y }) {
-  return (await post(`palette?x=${x}&y=${y}`, photo, {})).json();
-}
-
 async function next() {
   while (waiting.length && running < AT_ONCE) {
     waiting.sort((one, other) => one.urgency() - other.urgency());

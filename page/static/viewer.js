@@ -110,12 +110,14 @@ export class Viewer extends EventTarget {
   draw() {
     const scale = this.#scale();
     const sides = [this.#root.clientWidth, this.#root.clientHeight];
-    const [x, y] = this.size.map((size, axis) => {
-      const spare = sides[axis] - size * scale;
+    const size = this.size;
+    const [x, y] = size.map((side, axis) => {
+      const spare = sides[axis] - side * scale;
       return spare >= 0 ? spare / 2 : Math.min(0, Math.max(spare, this.#view["xy"[axis]]));
     });
     Object.assign(this.#view, { x, y });
     for (const image of [this.#before, this.#after]) {
+      [image.style.width, image.style.height] = size.map((side) => `${side}px`);
       image.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
     }
     this.#root.classList.toggle("zoomed", !this.fitted);
