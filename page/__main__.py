@@ -28,6 +28,7 @@ from colorizer.api import Colorizer
 from colorizer.commands import client, results
 from colorizer.commands.run import run_command
 from colorizer.errors import Failure, RequestError, TooLarge, UserError
+from colorizer.graph import BadGraph
 from colorizer.image import CONTENT_TYPES, Limits
 from colorizer.options import HEADER, NAMES, Options, from_headers
 from colorizer.pipeline import Pipeline, Reply
@@ -59,7 +60,8 @@ class Local:
     """Networks in this process.
 
     Args:
-        models: archives or folders, as `Colorizer` takes them; of several with one head the first.
+        models: archives or folders, as `Colorizer` takes them; of several with one head the first
+            counts. None: those of MODELS that can be loaded, at least one.
         device: "cpu", "cuda:0" or None.
 
     Raises:
@@ -68,10 +70,16 @@ class Local:
 
     where = ""
 
-    def __init__(self, models: Sequence[str], device: str | None) -> None:
+    def __init__(self, models: Sequence[str] | None, device: str | None) -> None:
         self._networks: dict[str, Pipeline] = {}
-        for model in models:
-            pipeline = Colorizer(model, device).pipeline
+        for model in models or MODELS:
+            try:
+                pipeline = Colorizer(model, device).pipeline
+            except BadGraph as error:
+                if models or (model == MODELS[-1] and not self._networks):
+                    raise
+                print(f"page: {error}", file=sys.stderr)
+                continue
             self._networks.setdefault(pipeline.graph.recipe.head, pipeline)
         self.networks = [head for head in SERVED if head in self._networks]
 
@@ -337,8 +345,7 @@ def serve(options: argparse.Namespace) -> int:
         if options.server:
             server.engine = Remote(options.server.rstrip("/"))
         else:
-            there = [model for model in MODELS if Path(model).exists()] or MODELS[:1]
-            server.engine = Local(options.model or there, options.device)
+            server.engine = Local(options.model, options.device)
         host = f"[{options.host}]" if ":" in options.host else options.host
         url = f"http://{host}:{server.server_address[1]}"
         print(f"The page is at {url} (Ctrl-C ends it)", flush=True)

@@ -224,7 +224,7 @@ def tabs(port: int) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page(viewport={"width": 390, "height": 800})  # a phone's
-        tab.set_default_timeout(SECONDS * 1000)
+        tab.set_default_timeout(SECONDS * 1000 / 3)
         yield tab
         browser.close()
 
@@ -319,3 +319,90 @@ def test_all_can_be_done_by_keyboard(tab: Page) -> None:
     expect(tab.locator("#strength-value")).to_have_text("95 %")
     tab.get_by_role("button", name="Remove this photograph").press("Enter")
     expect(tab.get_by_role("button", name="Choose photographs")).to_be_focused()
+
+
+@in_chromium
+def test_a_person_corrects_a_colour_and_takes_the_correction_home(
+    tab: Page, photographs: list[Path], library: Colorizer, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    def colours() -> str:
+        return str(tab.locator("#after").get_attribute("src"))
+
+    def press(name: str) -> None:
+        """Press a button, and wait until the colours have followed."""
+        before = colours()
+        tab.get_by_role("button", name=name, exact=True).click()
+        expect(tab.locator("#after")).not_to_have_attribute("src", before)
+
+    tab.locator("#files").set_input_files(photographs[0])
+    expect(tab.locator(".look.busy")).to_have_count(0)
+    tab.get_by_role("button", name="Correct a colour").click()
+    box = tab.locator("#viewer").bounding_box()
+    assert box
+    tab.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    expect(tab.get_by_role("heading", name="Likely here")).to_be_visible()
+    press("denim")
+    mark = tab.get_by_role("button", name="Correction 1, #3d5a8c")
+    press("Keep grey")
+    tab.keyboard.press("Control+z")
+    expect(mark).to_be_visible()
+    tab.get_by_label("Colour as hex").fill("7A2F2F")
+    tab.get_by_label("Colour as hex").press("Enter")
+    tab.keyboard.press("Escape")
+    expect(tab.get_by_role("dialog")).to_be_hidden()
+    mark = tab.get_by_role("button", name="Correction 1, #7a2f2f")
+    expect(mark).to_be_focused()
+    before = colours()
+    mark.press("ArrowRight")
+    expect(tab.locator("#after")).not_to_have_attribute("src", before)
+    place = mark.bounding_box()
+    assert place
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Save").click()
+    saved = tmp_path / download.value.suggested_filename
+    download.value.save_as(saved)
+    (hint,) = json.loads(saved.read_text())
+    assert hint == {"x": pytest.approx(0.26, abs=0.01), "y": pytest.approx(0.5, abs=0.02)} | {
+        "color": "#7a2f2f",
+        "radius": 0.02,
+    }
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Download", exact=True).click()
+    corrected = library.colorize(PHOTO, hints=[hint])
+    assert download.value.path().read_bytes() == corrected != library.colorize(PHOTO)
+    press("Remove all")
+    expect(mark).to_have_count(0)
+    before = colours()
+    tab.locator("#hints-file").set_input_files(saved)
+    expect(mark).to_have_count(1)
+    expect(tab.locator("#after")).not_to_have_attribute("src", before)
+    tab.mouse.move(place["x"] + 14, place["y"] + 14)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + 80, place["y"] + 14, steps=4)
+    before = colours()
+    tab.mouse.up()
+    expect(tab.locator("#after")).not_to_have_attribute("src", before)
+    mark.press("Delete")
+    expect(mark).to_have_count(0)
+
+
+@in_chromium
+def test_a_correction_is_placed_by_keyboard(tab: Page, photographs: list[Path]) -> None:
+    from playwright.sync_api import expect
+
+    tab.locator("#files").set_input_files(photographs[0])
+    expect(tab.locator(".thumb.done")).to_have_count(1)
+    tab.get_by_role("button", name="Correct a colour").press("Enter")
+    tab.keyboard.press("ArrowUp")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("button", name="light skin")).to_be_focused()
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Escape")
+    expect(tab.get_by_role("button", name="Correction 1, #8d5a3c")).to_be_focused()
+    tab.keyboard.press("Control+z")
+    expect(tab.locator(".mark")).to_have_count(0)
+    tab.keyboard.press("Control+Shift+z")
+    expect(tab.locator(".mark")).to_have_count(1)

@@ -348,7 +348,9 @@ function correctColours(on) {
   viewer.split = on ? 0 : 50;
   hints.close();
   viewer.draw();
-  if (on) $("viewer").focus({ preventScroll: true });
+  if (!on) return;
+  $("viewer").focus({ preventScroll: true });
+  $("stage").scrollIntoView({ block: "nearest" });
 }
 
 function connect() {
