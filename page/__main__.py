@@ -182,8 +182,8 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path == "/info.json":
             engine = self.server.engine
-            limits = {"bytes": Limits().max_bytes, "pixels": Limits().max_pixels}
-            self._send_json({"networks": engine.networks, "where": engine.where, "limits": limits})
+            info = {"networks": engine.networks, "where": engine.where}
+            self._send_json(info | {"bytes": Limits().max_bytes, "spread": Options().spread})
         elif path in self.server.files:
             self._send(200, *self.server.files[path], cache="no-cache")
         else:

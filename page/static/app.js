@@ -27,7 +27,7 @@ class Photo {
   look = usual ?? looks()[0].id;
   strength = 100;
   hints = [];
-  reach = 35;  // of hints, in percent of the shorter side
+  reach = Math.round(info.spread * 100);  // of hints, in percent of the shorter side
   past = [];
   future = [];
   others = 0;  // looks drawn by chance
@@ -138,8 +138,8 @@ function add(files) {
       photo.first = small && URL.createObjectURL(small);
       show(photo);
     });
-    if (file.size > info.limits.bytes) {
-      const most = Math.round(info.limits.bytes / 2 ** 20);
+    if (file.size > info.bytes) {
+      const most = Math.round(info.bytes / 2 ** 20);
       photo.failure = `The file has ${Math.ceil(file.size / 2 ** 20)} MB; ${most} MB are the most.`;
       show(photo);
     }
