@@ -10,7 +10,6 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # What is left of an installation that was done: for serving alone, and for everything.
 SERVE_READY := $(VENV)/.serve-installed
-PAGE_READY := $(VENV)/.page-installed
 ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
@@ -24,7 +23,7 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/servin
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PORT=8080 (serve, ui), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
+	@echo "Variables: PORT=8080 (serve), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
 	@echo "  PHOTOS=folder, ENCODER=file, FROM=checkpoint, MINUTES=n, EVAL=folder, LICENCE=words,"
 	@echo "  OUT=runs (train)"
 	@echo "  QUICK=1, PHOTOS=folder (bench)"
@@ -32,10 +31,8 @@ help: ## List the targets
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.torchserve.serve --port $(PORT)
 
-ui: archives $(PAGE_READY) ## The same with a page for the browser, at http://127.0.0.1:PAGE_PORT
-	@$(PY) -m handlers.torchserve.serve --port $(PORT) & server=$$!; \
-	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; trap 'exit 130' INT TERM; \
-	$(PY) -m page --server http://127.0.0.1:$(PORT) --port $(PAGE_PORT) --wait 300
+ui: archives ## Colorize in the browser, at http://127.0.0.1:PAGE_PORT, until Ctrl-C
+	@exec $(PY) -m page --port $(PAGE_PORT)
 
 test: $(ALL_READY) $(TRITON_READY) ## Run the tests, on the CPU, without network
 	@$(PY) -m pytest -m "not documents"
@@ -92,13 +89,9 @@ $(SERVE_READY): pyproject.toml
 	$(call install,serve$(comma)export)
 	@touch $@
 
-$(PAGE_READY): pyproject.toml
-	$(call install,serve$(comma)export$(comma)page)
-	@touch $(SERVE_READY) $@
-
 $(ALL_READY): pyproject.toml
-	$(call install,serve$(comma)export$(comma)page$(comma)film$(comma)train$(comma)benchmark$(comma)ray$(comma)dev)
-	@touch $(SERVE_READY) $(PAGE_READY) $@
+	$(call install,serve$(comma)export$(comma)film$(comma)train$(comma)benchmark$(comma)ray$(comma)dev)
+	@touch $(SERVE_READY) $@
 
 $(TRITON_READY): handlers/triton/install.py | $(ALL_READY)
 	@$(PY) -m handlers.triton.install

@@ -1,336 +1,359 @@
-"""A page for people: drop photographs, see them in colour, take them home at full size.
+"""Colorize in the browser: drop photographs, compare, correct colours, download.
 
-It asks a server that runs already (make serve); `make ui` starts both.
+The networks run in this process, or on a server (--server). Nothing is written to disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
-import shutil
+import contextlib
+import ipaddress
+import json
+import re
+import secrets
 import signal
 import socket
 import sys
-import tempfile
-import time
-import urllib.request
-import zipfile
+import threading
+import traceback
+import webbrowser
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import gradio
-from PIL import Image
+from colorizer import __version__
+from colorizer.api import Colorizer
+from colorizer.commands import client, results
+from colorizer.commands.run import run_command
+from colorizer.errors import Failure, RequestError, TooLarge, UserError
+from colorizer.graph import BadGraph
+from colorizer.image import CONTENT_TYPES, Limits
+from colorizer.options import HEADER, NAMES, Options, from_headers
+from colorizer.pipeline import Pipeline, Reply
 
-from colorizer import __version__, image
-from colorizer.commands import client
-from colorizer.errors import RequestError
-
-NETWORKS = [
-    ("Calm: one likely colour", "colorize"),
-    ("Lively: chosen among many colours", "colorize-classes"),
-]
-CLIENTS = 4  # pictures asked for at once; the server answers those that wait together in one go
-KEPT_SECONDS = 3600  # that pictures lie on the disk, once nobody looks at them
-SHOWN = 1600  # longest side of what the page shows; what is saved has the picture's own size
-TITLE = "Colour for black-and-white photographs"
-STYLE = ".gradio-container {max-width: 960px !important; margin: auto}"
-STYLE += "#variants .grid-wrap {max-height: none}"  # all in sight, none behind a scroll bar
-
-
-class Coloured:
-    """One photograph and its colours, or several variants of them, as files that the page shows."""
-
-    def __init__(self, source: Path, body: bytes, folder: Path) -> None:
-        """Write what is shown and what is saved into a folder.
-
-        Args:
-            source: the photograph.
-            body: the server's answer: a picture, or a zip file of variants.
-            folder: of this photograph alone.
-
-        Raises:
-            OSError, ValueError, BadZipFile: if the answer holds no picture.
-        """
-        self.name = source.name
-        self.folder = folder
-        self.saved: list[Path] = []
-        self.after: list[Path] = []
-        pictures = _variants(body)
-        # As the server reads it: upright, whatever its format. A browser can't show every one.
-        try:
-            before = Image.fromarray(image.read(source.read_bytes()).pixels)
-        except RequestError:  # the server reads what this machine can't; the lightness is the same
-            before = Image.open(io.BytesIO(pictures[0]))
-        self.before = folder / "before.jpg"
-        before = before.convert("L")
-        before.thumbnail((SHOWN, SHOWN))
-        before.save(self.before, quality=90)
-        for number, picture in enumerate(pictures):
-            # In front: lists on a phone cut the ends of names.
-            which = f"{number + 1}-" if zipfile.is_zipfile(io.BytesIO(body)) else ""
-            self.saved.append(folder / f"{which}{source.stem}-colour.jpg")
-            self.saved[-1].write_bytes(picture)
-            after = Image.open(io.BytesIO(picture))
-            after.thumbnail((SHOWN, SHOWN))
-            self.after.append(folder / f"after{number}.jpg")
-            after.save(self.after[-1], quality=90)
-
-    def pair(self, number: int) -> tuple[str, str]:
-        """What the slider shows: before, and one of the variants."""
-        return str(self.before), str(self.after[min(number, len(self.after) - 1)])
-
-    def gallery(self) -> list[tuple[str, str]]:
-        """Each variant with its words."""
-        return [(str(path), f"Try {n}") for n, path in enumerate(self.after, start=1)]
+STATIC = Path(__file__).parent / "static"
+MODELS = ("model_store/colorize.mar", "model_store/colorize-classes.mar")
+SERVED = {"regression": "colorize", "classification": "colorize-classes"}  # names on a server
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+AT_ONCE = 2  # pictures in the works: one of 50 megapixels takes about 0.6 GB
+WAIT_SECONDS = 120.0  # for a place among them
+IDLE_SECONDS = 60  # of a connection on which nothing moves
 
 
-def delete(done: Sequence[Coloured]) -> None:
-    """Delete the files of photographs that are no longer shown."""
-    for one in done:
-        shutil.rmtree(one.folder, ignore_errors=True)
-
-
-def _variants(body: bytes) -> list[bytes]:
-    if not zipfile.is_zipfile(io.BytesIO(body)):
-        return [body]
-    with zipfile.ZipFile(io.BytesIO(body)) as archive:
-        return [archive.read(name) for name in archive.namelist()]
-
-
-def options_of(
-    network: str, decoding: str, temperature: float, seed: int, variants: int, unsure: bool
-) -> dict[str, object]:
-    """What to ask a network for: only the options that go together."""
-    if network != "colorize-classes":
-        return {}
-    if unsure:
-        return {"show": "uncertainty"}
-    options: dict[str, object] = {"temperature": temperature, "seed": seed}
-    return options | ({"variants": variants} if variants > 1 else {"decoding": decoding})
-
-
-def colorize(
-    server: str,
-    folder: Path,
-    paths: Sequence[str],
-    network: str,
-    options: Mapping[str, object],
-    progress: gradio.Progress,
-) -> tuple[list[Coloured], list[str]]:
-    """Ask the server for each photograph.
-
-    Returns:
-        Those that have colours now, and a sentence for each that has none.
-    """
-    done: list[Coloured] = []
-    failed: list[str] = []
-    sources = [Path(path) for path in paths]
-
-    def ask(source: Path) -> bytes | Exception:
-        try:
-            return client.post(f"{server}/predictions/{network}", source.read_bytes(), options)
-        except (client.Refused, OSError) as error:
-            return error
-
-    with ThreadPoolExecutor(CLIENTS) as threads:
-        answers = threads.map(ask, sources)
-        for number, (source, answer) in enumerate(zip(sources, answers, strict=True), start=1):
-            progress((number, len(sources)), desc="Colouring", unit="photographs")
-            if isinstance(answer, bytes):
-                own = Path(tempfile.mkdtemp(dir=folder))
-                try:
-                    done.append(Coloured(source, answer, own))
-                    continue
-                except (OSError, ValueError, zipfile.BadZipFile) as error:
-                    shutil.rmtree(own, ignore_errors=True)
-                    answer = error
-            failed.append(f"**{source.name}** has no colours: {answer}")
-    return done, failed
-
-
-def build(server: str, folder: Path) -> Any:
-    """Lay out the page.
+class Local:
+    """Networks in this process.
 
     Args:
-        server: base address of the server, as http://127.0.0.1:8080.
-        folder: where the pictures lie while the page runs.
+        models: archives or folders, as `Colorizer` takes them; of several with one head the first
+            counts. None: those of MODELS that can be loaded, at least one.
+        device: "cpu", "cuda:0" or None.
+
+    Raises:
+        UserError: if one of them cannot be loaded.
     """
-    with gradio.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gradio.Markdown(f"# {TITLE}\nDrop one or several. They stay on this machine.")
-        files = gradio.File(label="Photographs", file_count="multiple", elem_id="photographs")
-        network = gradio.Radio(
-            NETWORKS, value="colorize", label="Network", elem_id="network", show_label=True
-        )
-        chroma = gradio.Slider(
-            0, 2, value=1, step=0.1, label="Strength (0: grey, 1: as the network has it)"
-        )
-        with gradio.Row(visible=False) as classes:
-            decoding = gradio.Dropdown(
-                [
-                    ("Balanced", "annealed-mean"),
-                    ("Pale: the mean", "mean"),
-                    ("Strong: the likeliest", "mode"),
-                    ("Another try each time: a draw", "sample"),
-                ],
-                value="annealed-mean",
-                label="How it chooses",
-            )
-            temperature = gradio.Slider(0.05, 1, value=0.3, step=0.05, label="Calm (right: paler)")
-            variants = gradio.Slider(
-                1, 8, value=1, step=1, label="Variants: so many tries side by side"
-            )
-            seed = gradio.Number(0, label="Number of the draw", precision=0, minimum=0)
-            unsure = gradio.Checkbox(label="Show where it is unsure (white)")
-        button = gradio.Button("Colour", variant="primary", elem_id="colour")
-        failures = gradio.Markdown(visible=False, elem_id="failures")
-        with gradio.Column(visible=False) as results:
-            which = gradio.Dropdown(label="Photograph", visible=False)
-            slider = gradio.ImageSlider(
-                label="Before and after: move the handle",
-                type="filepath",
-                interactive=False,
-                elem_id="slider",
-            )
-            gallery = gradio.Gallery(
-                label="Variants: choose one to see it above",
-                columns=2,
-                height="auto",
-                allow_preview=False,
-                interactive=False,
-                visible=False,
-                elem_id="variants",
-                buttons=[],
-            )
-            saved = gradio.File(label="In colour, at full size", file_count="multiple")
-        state = gradio.State([], time_to_live=KEPT_SECONDS, delete_callback=delete)
 
-        def choose(name: str) -> Any:
-            return gradio.Row(visible=name == "colorize-classes")
+    where = ""
 
-        def colour(
-            paths: list[str] | None,
-            network: str,
-            decoding: str,
-            temperature: float,
-            seed: float,
-            chroma: float,
-            variants: float,
-            unsure: bool,
-            shown: list[Coloured],
-            progress: gradio.Progress = gradio.Progress(),  # noqa: B008 (how gradio finds it)
-        ) -> list[Any]:
-            if not paths:
-                message = gradio.Markdown("Choose a photograph first.", visible=True)
-                return [message, *[gradio.skip()] * 6]
-            delete(shown)
-            options: dict[str, object] = {"chroma": chroma}
-            options |= options_of(network, decoding, temperature, int(seed), int(variants), unsure)
-            done, failed = colorize(server, folder, paths, network, options, progress)
-            names = [(one.name, number) for number, one in enumerate(done)]
-            return [
-                gradio.Markdown("\n\n".join(failed), visible=bool(failed)),
-                gradio.Column(visible=bool(done)),
-                gradio.Dropdown(names, value=0 if done else None, visible=len(done) > 1),
-                *show(0 if done else None, done),
-                [str(path) for one in done for path in one.saved],
-                done,
-            ]
+    def __init__(self, models: Sequence[str] | None, device: str | None) -> None:
+        self._networks: dict[str, Pipeline] = {}
+        for model in models or MODELS:
+            try:
+                pipeline = Colorizer(model, device).pipeline
+            except BadGraph as error:
+                if models or (model == MODELS[-1] and not self._networks):
+                    raise
+                print(f"page: {error}", file=sys.stderr)
+                continue
+            self._networks.setdefault(pipeline.graph.recipe.head, pipeline)
+        self.networks = [head for head in SERVED if head in self._networks]
 
-        def show(number: int | None, done: list[Coloured]) -> list[Any]:
-            if number is None or number >= len(done):
-                return [None, gradio.Gallery(visible=False)]
-            one = done[number]
-            several = gradio.Gallery(one.gallery(), visible=len(one.after) > 1)
-            return [one.pair(0), several]
+    def colorize(self, network: str, photo: bytes, options: Mapping[str, str]) -> Reply:
+        """Colorize a photograph.
 
-        def choose_variant(
-            number: int | None, done: list[Coloured], event: gradio.SelectData
-        ) -> Any:
-            return done[number or 0].pair(int(event.index))
-
-        network.change(choose, network, classes, show_progress="hidden")
-        files.change(
-            lambda: gradio.Markdown(visible=False), None, failures, api_visibility="private"
-        )
-        button.click(
-            colour,
-            [files, network, decoding, temperature, seed, chroma, variants, unsure, state],
-            [failures, results, which, slider, gallery, saved, state],
-        )
-        which.input(show, [which, state], [slider, gallery])
-        gallery.select(choose_variant, [which, state], slider)
-    return page
+        Raises:
+            RequestError: if that is not possible; the message says why.
+        """
+        return self._networks[network].colorize(photo, options)
 
 
-def wait_for(server: str, seconds: float) -> bool:
-    """Wait until the server answers, for so many seconds at most."""
-    until = time.monotonic() + seconds
-    while True:
+class Remote:
+    """Networks on TorchServe or Triton.
+
+    Args:
+        server: base address, such as http://127.0.0.1:8080.
+
+    Raises:
+        UserError: if it does not answer, or has none of the networks.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.where = server
+        for path in ("/predictions/{}", "/v2/models/{}/infer"):  # TorchServe's, Triton's
+            self._urls = {head: server + path.format(name) for head, name in SERVED.items()}
+            self.networks = []
+            for head, url in self._urls.items():
+                try:
+                    client.post(url, results.sample("jpeg"), {})
+                    self.networks.append(head)
+                except client.Unreachable as error:
+                    raise UserError(f"{error}; start it with `make serve`") from None
+                except client.Refused as error:
+                    reason = str(error)
+            if self.networks:
+                return
+        raise UserError(f"{server} has neither network: {reason}")
+
+    def colorize(self, network: str, photo: bytes, options: Mapping[str, str]) -> Reply:
+        """Colorize a photograph.
+
+        Raises:
+            RequestError: if that is not possible; the message says why.
+        """
         try:
-            with urllib.request.urlopen(f"{server}/ping", timeout=5):
-                return True
-        except OSError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.5)
+            body = client.post(self._urls[network], photo, options)
+        except client.Refused as error:
+            raise RequestError(re.sub(r"^\d{3}: ", "", str(error))) from None
+        if "likely" in options:
+            return Reply(body, "application/json")
+        return Reply(body, CONTENT_TYPES[Options.parse(options).format])
 
 
-def is_free(port: int) -> bool:
-    """Tell whether a port of this machine can be listened on."""
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+class Server(ThreadingHTTPServer):
+    """The page, and the networks behind it.
+
+    Args:
+        address: host and port to listen on.
+        origins: addresses, as https://photos.example.com, under which a proxy shows the page, or
+            of other sites that may use it.
+    """
+
+    daemon_threads = True
+    engine: Local | Remote  # set before the first request is answered
+
+    def __init__(self, address: tuple[str, int], origins: Sequence[str] = ()) -> None:
+        ((self.address_family, *_), *_) = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        self.origins = {origin.rstrip("/").lower() for origin in origins}
+        self.names = {"localhost", socket.gethostname().lower(), address[0].lower()}
+        self.names |= {_host(origin) for origin in self.origins}
+        self.names.discard("")
+        self.slots = threading.BoundedSemaphore(AT_ONCE)
+        self.files = {
+            f"/{path.relative_to(STATIC).as_posix()}": (path.read_bytes(), TYPES[path.suffix])
+            for path in STATIC.rglob("*")
+            if path.suffix in TYPES
+        }
+        self.files["/"] = self.files.pop("/index.html")
+        super().__init__(address, Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report bugs; browsers that go away are none."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection of a browser."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "colorizer", ""
+    timeout = IDLE_SECONDS
+
+    def do_GET(self) -> None:
+        """Send a file of the page, or what the page has to know."""
+        if not self._is_allowed():
+            return
+        path = urlsplit(self.path).path
+        if path == "/info.json":
+            engine = self.server.engine
+            info = {"networks": engine.networks, "where": engine.where}
+            self._send_json(info | {"bytes": Limits().max_bytes, "spread": Options().spread})
+        elif path in self.server.files:
+            self._send(200, *self.server.files[path], cache="no-cache")
+        else:
+            self._send_json({"message": "There is no such page."}, 404)
+
+    do_HEAD = do_GET
+
+    def do_OPTIONS(self) -> None:
+        """Answer another site's preflight request, which asks whether it may post."""
+        if self._is_allowed():
+            self._send(204, b"", "text/plain")
+
+    def do_POST(self) -> None:
+        """Colorize a photograph, as TorchServe does: /colour/regression, /colour/classification."""
+        if not self._is_allowed():
+            return
+        network, engine = self.path.removeprefix("/colour/"), self.server.engine
+        if network not in engine.networks:
+            self.close_connection = True  # the body is still on its way
+            self._send_json({"message": "There is no such page."}, 404)
+            return
         try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+            photo = self._body()
+            if not self.server.slots.acquire(timeout=WAIT_SECONDS):
+                self._send_json({"message": "Too many photographs are waiting; try again."}, 503)
+                return
+            try:
+                reply = engine.colorize(network, photo, from_headers(self.headers.items()))
+            finally:
+                self.server.slots.release()
+            self._send(200, reply.body, reply.content_type)
+        except (ConnectionError, TimeoutError):  # the browser went away
+            self.close_connection = True
+        except Exception as error:  # whatever a picture causes, the page goes on
+            number = secrets.token_hex(4)
+            failure = Failure.of(error, number)
+            if failure.status == 500:
+                print(f"page: request {number}", file=sys.stderr)
+                traceback.print_exc()
+            self._send(failure.status, failure.body, "application/json")
+
+    def _is_allowed(self) -> bool:
+        """Refuse names and sites that the page was not told of.
+
+        A strange name in Host means that some site's DNS points here (rebinding), so that its
+        scripts could talk to the page; addresses can't be pointed elsewhere.
+        """
+        netloc, origin = (self.headers.get(name, "").lower() for name in ("Host", "Origin"))
+        host = _host(f"//{netloc}")
+        own = origin in (f"http://{netloc}", f"https://{netloc}")
+        if (host in self.server.names or _is_address(host)) and (
+            not origin or own or origin in self.server.origins
+        ):
+            return True
+        self.close_connection = True
+        told = f"start it with --origin {origin or f'http://{host}'}"
+        self._send_json({"message": f"This page does not answer here; if it should, {told}"}, 403)
+        return False
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,12}", length):
+            self.close_connection = True
+            raise RequestError("The request does not say how long it is (Content-Length).")
+        limit = Limits().max_bytes
+        if int(length) > limit:
+            self.close_connection = True
+            left = min(int(length), 4 * limit)
+            while left > 0 and (some := self.rfile.read(min(left, 1 << 20))):
+                left -= len(some)  # a browser reads no answer before it has sent all
+            raise TooLarge(f"The file has {int(length):,} bytes; {limit:,} are the most.")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise ConnectionError
+        return body
+
+    def _send_json(self, content: object, status: int = 200) -> None:
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, kind: str, cache: str = "no-store") -> None:
+        self.send_response(status)
+        headers = {**HEADERS, "Content-Type": kind, "Cache-Control": cache, "Vary": "Origin"}
+        if status != 204:
+            headers["Content-Length"] = str(len(body))
+        if (origin := self.headers.get("Origin", "")).lower() in self.server.origins:
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Allow-Headers"] = ", ".join(
+                ["content-type", *(f"{HEADER}{name}" for name in NAMES)]
+            )
+        if self.close_connection:
+            headers["Connection"] = "close"
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Log nothing: photographs are their owner's business."""
+
+
+def _host(url: str) -> str:
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).hostname or ""
+    return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
     return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and show the page; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m page", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--server", default="http://127.0.0.1:8080", help="(default: %(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="of the page (default: %(default)s)")
-    parser.add_argument("--wait", type=float, default=10, help="seconds for the server to answer")
+    """Parse the command line and serve the page; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="page", description=__doc__)
+    add = parser.add_argument
+    add("--version", action="version", version=__version__)
+    add("--host", default="127.0.0.1", help="to listen on (default: this computer only)")
+    add("--port", type=int, default=7860, help="(default: %(default)s)")
+    add("--open", action="store_true", help="open the page in the browser")
+    add("--model", nargs="+", help=f"networks to use (default: {' and '.join(MODELS)})")
+    add("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
+    add("--server", metavar="URL", help="use TorchServe or Triton: http://127.0.0.1:8080")
+    add(
+        "--origin",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="address under which a proxy shows this page, or of a site that may use it (CORS)",
+    )
     options = parser.parse_args(arguments)
-    server = options.server.rstrip("/")
-    try:
-        client.check_address(server)
-    except ValueError as error:
-        parser.error(f"--server: {error}")
-    for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # so that all end it in order
+    return run_command("page", lambda: serve(options), "the page is closed")
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve the page until it is interrupted.
+
+    Raises:
+        UserError: if there is no network, or the address cannot be listened on.
+    """
+    for wanted in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(wanted, signal.default_int_handler)
+    if options.server:
+        try:
+            client.check_address(options.server)
+        except ValueError as error:
+            raise UserError(f"--server: {error}") from None
     try:
-        if not is_free(options.port):
-            print(
-                f"page: port {options.port} is in use; choose another: --port 7870, or "
-                "make ui PAGE_PORT=7870",
-                file=sys.stderr,
-            )
-            return 1
-        if not wait_for(server, options.wait):
-            print(f"page: {server} does not answer: start it with make serve", file=sys.stderr)
-            return 1
-        with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as folder:
-            os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "gradio"))  # what is uploaded, too
-            build(server, Path(folder)).queue(default_concurrency_limit=CLIENTS).launch(
-                server_name="127.0.0.1",
-                server_port=options.port,
-                allowed_paths=[folder],
-                quiet=True,
-                prevent_thread_lock=True,
-                footer_links=[],
-                css=STYLE,
-            )
-            print(f"The page is at http://127.0.0.1:{options.port}\nCtrl-C ends it.", flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        return 0
+        server = Server((options.host, options.port), options.origin)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"cannot listen on {options.host}, port {options.port} ({error}); choose another "
+            "port: --port 7870"
+        ) from None
+    with server:
+        if options.server:
+            server.engine = Remote(options.server.rstrip("/"))
+        else:
+            server.engine = Local(options.model, options.device)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        url = f"http://{host}:{server.server_address[1]}"
+        print(f"The page is at {url} (Ctrl-C ends it)", flush=True)
+        if options.open:
+            webbrowser.open(url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
 
 
 if __name__ == "__main__":

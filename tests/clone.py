@@ -171,7 +171,7 @@ def _make_environment(tree: Path) -> None:
     for path in Path(sys.executable).parent.iterdir():
         if not path.name.startswith("python"):
             (environment / "bin" / path.name).symlink_to(path)
-    for extras in ("serve", "page", "all", "triton"):
+    for extras in ("serve", "all", "triton"):
         (environment / f".{extras}-installed").touch()
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from colorizer.commands import client
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
@@ -134,6 +135,18 @@ def test_curl_gets_the_librarys_bytes(port: int, library: dict[str, Pipeline], m
 
 
 @pytest.mark.server
+def test_the_commands_client_gets_the_librarys_bytes_and_errors(
+    port: int, library: dict[str, Pipeline]
+) -> None:
+    url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
+    expected = library["colorize"].colorize(PHOTO, Options(format="png", chroma=1.5)).body
+    assert client.post(url, PHOTO, {"format": "png", "chroma": 1.5}) == expected
+    with pytest.raises(client.Refused, match=r"^415: .*convert the picture"):
+        client.post(url, b"text", {})
+    with pytest.raises(client.Refused, match=r"^422: chroma is '9'"):
+        client.post(url, PHOTO, {"chroma": 9})
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_tritonclient_gets_the_librarys_bytes(
     port: int, library: dict[str, Pipeline], protocol: str

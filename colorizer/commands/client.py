@@ -7,6 +7,7 @@ import http.client
 import ipaddress
 import json
 import random
+import re
 import socket
 import time
 import urllib.request
@@ -20,6 +21,7 @@ SECONDS = 300.0  # to wait for a reply, as long as the server lets a batch take
 TRIES = 6
 BUSY = (429, 503)  # not 507: a picture that killed a worker might kill the next
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
+_JSON_LENGTH = "Inference-Header-Content-Length"  # of what stands before the picture, for Triton
 _MESSAGE = 300  # characters of a reply that are worth showing
 
 
@@ -71,14 +73,16 @@ def post(
     """Post a picture, again while the server is busy, and check what comes back.
 
     Args:
-        url: of a network, such as http://127.0.0.1:8080/predictions/colorize.
+        url: of a network: http://127.0.0.1:8080/predictions/colorize of TorchServe, or
+            http://127.0.0.1:8000/v2/models/colorize/infer of Triton.
         body: the picture file's bytes.
         options: by the names in colorizer.options; None leaves one out.
         seconds: to wait for a reply.
         wait_for_server: whether to try again, too, while the server cannot be reached.
 
     Returns:
-        A picture in the asked format, of the posted one's size; several variants in a ZIP file.
+        A picture in the asked format, of the posted one's size; several variants in a ZIP file;
+        likely colours in JSON.
 
     Raises:
         Unreachable: if there is no server at this address.
@@ -102,19 +106,26 @@ def post(
         time.sleep(min(LONGEST_WAIT, wait) * (0.75 + 0.5 * random.random()))
     kind = str(options.get("format") or "jpeg").lower().replace("jpg", "jpeg")
     try:
-        results.check(reply, body, kind, int(str(options.get("variants") or 1)))
+        if options.get("likely") is not None:
+            json.loads(reply)
+        else:
+            results.check(reply, body, kind, int(str(options.get("variants") or 1)))
     except ValueError as error:
         raise Refused(f"{url} does not colorize: {error}") from None
     return reply
 
 
 def _post(url: str, body: bytes, options: Mapping[str, object], seconds: float) -> bytes:
-    """Post a picture once, as TorchServe takes it and answers."""
-    headers = {f"X-Colorize-{k}": str(v) for k, v in options.items() if v is not None}
-    headers["Content-Type"] = "application/octet-stream"
+    """Post a picture once, as TorchServe or Triton takes it and answers."""
+    chosen = {name: str(value) for name, value in options.items() if value is not None}
+    if triton := "/v2/models/" in url:
+        headers, body = _for_triton(body, chosen)
+    else:
+        headers = {f"X-Colorize-{name}": value for name, value in chosen.items()}
+        headers["Content-Type"] = "application/octet-stream"
     status, replied, answer = _send(url, headers, body, seconds)
     if status == 200:
-        return answer
+        return answer[int(replied.get(_JSON_LENGTH, 0)) :] if triton else answer
     if 300 <= status < 400:
         where = replied.get("Location", "nowhere")
         raise Refused(f"{status}: {url} redirects to {where}; give the address that colorizes")
@@ -125,11 +136,33 @@ def _post(url: str, body: bytes, options: Mapping[str, object], seconds: float) 
     if text and len(text) <= _MESSAGE and not text.startswith("<"):  # no page of HTML
         message = text
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        message = " ".join(str(json.loads(answer)["message"]).split())[:_MESSAGE]
+        told = json.loads(answer)["error" if triton else "message"]
+        message = " ".join(str(told).split())[:_MESSAGE]
+    if of_handler := triton and re.fullmatch(r"(\d{3}) \w+: (.+)", message):
+        status, message = int(of_handler[1]), of_handler[2]
     if status in BUSY:
         after = replied.get("Retry-After", "")
         raise _Busy(f"{status}: {message}", float(after) if after.isdecimal() else None)
     raise Refused(f"{status}: {message}")
+
+
+def _for_triton(picture: bytes, options: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
+    """Write headers and body of a request: a line of JSON, then the picture.
+
+    Source: Open Inference Protocol, "Binary Tensor Data Extension".
+    """
+    size = len(picture)
+    tensor = {"name": "PICTURE", "datatype": "UINT8", "shape": [1, size]}
+    request = {
+        "inputs": [{**tensor, "parameters": {"binary_data_size": size}}],
+        "outputs": [{"name": "COLOUR", "parameters": {"binary_data": True}}],
+        "parameters": options,
+    }
+    line = json.dumps(request).encode()
+    return {
+        "Content-Type": "application/octet-stream",
+        _JSON_LENGTH: str(len(line)),
+    }, line + picture
 
 
 def _send(
