@@ -30,10 +30,10 @@ from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, prepare
 from colorizer.graph import Engine, Graph, Name
 from colorizer.image import Limits, Picture
+from colorizer.lab import Levels
 from colorizer.options import Options
 
 Float = NDArray[np.float32]
-UInt8 = NDArray[np.uint8]
 _LoadedBy = tuple[Path | bytes, str | None, Name | Literal["auto"], int | None]
 # A picture file's bytes, or why there are none; and its options, as text or parsed already.
 Request = tuple[bytes | RequestError, Mapping[str, str] | Options]
@@ -190,7 +190,7 @@ class Pipeline:
             self._check(job.options)
             if isinstance(job.body, RequestError):
                 raise job.body
-            picture = image.read(job.body, self.limits)
+            picture = image.read(job.body, self.limits, job.options.bits)
             # before the work, not after it
             job.options.output.check_size(picture.height, picture.width)
             job.prepared = prepare(picture, self.graph.recipe.side)
@@ -209,7 +209,9 @@ class Pipeline:
         if prepared is None or output is None:
             return
         files: dict[int, bytes] = {}
-        metadata = prepared.metadata if options.metadata == "keep" else image.NO_METADATA
+        metadata = prepared.metadata
+        if options.metadata == "strip":  # a TIFF keeps the size of its scan, which is no secret
+            metadata = image.Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
                 pixels = self._pixels(prepared, output, replace(options, seed=seed))
@@ -242,11 +244,11 @@ class Pipeline:
                 f"{self.limits.max_reply_bytes:,} bytes; use jpeg, or fewer variants."
             )
 
-    def colorize_pixels(self, picture: Picture, options: Options | None = None) -> UInt8:
+    def colorize_pixels(self, picture: Picture, options: Options | None = None) -> Levels:
         """Colorize a picture that is read already.
 
         Returns:
-            (H, W, 3) uint8 sRGB.
+            (H, W, 3) uint8, or uint16 where L was read, in the space of `options.profile`.
 
         Raises:
             BadOption: if an option needs the other head.
@@ -257,14 +259,17 @@ class Pipeline:
         (output,) = self.run(prepared.small[None])
         return self._pixels(prepared, output, options)
 
-    def _pixels(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
+    def _pixels(self, prepared: Prepared, output: Float, options: Options) -> Levels:
         if options.show == "uncertainty":
             height, width = prepared.lightness.shape
             unsure = gamut.uncertainty(output, options.temperature or 1.0)
             large = enlarge(unsure, height, width)
-            return np.rint(255 * large).astype(np.uint8)[..., None].repeat(3, axis=-1)
+            large *= 65535 if prepared.deep else 255
+            levels = np.rint(large).astype(np.uint16 if prepared.deep else np.uint8)
+            return levels[..., None].repeat(3, axis=-1)
         gain = self.graph.recipe.chroma_gain * options.chroma
-        return finish(prepared, self.decode(prepared, output, options), gain)
+        ab = self.decode(prepared, output, options)
+        return finish(prepared, ab, gain, profile=options.profile)
 
     def decode(self, prepared: Prepared, output: Float, options: Options) -> Float:
         """Turn the head's output for a picture, (C, S, S), into ab, (2, S, S), without its gain.

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=_place,
         metavar="PATH",
-        help="a file (NAME.jpg, .png or .webp) for one picture, a folder, or - for standard "
+        help="a file (NAME.jpg, .png, .webp or .tif) for one picture, a folder, or - for standard "
         "output; folders need it",
     )
     add("--overwrite", action="store_true", help="colorize again, and replace what is there")
@@ -231,7 +231,7 @@ def _naming(options: argparse.Namespace) -> Naming:
             if len(options.pictures) > 1 or options.pictures[0].is_dir():
                 raise Refused(f"--out {out} is one file, for more than one picture; name a folder")
             if kind is None:
-                raise Refused(f"--out {out}: results are .jpg, .png or .webp")
+                raise Refused(f"--out {out}: results are .jpg, .png, .webp or .tif")
             if options.format not in (None, kind):
                 raise Refused(f"--out {out} and --format {options.format} are two formats")
             options.format, file, out = kind, out, None

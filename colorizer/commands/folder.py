@@ -14,12 +14,13 @@ from typing import NamedTuple
 from colorizer.commands import results
 from colorizer.errors import UserError
 
-ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
 SAME_FORMAT = {
     ".jpg": {".jpg", ".jpeg", ".jpe", ".jfif"},
     ".png": {".png"},
     ".webp": {".webp"},
+    ".tif": {".tif", ".tiff"},
 }
 # Suffixes of pictures, whether or not they can be read here: names must not depend on what is
 # installed.
