@@ -50,18 +50,21 @@ def tiff(
     root = tables.setdefault(0, {})
     for table in tables.values():  # TIFF doesn't know EXIF 3.0's UTF-8, and readers take it as text
         table |= {n: tag._replace(kind=2) for n, tag in table.items() if tag.kind == tags.UTF8}
-    numbers = {
-        **{tags.WIDTH: width, tags.LENGTH: height, tags.COMPRESSION: 8 if deflate else 1},
-        **{tags.PHOTOMETRIC: 2, tags.ORIENTATION: 1, tags.SAMPLES: channels},
-        **{tags.ROWS_PER_STRIP: step, tags.PLANAR: 1, tags.PREDICTOR: 2 if deflate else 1},
-        tags.RESOLUTION_UNIT: 2 if metadata.dpi else 1,  # inch, or none
+    long = {tags.WIDTH: width, tags.LENGTH: height, tags.ROWS_PER_STRIP: step}
+    short = {
+        tags.BITS: [8 * size] * channels,
+        tags.COMPRESSION: [8 if deflate else 1],
+        tags.PHOTOMETRIC: [2],
+        tags.ORIENTATION: [1],
+        tags.SAMPLES: [channels],
+        tags.PLANAR: [1],
+        tags.RESOLUTION_UNIT: [2 if metadata.dpi else 1],  # inch, or none
+        tags.SAMPLE_FORMAT: [1] * channels,
+        **({tags.PREDICTOR: [2]} if deflate else {}),
+        **({} if alpha is None else {tags.EXTRA_SAMPLES: [2]}),
     }
-    for number, value in numbers.items():
-        root[number] = _numbers(order, [value])
-    root[tags.BITS] = _numbers(order, [8 * size] * channels, "H")
-    root[tags.SAMPLE_FORMAT] = _numbers(order, [1] * channels, "H")
-    if alpha is not None:
-        root[tags.EXTRA_SAMPLES] = _numbers(order, [2], "H")
+    root |= {number: _numbers(order, [value]) for number, value in long.items()}
+    root |= {number: _numbers(order, values, "H") for number, values in short.items()}
     for number, value in ((282, across), (283, down)):
         root[number] = Tag(5, 1, struct.pack(order + "II", round(value * 10_000), 10_000))
     for number, kind, body in (
