@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import engines, gamut, image
+from colorizer import engines, gamut, image, provenance
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, prepare
@@ -214,9 +214,14 @@ class Pipeline:
             metadata = image.Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
-                pixels = self._pixels(prepared, output, replace(options, seed=seed))
+                own = replace(options, seed=seed)
+                pixels = self._pixels(prepared, output, own)
             if job.outcome.error is None:
                 with _stage("write", job):
+                    if options.provenance == "yes":
+                        assert isinstance(job.body, bytes)
+                        told = provenance.record(job.body, self.graph, own)
+                        metadata = provenance.embed(metadata, told)
                     files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
                     self._check_size(files, options)
             if job.outcome.error is not None:

@@ -3,6 +3,9 @@
 The result of photo.jpg is photo-colour.jpg beside it, or what --out says: a file for one picture,
 or a folder, whose subfolders are those of the folder that is colorized. Results that are there
 already are kept, so the same command resumes a run that was stopped.
+
+colorizer verify ORIGINAL COLOURED checks that a result has its original's lightness, and
+colorizer explain FILE prints the record that --provenance yes put into one; see their --help.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorizer import __version__
-from colorizer.commands import client, folder, results
+from colorizer.commands import check, client, folder, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
 from colorizer.commands.run import run_command
 from colorizer.options import NAMES, OPTIONS
@@ -50,18 +53,23 @@ exit codes:
   130  interrupted by Ctrl-C; the same command resumes
 """
 
+COMMANDS = {"verify": check.verify, "explain": check.explain}
+
 Result = bytes | Exception  # a picture's result (of variants: a ZIP file), or why there is none
 Method = Callable[[Iterable[Path]], Generator[Result]]  # in the order of the paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and colorize; returns the exit code, see EXIT_CODES."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):  # names of files may be anything
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # a pipe in the place of a file that was seekable
                 stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    options = _parser().parse_args(arguments)
     return run_command("colorizer", lambda: _work(options), "the same command resumes")
 
 
