@@ -51,6 +51,7 @@ class Reply:
         seconds: that each of STAGES took.
         pixels: of the picture.
         bytes_in: of the file that it came from.
+        notes: what of the file was left out, each a sentence.
     """
 
     body: bytes
@@ -58,6 +59,7 @@ class Reply:
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     pixels: int = 0
     bytes_in: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -230,7 +232,7 @@ class Pipeline:
         if options.variants > 1:
             body, kind = _zipped(files, options.format), "application/zip"
         size = prepared.lightness.size, len(job.body) if isinstance(job.body, bytes) else 0
-        job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size)
+        job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size, prepared.notes)
 
     def _check(self, options: Options) -> None:
         """Refuse, before any work, what only the other head can do."""

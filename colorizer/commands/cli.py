@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,10 +26,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from colorizer import __version__
-from colorizer.commands import check, client, folder, results
+from colorizer.commands import check, client, folder, reports, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
 from colorizer.commands.run import run_command
 from colorizer.options import NAMES, OPTIONS
@@ -55,7 +57,16 @@ exit codes:
 
 COMMANDS = {"verify": check.verify, "explain": check.explain}
 
-Result = bytes | Exception  # a picture's result (of variants: a ZIP file), or why there is none
+
+class Made(NamedTuple):
+    """A picture's result (of variants: a ZIP file), how long it took, and what was left out."""
+
+    body: bytes
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+Result = Made | Exception  # or why there is none
 Method = Callable[[Iterable[Path]], Generator[Result]]  # in the order of the paths
 
 
@@ -108,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--overwrite", action="store_true", help="colorize again, and replace what is there")
     add("--json", action="store_true", help="print a line of JSON for each picture")
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE.csv",
+        help="write each picture's name, SHA-256, results, seconds and warnings into a table",
+    )
     _add_where(parser.add_argument_group("what colorizes"))
     _add_how(parser.add_argument_group("how"))
     return parser
@@ -161,6 +178,8 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
             told += " (classification only)"
         elif option.name not in ADDED:
             told += f" (default: {option.default})"
+        if option.choices == ("no", "yes"):
+            how = {"action": "store_const", "const": "yes"}
         group.add_argument(f"--{option.name}", help=told, **how)
 
 
@@ -224,8 +243,11 @@ def colorize(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     if plan.jobs:
         _check_targets(plan.jobs, naming)
+    if options.report is not None:
+        reports.check(options.report, plan)
     method = choose_method(options) if plan.jobs else None
-    return run(plan, method, options.overwrite, options.json)
+    with reports.opened(options.report) as add:
+        return run(plan, method, options.overwrite, options.json, naming.out is not None, add)
 
 
 def _naming(options: argparse.Namespace) -> Naming:
@@ -328,7 +350,10 @@ def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
         for _, reply in colorizer.colorize_files(paths, options, batch):
             if isinstance(reply, TooLarge):
                 reply = TooLarge(f"{reply} Or raise --max-bytes or --max-pixels.")
-            yield reply if isinstance(reply, Exception) else reply.body
+            if isinstance(reply, Exception):
+                yield reply
+            else:
+                yield Made(reply.body, sum(reply.seconds.values()), reply.notes)
 
     return colorize
 
@@ -356,7 +381,9 @@ def _serving(url: str, options: Mapping[str, object]) -> Method:
         try:
             if (size := path.stat().st_size) > results.MAX_BYTES:
                 return ValueError(f"the file has {size:,} bytes, too many to post")
-            return client.post(url, path.read_bytes(), options, wait_for_server=True)
+            start = time.perf_counter()
+            body = client.post(url, path.read_bytes(), options, wait_for_server=True)
+            return Made(body, time.perf_counter() - start)
         except (client.Refused, OSError) as error:
             return error
 
@@ -390,11 +417,29 @@ def _in_threads(ask: Callable[[Path], Result], paths: Iterable[Path]) -> Iterato
             threads.shutdown(cancel_futures=True)
 
 
-def run(plan: Plan, method: Method | None, overwrite: bool, as_json: bool) -> int:
-    """Colorize and write, showing the progress; returns how many pictures failed."""
+def run(
+    plan: Plan,
+    method: Method | None,
+    overwrite: bool,
+    as_json: bool,
+    sidecars: bool,
+    add: reports.Row,
+) -> int:
+    """Colorize and write, showing the progress; returns how many pictures failed.
+
+    Args:
+        plan: what to do.
+        method: that colorizes.
+        overwrite: whether to replace results.
+        as_json: whether to print JSON.
+        sidecars: whether to write the records of results beside them, too.
+        add: adds a row to the report.
+    """
     from tqdm import tqdm
 
-    counts = Counter(done=plan.done, failed=len(plan.failed))
+    reports.rows_of(plan, add)
+
+    counts = Counter({"colorized": 0, "failed": len(plan.failed), "there already": plan.done})
     for path, why in plan.failed:
         report(str(path), "", why, as_json)
     found = method(job.source for job in plan.jobs) if method else None
@@ -410,18 +455,20 @@ def run(plan: Plan, method: Method | None, overwrite: bool, as_json: bool) -> in
                 break
             targets, error = [str(target) for target in job.targets], None
             try:
-                counts["made" if _write(job, result, overwrite) else "done"] += 1
+                state = "colorized" if _write(job, result, overwrite, sidecars) else "there already"
             except Exception as why:  # every picture has its own
-                counts["failed"] += 1
-                error = str(why) or type(why).__name__
+                state, error = "failed", str(why) or type(why).__name__
+            counts[state] += 1
+            told = (result.seconds, result.notes) if isinstance(result, Made) else (None, ())
+            row = (None, [error]) if error else told
+            add(job.source, () if error else job.targets, state, *row)
             bar.update()
             report(job.name, targets if len(targets) > 1 else targets[0], error, as_json)
-    line = "{made} colorized, {failed} failed, {done} there already"
-    print(line.format_map(counts), file=sys.stderr)
+    print(", ".join(f"{number} {state}" for state, number in counts.items()), file=sys.stderr)
     return counts["failed"]
 
 
-def _write(job: Job, result: Result, overwrite: bool) -> bool:
+def _write(job: Job, result: Result, overwrite: bool, sidecars: bool) -> bool:
     """Write the results of a picture; returns False if another run has been faster.
 
     Raises:
@@ -432,9 +479,15 @@ def _write(job: Job, result: Result, overwrite: bool) -> bool:
     if isinstance(result, Exception):
         raise result
     left = job.targets if overwrite else folder.missing(job)
-    for target, body in zip(job.targets, results.unpack(result, len(job.targets)), strict=True):
-        if target in left:
-            write_whole(target, body)
+    bodies = results.unpack(result.body, len(job.targets))
+    for target, body in zip(job.targets, bodies, strict=True):
+        if target not in left:
+            continue
+        if sidecars and (told := check.described(body)):  # first: a result tells that all is done
+            told |= {"Source": job.source.name, "Result": target.name}
+            told["ResultSHA256"] = hashlib.sha256(body).hexdigest()
+            write_whole(folder.sidecar(target), json.dumps(told, indent=1).encode() + b"\n")
+        write_whole(target, body)
     return bool(left)
 
 
@@ -446,8 +499,12 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     """
     if options.server is not None or len(options.pictures) != 1 or options.out is None:
         raise Refused("--ray takes one folder, and --out for its results, without --server")
-    if any((options.variants, options.show, options.max_bytes, options.max_pixels)):
-        raise Refused("--ray goes without --variants, --show, --max-bytes and --max-pixels")
+    if any((options.variants, options.show, options.max_bytes, options.max_pixels, options.report)):
+        raise Refused(
+            "--ray goes without --variants, --show, --max-bytes, --max-pixels and --report"
+        )
+    if folder.same_file(Path(options.pictures[0]), Path(options.out)):
+        raise Refused(f"--out {options.out} is the folder of the pictures; choose another folder")
     # Ray is imported only after `cluster` has set the environment variables that it reads then.
     if not (find_spec("ray") and find_spec("pyarrow")):
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'")
