@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from colorizer import hints, lab
 from colorizer.hints import Hint
+from colorizer.icc import Profile
 from colorizer.image import NO_METADATA, Metadata, Picture
 
 Float = NDArray[np.float32]
@@ -37,19 +38,25 @@ class Prepared:
         small: (1, S, S) float32, the copy of it that the network sees.
         alpha: (H, W) uint8, or None; kept for the reply, as is metadata.
         metadata: what the file says of the picture.
+        deep: whether `lightness` was read at more than 8 bits, which the reply should have too.
+        notes: what of the file was left out.
     """
 
     lightness: Float
     small: Float
     alpha: UInt8 | None = None
     metadata: Metadata = NO_METADATA
+    deep: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def prepare(picture: Picture, side: int) -> Prepared:
     """Take a picture's L, and a copy of `side` x `side` pixels for the network."""
-    lightness = lab.rgb_to_lightness(picture.pixels)
+    deep = picture.pixels.dtype == np.float32
+    lightness = picture.pixels if deep else lab.rgb_to_lightness(picture.pixels)
     small = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
-    return Prepared(lightness, np.asarray(small, np.float32)[None], picture.alpha, picture.metadata)
+    small = np.asarray(small, np.float32)[None]
+    return Prepared(lightness, small, picture.alpha, picture.metadata, deep, picture.notes)
 
 
 def finish(
@@ -59,8 +66,9 @@ def finish(
     guided: bool = True,
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
-) -> UInt8:
-    """Enlarge ab to the picture's size, join its L, and convert to sRGB.
+    profile: Profile = "srgb",
+) -> lab.Levels:
+    """Enlarge ab to the picture's size, join its L, and convert to RGB.
 
     Args:
         prepared: the picture.
@@ -69,9 +77,10 @@ def finish(
         guided: whether colour's edges follow those of L; else ab is interpolated.
         known: colours that a person knows.
         spread: how far these reach (`hints.spread_spots`).
+        profile: the colour space of the result.
 
     Returns:
-        (H, W, 3) uint8 sRGB.
+        (H, W, 3) uint8, or uint16 if `prepared` is deep.
     """
     height, width = prepared.lightness.shape
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
@@ -86,7 +95,7 @@ def finish(
         more_slope, more_offset = guided_lines(guide, change, _HINT_WINDOWS)
         slope, offset = slope + more_slope, offset + more_offset
     lines = np.concatenate([slope, offset], axis=2)  # (S, S, 4)
-    rgb = np.empty((height, width, 3), np.uint8)
+    rgb: lab.Levels = np.empty((height, width, 3), np.uint16 if prepared.deep else np.uint8)
     for rows in lab.bands(height, width):  # so that nothing else is as large as the picture
         light = prepared.lightness[rows]
         enlarged = cv2.split(enlarge(lines, height, width, rows))
@@ -94,7 +103,10 @@ def finish(
         a += np.multiply(slope_a, light, out=slope_a)
         b += np.multiply(slope_b, light, out=slope_b)
         hints.meet(spots, prepared.lightness, rows.start, ab.shape[1], a, b)
-        lab.band_to_rgb(light, a, b, rgb[rows])
+        if rgb.dtype == np.uint8 and profile == "srgb":  # the usual, at five times the speed
+            lab.band_to_rgb(light, a, b, rgb[rows])
+        else:
+            lab.band_to_space(light, a, b, rgb[rows], lab.SPACES[profile])
     return rgb
 
 

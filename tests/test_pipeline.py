@@ -211,7 +211,7 @@ def test_a_classifiers_option_is_refused_by_the_regression(name: str, regression
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("format", "tiff"),
+        ("format", "gif"),
         ("quality", "0"),
         ("quality", "101"),
         ("quality", "high"),
