@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is 
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
@@ -66,6 +67,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-50 with random weights, under torchvision's names."""
+    torch.manual_seed(0)
+    state = UNet("regression").state_dict()
+    names = {"stem.0": "conv1", "stem.1": "bn1"}
+    names |= {f"layers.{i}": f"layer{i + 1}" for i in range(4)}
+    renamed = {}
+    for name, value in state.items():
+        for own, theirs in names.items():
+            if name.startswith(f"{own}."):
+                renamed[name.replace(own, theirs, 1)] = value.clone()
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    save_file(renamed, path)
+    return path
 
 
 @pytest.fixture(scope="session")

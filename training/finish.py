@@ -162,7 +162,7 @@ def finish(
     if not config.adversarial:
         return net
 
-    critic = make_critic()
+    critic = make_critic().to(next(net.parameters()).device)
     critics = torch.optim.Adam(critic.parameters(), lr=4e-4, betas=(0.0, 0.9))
 
     def teach(lightness: Tensor, ab: Tensor, predicted: Tensor) -> None:
@@ -195,13 +195,13 @@ def _progress(steps: int, phase: str) -> Iterator[int]:
     return iter(tqdm(range(steps), desc=phase, unit="step", file=sys.stderr, mininterval=2))
 
 
-def batches_of(photographs: Photographs, config: FinishConfig) -> Batches:
-    """Yield batches without end, by the definitions of training."""
+def batches_of(photographs: Photographs, config: FinishConfig, device: str) -> Batches:
+    """Yield batches on a device, without end, by the definitions of training."""
     crops = TrainConfig(seed=config.seed, crop=0.6, degrade=0.3)
     number = 0
     while True:
         places = range(number * config.batch, (number + 1) * config.batch)
-        squares = torch.stack([photographs[place] for place in places])
+        squares = torch.stack([photographs[place] for place in places]).to(device)
         yield make_batch(squares, crops, config.side, draw(config.seed, 0, number, config.batch))
         number += 1
 
@@ -244,8 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path = options.out.with_name(f"{options.out.stem}-{name}.safetensors")
                 checkpoint.save(path, part, replace(header, provenance=told))
 
-        batches = batches_of(photographs, config)
-        done = finish(net, Features(options.encoder), batches, config, snapshot)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        batches = batches_of(photographs, config, device)
+        features = Features(options.encoder).to(device)
+        done = finish(net.to(device), features, batches, config, snapshot)
         checkpoint.save(options.out, done, replace(header, provenance=told))
         print(f"wrote {options.out}")
         return 0
