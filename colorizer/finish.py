@@ -49,24 +49,20 @@ def prepare(picture: Picture, side: int) -> Prepared:
     return Prepared(lightness, np.asarray(small, np.float32)[None], picture.alpha, picture.metadata)
 
 
-def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0, guided: bool = True) -> UInt8:
+def finish(prepared: Prepared, ab: Float, chroma_gain: float = 1.0) -> UInt8:
     """Enlarge ab to the picture's size, join its L, and convert to sRGB.
 
     Args:
         prepared: the picture.
         ab: (2, S, S) float32, ab units; S is that of `prepared`.
         chroma_gain: factor on ab.
-        guided: whether colour's edges follow those of L; else ab is interpolated.
 
     Returns:
         (H, W, 3) uint8 sRGB.
     """
     height, width = prepared.lightness.shape
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
-    slope, offset = (
-        guided_lines(prepared.small[0], planes) if guided else (np.zeros_like(planes), planes)
-    )
-    lines = np.concatenate([slope, offset], axis=2)  # (S, S, 4)
+    lines = np.concatenate(guided_lines(prepared.small[0], planes), axis=2)  # (S, S, 4)
     rgb = np.empty((height, width, 3), np.uint8)
     for rows in lab.bands(height, width):  # so that nothing else is as large as the picture
         light = prepared.lightness[rows]
