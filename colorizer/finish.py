@@ -63,7 +63,6 @@ def finish(
     prepared: Prepared,
     ab: Float,
     chroma_gain: float = 1.0,
-    guided: bool = True,
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
     profile: Profile = "srgb",
@@ -74,7 +73,6 @@ def finish(
         prepared: the picture.
         ab: (2, S, S) float32, ab units; S is that of `prepared`.
         chroma_gain: factor on ab.
-        guided: whether colour's edges follow those of L; else ab is interpolated.
         known: colours that a person knows.
         spread: how far these reach (`hints.spread_spots`).
         profile: the colour space of the result.
@@ -84,9 +82,7 @@ def finish(
     """
     height, width = prepared.lightness.shape
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
-    slope, offset = (
-        guided_lines(prepared.small[0], planes) if guided else (np.zeros_like(planes), planes)
-    )
+    slope, offset = guided_lines(prepared.small[0], planes)
     spots = hints.spots(known, prepared.lightness) if known else []
     if spots:
         guide = prepared.small[0]

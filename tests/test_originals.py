@@ -192,9 +192,14 @@ def test_an_interrupted_run_leaves_the_report_before(tmp_path: Path) -> None:
     with reports.opened(table):
         pass
     before = table.read_bytes()
-    with pytest.raises(KeyboardInterrupt), reports.opened(table) as add:
-        add(table, (), "failed")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with reports.opened(table) as add:
+            add(table, (), "failed")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert table.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
@@ -25,9 +24,10 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer import checkpoint
+from colorizer.commands.run import run_command
 from colorizer.errors import UserError
 from colorizer.unet import AB_SCALE, IMAGENET_MEAN, IMAGENET_STD, UNet
-from evaluation.command import run
+from evaluation.perceptual import load_encoder
 from training.augment import draw, lab_to_rgb, make_batch
 from training.config import TrainConfig
 from training.data import Photographs
@@ -66,7 +66,7 @@ class Features(nn.Module):
     def __init__(self, encoder: Path) -> None:
         super().__init__()
         net = UNet("regression")
-        net.load_encoder(load_file(encoder))
+        load_encoder(net, encoder)
         self.stem, self.pool, self.layers = net.stem, net.pool, net.layers[:2]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"wrote {options.out}")
         return 0
 
-    return run("finish", work)
+    return run_command("finish", work)
 
 
 if __name__ == "__main__":
