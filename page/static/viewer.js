@@ -7,9 +7,11 @@ export class Viewer extends EventTarget {
   #before = document.querySelector("#before");
   #after = document.querySelector("#after");
   #divider = document.querySelector("#divider");
+  cross = null;  // place of a cross that the arrow keys move
   #pointers = new Map();
   #view = { x: 0, y: 0, scale: 0 };  // scale 0: fitted
   #moved = 0;
+  #holdsDivider = false;
 
   constructor() {
     super();
@@ -129,7 +131,7 @@ export class Viewer extends EventTarget {
     this.#root.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, this.#inside(event));
     if (this.#pointers.size === 1) this.#moved = 0;
-    this.holdsDivider = Boolean(event.target.closest("#divider"));
+    this.#holdsDivider = Boolean(event.target.closest("#divider"));
   }
 
   #move(event) {
@@ -142,7 +144,7 @@ export class Viewer extends EventTarget {
       const [other] = [...this.#pointers].filter(([id]) => id !== event.pointerId).map((x) => x[1]);
       const apart = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
       this.zoom(apart(here) / (apart(last) || 1), other);
-    } else if (this.#moved > CLICK && (this.holdsDivider || this.fitted)) {
+    } else if (this.#moved > CLICK && (this.#holdsDivider || this.fitted)) {
       this.split = (here[0] / this.#root.clientWidth) * 100;
     } else if (this.#moved > CLICK) {
       this.#view.x += dx;
@@ -154,7 +156,7 @@ export class Viewer extends EventTarget {
 
   #up(event) {
     if (!this.#pointers.delete(event.pointerId) || event.type === "pointercancel") return;
-    if (this.#moved <= CLICK && !this.holdsDivider && !this.#pointers.size) {
+    if (this.#moved <= CLICK && !this.#holdsDivider && !this.#pointers.size) {
       this.#pick(this.toPlace(this.#inside(event)));
     }
   }
