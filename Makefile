@@ -19,14 +19,14 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/servin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui train test documents fuzz check bench venv archives triton clean
+.PHONY: help serve ui train test documents fuzz check bench gpu-rehearsal venv archives triton clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PORT=8080 (serve), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
 	@echo "  PHOTOS=folder, ENCODER=file, FROM=checkpoint, MINUTES=n, EVAL=folder, LICENCE=words,"
 	@echo "  OUT=runs (train)"
-	@echo "  QUICK=1, PHOTOS=folder (bench)"
+	@echo "  QUICK=1, PHOTOS=folder (bench); PHOTOS, ENCODER, WHEELS=folder (gpu-rehearsal)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.torchserve.serve --port $(PORT)
@@ -51,6 +51,12 @@ check: $(ALL_READY) ## Lint, formatting, types
 
 bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE; QUICK=1: only shows that they work
 	@$(PY) -m benchmarks $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+gpu-rehearsal: $(ALL_READY) ## Go through benchmarks/GPU.md on the CPU, without a network
+	@test -n "$(PHOTOS)" -a -n "$(ENCODER)" || \
+	  { echo "Name photographs and weights: make gpu-rehearsal PHOTOS=... ENCODER=..." >&2; exit 2; }
+	@REHEARSAL_PHOTOS="$(PHOTOS)" REHEARSAL_ENCODER="$(ENCODER)" REHEARSAL_WHEELS="$(WHEELS)" \
+	  $(PY) -m pytest -s -m server tests/test_gpu.py --basetemp runs/rehearsal
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need
 

@@ -2,7 +2,7 @@
 
 Engines take turns within each round, so that a busy moment of the machine hits all of them;
 medians, quartiles and ratios to eager torch are printed, then how far each engine's colours are
-from eager torch's. An engine that can't run here is left out, with the reason.
+from eager torch's. An engine that can't run here has the reason in its row.
 OMP_NUM_THREADS=1 measures on one thread.
 """
 
@@ -10,23 +10,34 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import results
-from benchmarks.results import Table, Unusable, say
-from benchmarks.timing import alternate
+from benchmarks.results import Table, Unusable, Value
+from benchmarks.timing import Timing, alternate
 from colorizer import checkpoint, engines
 from colorizer.checkpoint import BadCheckpoint
-from colorizer.graph import BadGraph, Engine, find, open_place
-from colorizer.unet import UNet
-from export import parity
+from colorizer.errors import UserError
+from colorizer.graph import NAMES, BadGraph, Engine, Graph, find, open_place
+from export import network, parity
 from export.parity import NoPhotographs, Reference
 
 MODULE = "benchmarks.engines"
+EAGER = ("eager torch", "eager torch, channels last", "eager torch, float16")
+AOT = "aotinductor"  # a .pt2 package, compiled here: not one of the library's engines
+ENGINES = (*EAGER, "torchscript", "onnx", AOT, "tensorrt", "tensorrt-rtx")
+COLUMNS = (
+    *("engine", "ms", "quartiles, ms", "× eager", "pictures/s", "in its memory, ms"),
+    *("of peak FLOP/s", "note"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--photos", type=Path, help="folder of photographs (default: scikit-image's samples)")
     add("--device", default="cpu", help="cpu or cuda:N (default: %(default)s)")
     add("--batches", type=results.positive, nargs="+", default=[1, 8], help="(default: 1 8)")
+    add("--engines", nargs="+", choices=ENGINES, metavar="ENGINE",
+        help=f"{'; '.join(ENGINES)} (default: eager torch and those of GRAPHS)")  # fmt: skip
     add("--repeat", type=results.positive, default=9, help="rounds (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -51,25 +64,102 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     check(options.device)
     net, about = checkpoint.load(options.checkpoint)
     recipe = about.recipe
-    found = dict(collect(net, options))
+    graphs = find(open_place(options.graphs))
+    found: dict[str, Engine] = {}
+    failed: dict[str, str] = {}
+    for name in options.engines or [*EAGER[: 2 if options.device == "cpu" else 3], *graphs]:
+        try:
+            found[name] = start(name, options)
+        except (UserError, RuntimeError, OSError, ImportError) as error:
+            failed[name] = said(error)
     pictures = parity.photographs(options.photos)[: 2 if options.quick else None]
     reference = Reference(net, recipe, pictures)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net(torch.from_numpy(reference.lightness[:1]))
+    flops, peak = counter.get_total_flops(), peak_flops(options.device)
     for batch in options.batches:
         lightness = reference.lightness[[i % len(pictures) for i in range(batch)]]
-        calls = [partial(run, lightness) for run in found.values()]
-        times = alternate(calls, options.repeat, options.device, f"batch {batch}")
-        eager = times[0].median
         yield Table(
             f"Engines, {recipe.head}, batch {batch}",
-            ["engine", "ms", "quartiles, ms", "× eager", "pictures/s"],
-            [
-                [name, one.median, one.spread, eager / one.median, 1000 * batch / one.median]
-                for name, one in zip(found, times, strict=True)
-            ],
-            f"{where(options.device)}, side {recipe.side}, median of {options.repeat} "
-            "rounds. × eager is eager torch's time divided by the engine's: more is faster.",
+            COLUMNS,
+            timed(found, failed, lightness, flops * batch / peak, options),
+            f"{where(options.device)}, side {recipe.side}, median of {options.repeat} rounds. "
+            "× eager is eager torch's time divided by the engine's: more is faster. In its memory: "
+            "from L that is on the device to output that stays there. Of peak FLOP/s: "
+            f"{flops / 1e9:.1f} GFLOP a picture, against the {peak / 1e12:.3g} TFLOP/s that a "
+            f"large matrix product in {'float32' if options.device == 'cpu' else 'float16'} "
+            "reaches here.",
         )
-    yield differences(reference, found, recipe.head, max(options.batches))
+    if found:
+        yield differences(reference, found, recipe.head, max(options.batches))
+
+
+def timed(
+    found: Mapping[str, Engine],
+    failed: Mapping[str, str],
+    lightness: NDArray[np.float32],
+    ideal: float,
+    options: argparse.Namespace,
+) -> list[list[Value]]:
+    """Time one batch: a row for each engine.
+
+    Args:
+        found: engines.
+        failed: those that can't be started, with why.
+        lightness: (B, 1, S, S).
+        ideal: seconds that the batch would take at peak.
+        options: of the command.
+    """
+    calls: dict[str, list[Callable[[], object]]] = {}
+    why = dict(failed)
+    for name, run in found.items():
+        try:
+            run(lightness)
+        except RuntimeError as error:  # out of memory, for one
+            why[name] = said(error)
+            continue
+        calls[name] = [partial(run, lightness)]
+        if isinstance(run, engines.Eager):
+            calls[name].append(resident(run, lightness))
+    flat = [call for several in calls.values() for call in several]
+    label = f"batch {len(lightness)}"
+    times = iter(alternate(flat, options.repeat, options.device, label) if flat else [])
+    measured = {name: [next(times) for _ in several] for name, several in calls.items()}
+    eager: list[Timing] = measured.get(EAGER[0], [])
+    rows: list[list[Value]] = []
+    for name, (one, *inside) in measured.items():
+        ratio = eager[0].median / one.median if eager else None
+        best = inside[0].median if inside else None
+        share = 1000 * ideal / (best or one.median)
+        speed = 1000 * len(lightness) / one.median
+        rows.append([name, one.median, one.spread, ratio, speed, best, share, ""])
+    blank: list[Value] = [None] * (len(COLUMNS) - 2)
+    return rows + [[name, *blank, f"not available: {text}"] for name, text in why.items()]
+
+
+def resident(run: engines.Eager, lightness: NDArray[np.float32]) -> Callable[[], object]:
+    """Make a call of a torch module on L that is on its device."""
+    given = torch.from_numpy(lightness).to(run.device)
+
+    def call() -> None:
+        with torch.inference_mode():
+            run.module(given)
+
+    return call
+
+
+def said(error: Exception) -> str:
+    """Shorten an error to one line of a table."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]:.200}".replace("|", "/")
+
+
+def peak_flops(device: str) -> float:
+    """Measure FLOP/s of a large matrix product, in float16 on a GPU."""
+    size, kind = (1024, torch.float32) if device == "cpu" else (8192, torch.float16)
+    factors = torch.randn(2, size, size, device=device, dtype=kind)
+    (best,) = alternate([lambda: factors[0] @ factors[1]], 9, device)
+    return 2000 * size**3 / best.low
 
 
 def check(device: str) -> None:
@@ -88,34 +178,58 @@ def check(device: str) -> None:
         raise Unusable("torch sees no CUDA GPU here; use --device cpu")
 
 
-def collect(net: UNet, options: argparse.Namespace) -> Iterator[tuple[str, Engine]]:
-    """Load eager torch, then each engine that has a graph and can run here.
+def start(name: str, options: argparse.Namespace) -> Engine:
+    """Load one engine.
 
     Raises:
-        BadGraph: if there is no graph.
-        Unusable: if the graphs are of another network.
+        BadGraph: if it has no graph, or can't run here.
+        Unusable: if its graph is of another network.
+        RuntimeError: if torch can't compile the network.
     """
     device = options.device
-    find(open_place(options.graphs))  # no graph at all is an error; one for another engine is not
-    yield "eager torch", engines.Eager(checkpoint.load(options.checkpoint)[0].to(device), device)
-    last = checkpoint.load(options.checkpoint)[0].to(device)
-    last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    yield "eager torch, channels last", engines.Eager(last, device)
-    for name in engines.PREFERRED[torch.device(device).type]:
-        if name == "onnx" and device != "cpu":
-            say("left out: ONNX Runtime, which runs graphs on the CPU only")
-            continue
-        try:
-            graph, run = engines.load(options.graphs, device, name, torch.get_num_threads())
-        except BadGraph as error:
-            say(f"left out: {error}")
-            continue
-        if graph.recipe.head != net.kind:
-            raise Unusable(
-                f"{options.graphs} holds a graph of a {graph.recipe.head} network, and "
-                f"{options.checkpoint} is of {net.kind}: name the graphs exported from it"
-            )
-        yield name, run
+    net, about = checkpoint.load(options.checkpoint)
+    if name in (EAGER[2], AOT) and device != "cpu":
+        net = network.half(network.fold(net))  # as graphs hold it
+    elif name in (EAGER[2], AOT):
+        net = network.fold(net) if name == AOT else net.half()
+    if name in (*EAGER, AOT):
+        net.to(device)
+        if name != EAGER[0]:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return engines.Eager(compiled(net, about.recipe.side) if name == AOT else net, device)
+    if name == "onnx":
+        device = "cpu"  # the library runs ONNX graphs there alone
+    (engine,) = (one for one in NAMES if one == name)
+    threads = torch.get_num_threads()
+    graph, run = engines.load(options.graphs, device, engine, threads)
+    check_head(graph, net.kind, options)
+    return run
+
+
+def check_head(graph: Graph, head: str, options: argparse.Namespace) -> None:
+    """Refuse graphs of another network.
+
+    Raises:
+        Unusable: saying so.
+    """
+    if graph.recipe.head != head:
+        raise Unusable(
+            f"{options.graphs} holds a graph of a {graph.recipe.head} network, and "
+            f"{options.checkpoint} is of {head}: name the graphs exported from it"
+        )
+
+
+def compiled(net: torch.nn.Module, side: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Compile a network by AOTInductor, for any batch; takes a compiler for C++, and a minute."""
+    example = torch.zeros(8, 1, side, side, device=next(net.parameters()).device)
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with tempfile.TemporaryDirectory(prefix="aot-") as folder, torch.inference_mode():
+        program = torch.export.export(net, (example,), dynamic_shapes=({0: batch},))
+        package = torch._inductor.aoti_compile_and_package(
+            program, package_path=f"{folder}/network.pt2"
+        )
+        loaded: Callable[[torch.Tensor], torch.Tensor] = torch._inductor.aoti_load_package(package)
+    return loaded
 
 
 def differences(reference: Reference, runs: dict[str, Engine], head: str, batch: int) -> Table:

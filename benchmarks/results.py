@@ -7,6 +7,7 @@ import contextlib
 import json
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -89,6 +90,13 @@ def machine() -> dict[str, str]:
         "Python": platform.python_version(),
         "colorizer": colorizer.__version__,
     }
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        query = [
+            "nvidia-smi",
+            "--query-gpu=name,driver_version,memory.total",
+            "--format=csv,noheader",
+        ]
+        found["GPU"] = "; ".join(subprocess.check_output(query, text=True).splitlines())
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -144,13 +152,13 @@ def carry_out(
         for table in tables:
             found.append(table)
             print(table.markdown(), flush=True)
-        if saved:
-            save(saved, module, arguments, found)
+            if saved:  # each time: one that is stopped keeps what it has measured
+                save(saved, module, arguments, found)
     except expected as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; nothing is saved", file=sys.stderr)
+        print(f"{name}: interrupted; {len(found)} tables are measured", file=sys.stderr)
         return 130
     return 0
 

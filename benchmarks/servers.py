@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -80,8 +81,11 @@ def served(name: str, store: Path = STORE) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Find five free ports in a row, and give the first."""
-    for first in range(20000 + os.getpid() % 20000, 60000, 5):
+    """Find five free ports in a row, and give the first.
+
+    At random, so that tests in other processes find others; below the ports that systems choose.
+    """
+    for first in random.choices(range(20000, 32000, 5), k=1000):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + 5):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))

@@ -40,7 +40,7 @@ LOADS = (0.5, 0.7, 0.9, 1.1)  # of the closed loop's best throughput: the open l
 WARM_UP_SECONDS = 3.0
 COLUMNS = (
     *("offered, 1/s", "achieved, 1/s", "p50, ms", "p95, ms", "p99, ms", "cores busy"),
-    *("by the client", "GPU busy", "errors"),
+    *("by the client", "GPU busy", "GPU, MiB", "errors"),
 )
 
 
@@ -58,6 +58,7 @@ class Step:
         client: share of the cores that the load itself used, 0..1.
         inside: mean milliseconds in the pipeline's own stages (Server-Timing); 0: not reported.
         gpu: mean utilization of the busiest GPU, 0..1; None without one.
+        memory: the most that was used of a GPU, in MiB; None without one.
     """
 
     users: int | None
@@ -69,6 +70,7 @@ class Step:
     client: float
     inside: float
     gpu: float | None = None
+    memory: float | None = None
 
     def quantile(self, share: float) -> float:
         """Milliseconds within which this share of the good replies came; NaN without any."""
@@ -89,7 +91,7 @@ class Step:
         shares = 0.5, 0.95, 0.99
         quantiles: list[Value] = [self.quantile(q) if self.times else None for q in shares]
         errors = ", ".join(f"{kind}: {count}" for kind, count in self.errors.items()) or "none"
-        tail: list[Value] = [self.busy, self.client, self.gpu, errors]
+        tail: list[Value] = [self.busy, self.client, self.gpu, self.memory, errors]
         return [self.offered, self.achieved, *quantiles, *tail]
 
 
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--servers", nargs="+", choices=servers.NAMES, help="to start (default: all installed)")
     add("--store", type=Path, default=servers.STORE, help="colorize.mar and triton/ (model_store)")
     add("--rounds", type=results.positive, default=3, help="beside in-process (%(default)s)")
-    add("--users", type=results.positive, nargs="+", default=[1, 2, 4, 8], help="(1 2 4 8)")
+    add("--users", type=results.positive, nargs="+", help="of the closed loop (default: 1 2 4 8)")
     add("--rate", type=float, nargs="+", help="requests a second of the open loop (default: "
         "50, 70, 90 and 110 %% of the closed loop's best)")  # fmt: skip
     add("--seconds", type=float, default=15.0, help="of a step (default: %(default)g)")
@@ -109,8 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--max-p99", type=float, metavar="MS", help="gate: exit code 1 if a step is slower")
     add("--max-errors", type=float, metavar="SHARE", help="gate: likewise, of all requests")
     options = parser.parse_args(arguments)
+    options.users = options.users or ([1, 2] if options.quick else [1, 2, 4, 8])
     if options.quick:
-        options.rounds, options.users, options.seconds = 1, [1, 2], 2.0
+        options.rounds, options.seconds = 1, 2.0
     if options.url:
         url = urlsplit(options.url)
         if url.scheme not in ("http", "https") or not url.path.strip("/"):
@@ -236,7 +239,8 @@ def load(url: str, options: argparse.Namespace, **step: Any) -> Step:
         done = subprocess.run(command, cwd=servers.ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise Unusable("the load ended early; its message is above")
-    return Step(**json.loads(done.stdout.splitlines()[-1]), gpu=busiest(samples_of))
+    busy, memory = usage(samples_of)
+    return Step(**json.loads(done.stdout.splitlines()[-1]), gpu=busy, memory=memory)
 
 
 @contextlib.contextmanager
@@ -246,7 +250,8 @@ def gpu() -> Iterator[list[str]]:
     if not shutil.which("nvidia-smi"):
         yield lines
         return
-    command = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--loop-ms=200"]
+    command = ["nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used"]
+    command += ["--loop-ms=200"]
     with subprocess.Popen(
         [*command, "--format=csv,noheader,nounits"],
         stdout=subprocess.PIPE,
@@ -260,14 +265,16 @@ def gpu() -> Iterator[list[str]]:
             lines += process.communicate()[0].splitlines()
 
 
-def busiest(lines: Sequence[str]) -> float | None:
-    """Mean utilization of the busiest GPU, 0..1, from lines "index, percent"; None without any."""
-    found: dict[str, list[float]] = {}
+def usage(lines: Sequence[str]) -> tuple[float | None, float | None]:
+    """Summarize lines "index, percent, MiB": `gpu` and `memory` of a Step."""
+    busy: dict[str, list[float]] = {}
+    memory = []
     for line in lines:
-        index, _, percent = line.partition(", ")
-        if percent.isdigit():
-            found.setdefault(index, []).append(float(percent) / 100)
-    return max(map(statistics.mean, found.values()), default=None)
+        index, percent, used = (*line.split(", "), "", "")[:3]
+        if percent.isdigit() and used.isdigit():
+            busy.setdefault(index, []).append(float(percent) / 100)
+            memory.append(float(used))
+    return max(map(statistics.mean, busy.values()), default=None), max(memory, default=None)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import BinaryIO, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from colorizer import image
+from colorizer import colours, icc, image
 from colorizer.errors import BadOption, BadPicture
 from colorizer.image import Picture
+from colorizer.lab import Levels
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline, Reply
-
-UInt8 = NDArray[np.uint8]
+from colorizer.samples import Samples
 
 # Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the
 # cache; a GPU is worth a larger --batch.
@@ -56,16 +55,16 @@ class Colorizer:
     @overload
     def colorize(self, picture: Image.Image, **options: object) -> Image.Image: ...
     @overload
-    def colorize(self, picture: UInt8, **options: object) -> UInt8: ...
+    def colorize(self, picture: Levels, **options: object) -> Levels: ...
 
     def colorize(
-        self, picture: str | Path | bytes | BinaryIO | Image.Image | UInt8, **options: object
-    ) -> bytes | Image.Image | UInt8:
+        self, picture: str | Path | bytes | BinaryIO | Image.Image | Levels, **options: object
+    ) -> bytes | Image.Image | Levels:
         """Colorize one picture; what comes back is of the kind that was given.
 
         Args:
             picture: a file, by its path, its bytes or opened; or a Pillow image; or an array,
-                (H, W), (H, W, 3) or with alpha (H, W, 4), uint8, grey or sRGB.
+                (H, W), (H, W, 3) or with alpha (H, W, 4), uint8 or uint16, grey or sRGB.
             options: those of `colorizer.options.OPTIONS`: chroma, decoding, seed, ...; format,
                 quality and metadata apply to files. `hints` is a list of dictionaries, or that
                 in JSON: [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}] (docs/hints.md).
@@ -82,6 +81,8 @@ class Colorizer:
         if isinstance(picture, Image.Image):
             read = image.from_pillow(picture)
             coloured = Image.fromarray(self.pipeline.colorize_pixels(read, chosen))
+            if chosen.profile != "srgb":
+                coloured.info["icc_profile"] = icc.build(chosen.profile)
             if read.alpha is not None:
                 coloured.putalpha(Image.fromarray(read.alpha))
             return coloured
@@ -113,17 +114,24 @@ class Colorizer:
         colours: list[str] = json.loads(reply.body)["colours"]
         return colours
 
-    def _colorize_array(self, pixels: UInt8, options: Options) -> UInt8:
+    def _colorize_array(self, pixels: Levels, options: Options) -> Levels:
         channels = pixels.shape[2:] or (1,)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels[0] not in (1, 3, 4):
+        if (
+            pixels.dtype not in (np.uint8, np.uint16)
+            or pixels.ndim not in (2, 3)
+            or channels[0] not in (1, 3, 4)
+        ):
             raise BadPicture(
-                f"the array is {pixels.dtype} of shape {pixels.shape}; give uint8 of shape "
-                "(H, W), (H, W, 3) or (H, W, 4)."
+                f"the array is {pixels.dtype} of shape {pixels.shape}; give uint8 or uint16 of "
+                "shape (H, W), (H, W, 3) or (H, W, 4)."
             )
         if not pixels.size:
             raise BadPicture(f"the array of shape {pixels.shape} has no pixels.")
         colour = pixels[..., :3] if channels[0] > 1 else pixels.reshape(pixels.shape[:2])
         picture = Picture(np.ascontiguousarray(colour))
+        if pixels.dtype == np.uint16:
+            deep = Samples(colour.reshape(*pixels.shape[:2], -1), 65535)
+            picture = Picture(np.asarray(colours.lightness(deep, None)))
         rgb = self.pipeline.colorize_pixels(picture, options)
         return np.dstack([rgb, pixels[..., 3]]) if channels[0] == 4 else rgb
 

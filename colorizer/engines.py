@@ -67,14 +67,14 @@ class Eager:
 
     def __init__(self, module: Any, device: str = "cpu") -> None:
         self.device = device
-        self._module = module
+        self.module = module
 
     def __call__(self, lightness: Float) -> Float:
         """(B, 1, S, S) -> the head's output."""
         import torch
 
         with torch.inference_mode():
-            output = self._module(torch.from_numpy(lightness).to(self.device))
+            output = self.module(torch.from_numpy(lightness).to(self.device))
             return np.asarray(output.float().cpu().numpy())
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import hints, lab
+from colorizer.hints import Hint
+from colorizer.icc import Profile
 from colorizer.image import NO_METADATA, Metadata, Picture
 
 Float = NDArray[np.float32]
@@ -23,6 +25,7 @@ UInt8 = NDArray[np.uint8]
 # which a window counts as flat. Wide windows bring colour past the borders of a patch that the
 # network coloured, up to an edge of L: skies and coats become whole (docs/evaluation.md).
 _WINDOWS = 10
+_HINT_WINDOWS = 32  # of hints: they have found the edges themselves
 _FLAT = 25.0
 
 
@@ -35,59 +38,75 @@ class Prepared:
         small: (1, S, S) float32, the copy of it that the network sees.
         alpha: (H, W) uint8, or None; kept for the reply, as is metadata.
         metadata: what the file says of the picture.
+        deep: whether `lightness` was read at more than 8 bits, which the reply should have too.
+        notes: what of the file was left out.
     """
 
     lightness: Float
     small: Float
     alpha: UInt8 | None = None
     metadata: Metadata = NO_METADATA
+    deep: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def prepare(picture: Picture, side: int) -> Prepared:
     """Take a picture's L, and a copy of `side` x `side` pixels for the network."""
-    lightness = lab.rgb_to_lightness(picture.pixels)
+    deep = picture.pixels.dtype == np.float32
+    lightness = picture.pixels if deep else lab.rgb_to_lightness(picture.pixels)
     small = cv2.resize(lightness, (side, side), interpolation=cv2.INTER_AREA)
-    return Prepared(lightness, np.asarray(small, np.float32)[None], picture.alpha, picture.metadata)
+    small = np.asarray(small, np.float32)[None]
+    return Prepared(lightness, small, picture.alpha, picture.metadata, deep, picture.notes)
 
 
 def finish(
     prepared: Prepared,
     ab: Float,
     chroma_gain: float = 1.0,
-    guided: bool = True,
-    known: Sequence[hints.Spot] = (),
-) -> UInt8:
-    """Enlarge ab to the picture's size, join its L, and convert to sRGB.
+    known: Sequence[Hint] = (),
+    spread: float = hints.SPREAD,
+    profile: Profile = "srgb",
+) -> lab.Levels:
+    """Enlarge ab to the picture's size, join its L, and convert to RGB.
 
     Args:
         prepared: the picture.
         ab: (2, S, S) float32, ab units; S is that of `prepared`.
         chroma_gain: factor on ab.
-        guided: whether colour's edges follow those of L; else ab is interpolated.
-        known: places whose colour is known, by hints.
+        known: colours that a person knows.
+        spread: how far these reach (`hints.spread_spots`).
+        profile: the colour space of the result.
 
     Returns:
-        (H, W, 3) uint8 sRGB.
+        (H, W, 3) uint8, or uint16 if `prepared` is deep.
     """
     height, width = prepared.lightness.shape
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
-    slope, offset = (
-        guided_lines(prepared.small[0], planes) if guided else (np.zeros_like(planes), planes)
-    )
+    slope, offset = guided_lines(prepared.small[0], planes)
+    spots = hints.spots(known, prepared.lightness) if known else []
+    if spots:
+        guide = prepared.small[0]
+        shown = slope * guide[..., None] + offset  # (S, S, 2), what they are to change
+        change = hints.spread_spots(guide, shown, spots, spread, width / height)
+        more_slope, more_offset = guided_lines(guide, change, _HINT_WINDOWS)
+        slope, offset = slope + more_slope, offset + more_offset
     lines = np.concatenate([slope, offset], axis=2)  # (S, S, 4)
-    rgb = np.empty((height, width, 3), np.uint8)
+    rgb: lab.Levels = np.empty((height, width, 3), np.uint16 if prepared.deep else np.uint8)
     for rows in lab.bands(height, width):  # so that nothing else is as large as the picture
         light = prepared.lightness[rows]
         enlarged = cv2.split(enlarge(lines, height, width, rows))
         slope_a, slope_b, a, b = (np.asarray(one, np.float32) for one in enlarged)
         a += np.multiply(slope_a, light, out=slope_a)
         b += np.multiply(slope_b, light, out=slope_b)
-        hints.meet(known, prepared.lightness, rows.start, ab.shape[1], a, b)
-        lab.band_to_rgb(light, a, b, rgb[rows])
+        hints.meet(spots, prepared.lightness, rows.start, ab.shape[1], a, b)
+        if rgb.dtype == np.uint8 and profile == "srgb":  # the usual, at five times the speed
+            lab.band_to_rgb(light, a, b, rgb[rows])
+        else:
+            lab.band_to_space(light, a, b, rgb[rows], lab.SPACES[profile])
     return rgb
 
 
-def guided_lines(guide: Float, ab: Float) -> tuple[Float, Float]:
+def guided_lines(guide: Float, ab: Float, windows: int = _WINDOWS) -> tuple[Float, Float]:
     """Fit ab as lines in L, so that, enlarged, its edges follow those of L.
 
     In each small window ab is taken for a linear function of L; its coefficients are fitted at
@@ -97,21 +116,22 @@ def guided_lines(guide: Float, ab: Float) -> tuple[Float, Float]:
     Args:
         guide: (S, S) float32 L, 0..100.
         ab: (S, S, 2) float32.
+        windows: S over the window's radius.
 
     Returns:
         Slope and offset, (S, S, 2) float32 each: ab is slope * L + offset.
     """
-    mean_guide, mean_ab = _mean(guide), _mean(ab)
-    covariance = _mean(ab * guide[..., None]) - mean_ab * mean_guide[..., None]
-    variance = _mean(guide * guide) - mean_guide * mean_guide
+    width = 2 * (len(guide) // windows) + 1
+
+    def mean(values: NDArray[Any]) -> Float:
+        """Average over a window around each pixel."""
+        return np.asarray(cv2.blur(values, (width, width)), np.float32)
+
+    mean_guide, mean_ab = mean(guide), mean(ab)
+    covariance = mean(ab * guide[..., None]) - mean_ab * mean_guide[..., None]
+    variance = mean(guide * guide) - mean_guide * mean_guide
     slope = covariance / (variance + _FLAT)[..., None]
-    return _mean(slope), _mean(mean_ab - slope * mean_guide[..., None])
-
-
-def _mean(values: NDArray[Any]) -> Float:
-    """Mean over a window around each pixel."""
-    width = 2 * (len(values) // _WINDOWS) + 1
-    return np.asarray(cv2.blur(values, (width, width)), np.float32)
+    return mean(slope), mean(mean_ab - slope * mean_guide[..., None])
 
 
 def enlarge(small: Float, height: int, width: int, rows: slice | None = None) -> Float:

@@ -246,21 +246,21 @@ def spread_spots(
     spread: float = SPREAD,
     aspect: float = 1.0,
 ) -> Float:
-    """Change predicted colours so that they agree with known ones.
+    """Find how predicted colours are to change, so that they agree with known ones.
 
     Args:
         lightness: (S, S) float32, the network's small copy of L.
-        ab: (2, S, S) float32, predicted.
+        ab: (S, S, 2) float32, predicted.
         known: spots, at least one.
         spread: how far a colour reaches within its object, as a share of the shorter side; 0
             changes nothing beyond the spots themselves.
         aspect: width / height of the picture, which the small copy has not.
 
     Returns:
-        (2, S, S) float32.
+        (S, S, 2) float32, to add to ab.
     """
     if spread == 0:
-        return ab
+        return np.zeros_like(ab)
     side = lightness.shape[0]
     shorter = min(aspect, 1.0)
     step_x, step_y = aspect / shorter / side, 1 / shorter / side  # of a pixel, in shorter sides
@@ -273,7 +273,7 @@ def spread_spots(
     every = -(-len(cells) // MOST_ANCHORS)
     columns, rows = np.array(list(cells)[::every]).T
     at = rows * side + columns
-    missing = np.array(list(cells.values())[::every]) - ab.reshape(2, -1).T[at]  # (n, 2)
+    missing = np.array(list(cells.values())[::every]) - ab.reshape(-1, 2)[at]  # (n, 2)
     size = np.hypot(*missing.T)[:, None]
     cast_limit = _CAST * spread / SPREAD
     cast = missing * np.minimum(1, cast_limit / np.maximum(size, 1e-6))
@@ -288,14 +288,14 @@ def spread_spots(
     # No place moves further than the hints themselves.
     length = np.hypot(*change)
     change *= np.minimum(1, np.float32(size.max()) / np.maximum(length, np.float32(1e-6)))
-    return np.asarray(ab + change.reshape(ab.shape), np.float32)
+    return np.ascontiguousarray(change.T.reshape(ab.shape), np.float32)
 
 
 def _features(lightness: Float, ab: Float) -> Float:
     """(5, S * S): L, mean and deviation of L around, and ab."""
     mean = cv2.blur(lightness, (9, 9))
     deviation = np.sqrt(np.maximum(cv2.blur(lightness * lightness, (9, 9)) - mean * mean, 0))
-    planes = [cv2.blur(lightness, (3, 3)), mean, deviation, *ab]
+    planes = [cv2.blur(lightness, (3, 3)), mean, deviation, ab[..., 0], ab[..., 1]]
     return np.stack([plane.ravel() for plane in planes]).astype(np.float32)
 
 

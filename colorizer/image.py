@@ -1,9 +1,9 @@
 """Bytes <-> RGB: everything hostile stops here.
 
-`read` turns the bytes of a stranger's picture into upright 8-bit sRGB and the metadata that may go
-with it; `write` turns a finished picture into a file. Beside this: `repair` (sound pixels that
-Pillow refuses), `tiff` (its pages), `samples` (its layouts), `colours`
-(8 bits, sRGB), `metadata`.
+`read` turns the bytes of a stranger's picture into upright 8-bit sRGB, or L at full depth, and the
+metadata that may go with it; `write` turns a finished picture into a file. Beside this: `repair`
+(sound pixels that Pillow refuses), `tiff` (its pages), `samples` (its layouts), `colours`
+(8 bits, sRGB, L), `icc` (profiles), `metadata`, `encode` (TIFF, and PNG of 16 bits).
 
 What a user can cause is in `errors`.
 """
@@ -17,13 +17,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
-from colorizer import colours, metadata, repair, samples, tiff
+from colorizer import colours, encode, icc, lab, metadata, repair, samples, tiff
 from colorizer.errors import BadOption as BadOption
 from colorizer.errors import BadPicture as BadPicture
 from colorizer.errors import NotAPicture as NotAPicture
@@ -32,7 +33,8 @@ from colorizer.errors import TooLarge as TooLarge
 from colorizer.metadata import Metadata as Metadata
 
 UInt8 = NDArray[np.uint8]
-Format = Literal["jpeg", "png", "webp"]
+Format = Literal["jpeg", "png", "webp", "tiff"]
+Bits = Literal["8", "16", "same"]
 
 # What is read: Pillow's name of each format, ours, and how its files' names end.
 _READ = {
@@ -58,9 +60,11 @@ with contextlib.suppress(ImportError):
 FORMATS = tuple(_READ)
 SUFFIXES = frozenset(suffix for _, suffixes in _READ.values() for suffix in suffixes.split())
 
-CONTENT_TYPES: dict[str, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+CONTENT_TYPES: dict[str, str] = {
+    **{"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
+}
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
-_MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383}
+_MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383, "tiff": 2**31 - 1}
 
 # What a file of FORMATS begins with; others: see _claims_to_be_a_picture.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and BigTIFF, either byte order
@@ -97,6 +101,8 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 
     8: Image.Transpose.ROTATE_90,
 }
 NO_METADATA = Metadata()
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors say what it would log
+_NARROWED = "it has more than 8 bits, which bits=16 (or same) would keep"
 _BROKEN = "The picture is broken or cut short; check that the file opens and send all of it."
 
 
@@ -121,17 +127,20 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An upright picture in 8-bit sRGB; the arrays are read-only.
+    """An upright picture in 8-bit sRGB, or its L; the arrays are read-only.
 
     Attributes:
-        pixels: (H, W, 3) uint8, or (H, W) where the file itself is greyscale.
+        pixels: (H, W, 3) uint8, or (H, W) where the file itself is greyscale; (H, W) float32 is
+            L, 0..100, of more than 8 bits.
         alpha: (H, W) uint8, 255 opaque, not premultiplied; None where the file has none.
         metadata: what the file says of the picture, true of these pixels.
+        notes: what of the file was left out, each a sentence.
     """
 
-    pixels: UInt8
+    pixels: NDArray[Any]
     alpha: UInt8 | None = None
     metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
 
     @property
     def height(self) -> int:
@@ -148,15 +157,25 @@ class OutputOptions:
 
     Attributes:
         format: one of CONTENT_TYPES.
-        quality: 1..100, for JPEG and WebP; PNG is lossless and ignores it.
+        quality: 1..100, for JPEG and WebP; PNG and TIFF are lossless and ignore it.
+        bits: of a sample; "same": 16 for a file of more than 8. For PNG and TIFF.
+        profile: the colour space, one of lab.SPACES.
+        compression: of TIFF.
     """
 
     format: Format = "jpeg"
     quality: int = 92
+    bits: Bits = "8"
+    profile: icc.Profile = "srgb"
+    compression: Literal["deflate", "none"] = "deflate"
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
-            raise BadOption(f"format is {self.format!r:.40}; use jpeg, png or webp.")
+            raise BadOption(f"format is {self.format!r:.40}; use jpeg, png, webp or tiff.")
+        if self.bits != "8" and self.format not in ("png", "tiff"):
+            raise BadOption(
+                f"bits is {self.bits!r}, and {self.format} holds 8 bits; use format=tiff or png."
+            )
         # bool is an int to isinstance, and no quality
         if type(self.quality) is not int or not 1 <= self.quality <= 100:
             raise BadOption(f"quality is {self.quality!r:.40}; use a whole number from 1 to 100.")
@@ -172,8 +191,10 @@ class OutputOptions:
             )
 
 
-def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Picture:
-    """Decode a picture into upright 8-bit sRGB.
+def read(
+    data: bytes | bytearray | memoryview, limits: Limits = Limits(), bits: Bits = "8"
+) -> Picture:
+    """Decode a picture into upright 8-bit sRGB, or L of more bits.
 
     The first frame counts, and of a TIFF the first page that is no thumbnail. Colour profiles (RGB,
     grey, CMYK) are applied; without one, RGB and grey are taken as sRGB. Samples of more than 8
@@ -183,6 +204,7 @@ def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Pic
     Args:
         data: a file of one of FORMATS.
         limits: the largest picture to accept.
+        bits: "16" takes L, at the depth that the file has; "same" does so where that is above 8.
 
     Raises:
         BadPicture: empty, broken or cut short.
@@ -200,7 +222,7 @@ def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Pic
     body = bytes(data)
     try:
         with _silent_pillow(limits.max_pixels):
-            return _decode(body, limits)
+            return _decode(body, limits, bits)
     except RequestError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -215,29 +237,40 @@ def read(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> Pic
 
 
 def write(
-    rgb: UInt8,
+    rgb: lab.Levels,
     options: OutputOptions,
     alpha: UInt8 | None = None,
     metadata: Metadata = NO_METADATA,
 ) -> bytes:
     """Encode a picture, with no other metadata than is given.
 
-    JPEG and WebP carry no colour profile, which means sRGB; PNG says so in its sRGB chunk.
+    JPEG and WebP without a colour profile mean sRGB; PNG says so in its sRGB chunk. A TIFF always
+    has a profile, and the others where they aren't in sRGB.
 
     Args:
-        rgb: (H, W, 3) uint8 sRGB.
-        options: format and quality.
-        alpha: (H, W) uint8, kept by PNG and WebP; JPEG has none and gets white behind the picture.
+        rgb: (H, W, 3) uint8, or for PNG and TIFF uint16, in the space of `options.profile`.
+        options: format, quality and colour space.
+        alpha: (H, W) uint8, kept by all but JPEG, which gets white behind the picture.
         metadata: to write into the file, as far as the format can hold it.
 
     Raises:
         BadOption: a side is longer than the format can hold.
     """
     options.check_size(rgb.shape[0], rgb.shape[1])
+    profile = icc.build(options.profile)
+    metadata = metadata.in_space(options.profile)
+    if options.format == "tiff":
+        return encode.tiff(rgb, alpha, profile, metadata, options.compression == "deflate")
+    if options.profile == "srgb":
+        profile = b""
+    if rgb.dtype == np.uint16:
+        return encode.png(rgb, alpha, profile, metadata)
     im = Image.fromarray(rgb)
     mask = None if alpha is None else Image.fromarray(alpha)
     file = io.BytesIO()
     extras = metadata.save_options(options.format)
+    if profile:
+        extras["icc_profile"] = profile
     if options.format == "jpeg":
         if mask is not None:
             on_white = Image.new("RGB", im.size, "white")
@@ -251,7 +284,8 @@ def write(
         im.putalpha(mask)
     if options.format == "png":
         chunks = PngImagePlugin.PngInfo()
-        chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
+        if not profile:
+            chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
         for kind, text in metadata.png_texts():
             chunks.add(kind, text)
         # Level 6, the default, takes 2.4 times the time for 14% fewer bytes.
@@ -263,9 +297,9 @@ def write(
     return file.getvalue()
 
 
-def _decode(body: bytes, limits: Limits) -> Picture:
+def _decode(body: bytes, limits: Limits, bits: Bits) -> Picture:
     is_tiff = body.startswith(_TIFF)
-    stored = _open_tiff(body, limits) if is_tiff else _open_other(body, limits)
+    stored = _open_tiff(body, limits, bits) if is_tiff else _open_other(body, limits, bits)
     how = _UPRIGHT.get(stored.orientation)
     colour, mask = stored.colour, stored.alpha
     if how is not None:
@@ -273,7 +307,7 @@ def _decode(body: bytes, limits: Limits) -> Picture:
         mask = None if mask is None else mask.transpose(how)
     about = stored.describe(colour.size, stored.orientation > 4)
     pixels = np.asarray(colours.to_srgb(colour, stored.profile))
-    return Picture(pixels, None if mask is None else np.asarray(mask), about)
+    return Picture(pixels, None if mask is None else np.asarray(mask), about, stored.notes)
 
 
 def from_pillow(im: Image.Image) -> Picture:
@@ -291,14 +325,15 @@ def from_pillow(im: Image.Image) -> Picture:
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """A decoded file: 8 bits a channel, not yet turned or brought to sRGB.
+    """A decoded file: 8 bits a channel, or L, not yet turned or brought to sRGB.
 
     Attributes:
-        colour: in L, RGB or CMYK.
+        colour: in L, RGB or CMYK; in F, lightness.
         alpha: in L, or None.
         profile: to apply.
         orientation: 1..8.
         describe: (size, whether its sides were swapped) -> metadata.
+        notes: as `Picture` has them.
     """
 
     colour: Image.Image
@@ -306,9 +341,10 @@ class _Stored:
     profile: bytes | None
     orientation: int
     describe: Callable[[tuple[int, int], bool], Metadata]
+    notes: tuple[str, ...] = ()
 
 
-def _open_other(body: bytes, limits: Limits) -> _Stored:
+def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     """Decode any format but TIFF."""
     if metadata.is_bomb(body):
         raise BadPicture("The picture's EXIF is broken; save the picture without it.")
@@ -332,10 +368,44 @@ def _open_other(body: bytes, limits: Limits) -> _Stored:
     with im:
         _check_size(im.width, im.height, im.width * im.height, limits)
         loaded = _load(im, body)  # all: PNG may hold EXIF behind its pixels
-        colour, alpha, profile = colours.eight_bits(loaded, profile or im.info.get("icc_profile"))
+        stored = profile or im.info.get("icc_profile")
+        colour, alpha, profile = colours.eight_bits(loaded, stored)
+        deep = colours.is_wide(loaded) or repair.bits(body) > 8
+        to_lightness = bits == "16" or (bits == "same" and deep)
+        wide: Image.Image | samples.Samples = loaded if colours.is_wide(loaded) else colour
+        # Pillow narrows colours, turns JPEG 2000's white to black by that, and has 12 bits miss it.
+        if deep and (im.format == "JPEG2000" or (to_lightness and wide is colour)):
+            with contextlib.nullcontext() if to_lightness else contextlib.suppress(NotAPicture):
+                wide = _wide(body, np.asarray(colour))
+                colour, alpha, profile = colours.of_samples(wide, stored)
+        if to_lightness:
+            colour = colours.lightness(wide, stored)
         orientation = metadata.orientation(im)
+    notes = (_NARROWED,) if deep and bits == "8" else ()
     return _Stored(
-        colour, alpha, profile, orientation, lambda *size: metadata.of(im, size[0], size[1])
+        colour, alpha, profile, orientation, lambda *size: metadata.of(im, size[0], size[1]), notes
+    )
+
+
+def _wide(body: bytes, narrow: UInt8) -> samples.Samples:
+    """Decode a PNG or JPEG 2000 of colours of 16 bits, which Pillow has narrowed.
+
+    Raises:
+        NotAPicture: if OpenCV doesn't find what Pillow found.
+    """
+    found = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
+    full = 2.0 ** repair.bits(body) - 1
+    if found is not None and found.dtype == np.uint16 and found.shape[:2] == narrow.shape[:2]:
+        values = np.atleast_3d(found)
+        colour = values[..., :1] if narrow.ndim == 2 else values[..., 2::-1]
+        rows, columns = (slice(None, None, max(1, side // 500)) for side in narrow.shape[:2])
+        apart = colour[rows, columns] * (255 / full) - np.atleast_3d(narrow)[rows, columns]
+        if np.abs((apart + 128) % 256 - 128).max() < 2:
+            alpha = values[..., 3] if values.shape[2] == 4 else None
+            return samples.Samples(colour, full, alpha=alpha)
+    raise NotAPicture(
+        "The picture has colours of more than 8 bits in a layout that isn't read; use bits=8, or "
+        "convert it to a 16-bit TIFF."
     )
 
 
@@ -355,29 +425,40 @@ def _load(im: Image.Image, body: bytes) -> Image.Image:
     return first
 
 
-def _open_tiff(body: bytes, limits: Limits) -> _Stored:
+def _open_tiff(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     """Decode the page of a TIFF that is the photograph."""
     page = tiff.page(body)
     _check_size(*page.size, page.area, limits)
     profile = page.profile
+    deep = page.main.number(tiff.BITS, 1) > 8
+    to_lightness = bits == "16" or (bits == "same" and deep)
     im: Image.Image | None = None
-    if not page.pillow_is_wrong:
+    whole: samples.Samples | None = None
+    if deep and to_lightness:  # Pillow narrows colours
+        with contextlib.suppress(NotAPicture):
+            whole = samples.decode(page)
+    if whole is None and not page.pillow_is_wrong:
         with contextlib.suppress(UnidentifiedImageError):  # it lacks the layout
             im = Image.open(io.BytesIO(page.alone()), formats=("TIFF",))
-    if im is None:
-        im = Image.new("L", (1, 1))
-        colour, alpha, profile = colours.of_samples(samples.decode(page), profile)
-    else:
+    if im is not None:
         _check_size(im.width, im.height, im.width * im.height, limits)
         with im:
             im.load()
-            colour, alpha, profile = colours.eight_bits(im, profile, page)
-    resolution = im
+            colour, alpha, left = colours.eight_bits(im, profile, page)
+            if to_lightness:
+                colour = colours.lightness(im if colours.is_wide(im) else colour, profile, page)
+    else:
+        whole = whole or samples.decode(page)
+        if to_lightness:
+            colour, alpha, left = colours.lightness(whole, profile), colours.alpha_of(whole), None
+        else:
+            colour, alpha, left = colours.of_samples(whole, profile)
 
     def describe(size: tuple[int, int], turned: bool) -> Metadata:
-        return metadata.of_tiff(page, resolution, size, turned)
+        return metadata.of_tiff(page, size, turned)
 
-    return _Stored(colour, alpha, profile, page.orientation, describe)
+    notes = page.left_out + ((_NARROWED,) if deep and not to_lightness else ())
+    return _Stored(colour, alpha, left, page.orientation, describe, notes)
 
 
 def _check_size(width: int, height: int, area: int, limits: Limits) -> None:

@@ -11,14 +11,16 @@ Ranges: rgb uint8 0..255; L (lightness) float32 0..100; a and b float32, about -
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
+Levels = NDArray[Any]  # uint8 or uint16
 Float = NDArray[np.float32]
 F = TypeVar("F", np.float32, np.float64)
 
@@ -40,7 +42,8 @@ _STEPS = (1 << 16) - 1  # resolution of the tables of linear light: at most 0.06
 _SLACK = 0.0005  # linear light; colours of 8-bit sRGB itself, rounded, must not count as outside
 
 
-def _srgb_to_linear(value: NDArray[np.float64]) -> NDArray[np.float64]:
+def srgb_to_linear(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Undo the curve of sRGB, 0..1."""
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
@@ -54,13 +57,58 @@ def _cube_root(value: NDArray[F]) -> NDArray[F]:
     return np.where(value > _DELTA**3, np.cbrt(value), line).astype(value.dtype)
 
 
-_LINEAR = _srgb_to_linear(np.arange(256) / 255)  # (256,) linear light of each 8-bit value
+_LINEAR = srgb_to_linear(np.arange(256) / 255)  # (256,) linear light of each 8-bit value
 _LINEAR_32 = _LINEAR.astype(np.float32)
 # Luminance of each 8-bit value of R, G and B, in steps of 1/_STEPS: their sum indexes _LIGHTNESS.
 _LUMINANCE = [np.rint(w * _LINEAR * _STEPS).astype(np.uint16) for w in _RGB_TO_WHITE_XYZ[1]]
 _LIGHTNESS = (116 * _cube_root(np.arange(_STEPS + 1) / _STEPS) - 16).astype(np.float32)
 _GREY_LIGHTNESS = (116 * _cube_root(_LINEAR) - 16).astype(np.float32)
 _SRGB = np.rint(255 * _linear_to_srgb(np.arange(_STEPS + 1) / _STEPS)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Space:
+    """An RGB colour space whose white is D65.
+
+    Attributes:
+        title: its name in ICC profiles.
+        primaries: chromaticities xy of red, green and blue.
+        gamma: exponent of the curve; 0 for the curve of sRGB.
+    """
+
+    title: str
+    primaries: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    gamma: float = 0.0
+
+    @property
+    def to_xyz(self) -> NDArray[np.float64]:
+        """(3, 3): linear RGB -> XYZ."""
+        if self is SPACES["srgb"]:
+            return RGB_TO_XYZ
+        columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in self.primaries]).T
+        return np.asarray(columns * np.linalg.solve(columns, WHITE))
+
+    def encode(self, linear: Float) -> Float:
+        """Linear light -> values of the space, both 0..1."""
+        if self.gamma:
+            return np.asarray(cv2.pow(linear, 1 / self.gamma), np.float32)
+        curved = np.asarray(cv2.pow(linear, 1 / 2.4), np.float32) * np.float32(1.055)
+        curved -= np.float32(0.055)
+        return np.where(linear <= np.float32(0.0031308), linear * np.float32(12.92), curved)
+
+
+# Sources: IEC 61966-2-1; SMPTE EG 432-1 with the white and the curve of sRGB, as Apple has it;
+# Adobe RGB (1998) Color Image Encoding, 4.3.
+SPACES = {
+    "srgb": Space("sRGB", ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))),
+    "display-p3": Space("Display P3", ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06))),
+    "adobe-rgb": Space(
+        "Compatible with Adobe RGB (1998)", ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), 563 / 256
+    ),
+}
+# Linear light beyond 0 and 1 that is cut off, less than 0.001 of L: greys of L = 100 miss sRGB's
+# white by 0.00002, since the matrix is rounded.
+_LOWEST, _HIGHEST = -1e-6, 1 + 3e-5
 
 
 def rgb_to_lightness(rgb: UInt8) -> Float:
@@ -152,6 +200,62 @@ def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: UInt8) -> None:
     cv2.LUT(steps, _SRGB, rgb)
 
 
+def band_to_space(lightness: Float, a: Float, b: Float, rgb: Levels, space: Space) -> None:
+    """Convert one band of `bands` to any space, in 8 or 16 bits, without tables of 8-bit steps.
+
+    L stays within 0.002 in 16 bits. Colours that the space lacks lose chroma, never L or hue.
+
+    Args:
+        lightness: (h, W) float32, 0..100.
+        a: (h, W) float32.
+        b: (h, W) float32.
+        rgb: (h, W, 3) uint8 or uint16, to write to.
+        space: of `rgb`.
+    """
+    from_xyz = np.linalg.inv(space.to_xyz / WHITE[:, None]).astype(np.float32)
+    roots = _roots(lightness, a, b)
+    linear = _roots_to_linear(roots, from_xyz)
+    outside = np.flatnonzero(_room(linear) < 0)
+    if outside.size:
+        linear.reshape(-1, 3)[outside] = _paler(roots.reshape(-1, 3)[outside], from_xyz)
+    values = space.encode(np.clip(linear, 0, 1))
+    values *= np.float32(np.iinfo(rgb.dtype).max)
+    rgb[:] = np.rint(values, out=values)
+
+
+def _room(linear: Float) -> Float:
+    """How far linear RGB, (..., 3), is from the border of its space; below 0 it is outside."""
+    low, high = linear.min(axis=-1), linear.max(axis=-1)
+    return np.asarray(np.minimum(low - _LOWEST, _HIGHEST - high), np.float32)
+
+
+def _paler(roots: Float, from_xyz: Float) -> Float:
+    """(N, 3) of Lab's f of X, Y, Z -> linear RGB at the largest share of their chroma that fits."""
+    grey = roots[:, 1:2]
+    chroma = roots - grey
+
+    def linear(shares: Float) -> Float:
+        shown = np.asarray(grey + shares[:, None] * chroma, np.float32)
+        return np.asarray(_roots_to_linear(shown[None], from_xyz)[0], np.float32)
+
+    fits, fails = np.zeros(len(roots), np.float32), np.ones(len(roots), np.float32)
+    room, lack = _room(linear(fits)), _room(linear(fails))
+    for _ in range(8):  # bisection
+        middle = np.asarray((fits + fails) / 2, np.float32)
+        found = _room(linear(middle))
+        good = found >= 0
+        fits, room = np.where(good, middle, fits), np.where(good, found, room)
+        fails, lack = np.where(good, fails, middle), np.where(good, lack, found)
+    room = np.maximum(room, 0)
+    fits = np.asarray(fits + (fails - fits) * room / (room - lack), np.float32)  # and one secant
+    return linear(fits)
+
+
+def luminance_to_lightness(luminance: Float) -> Float:
+    """Y relative to the white, 0..1 -> L, 0..100."""
+    return _cube_root(luminance) * np.float32(116) - np.float32(16)
+
+
 def bands(height: int, width: int) -> Iterator[slice]:
     """Split a picture's rows into bands that fit into the processor's cache."""
     step = max(1, _BAND_PIXELS // max(1, width))
@@ -164,7 +268,10 @@ def _roots(lightness: Float, a: Float, b: Float) -> Float:
     return np.stack([y + a * np.float32(1 / 500), y, y - b * np.float32(1 / 200)], axis=-1)
 
 
-def _roots_to_linear(roots: Float) -> Float:
+_XYZ_TO_SRGB = _WHITE_XYZ_TO_RGB.astype(np.float32)
+
+
+def _roots_to_linear(roots: Float, from_xyz: Float = _XYZ_TO_SRGB) -> Float:
     """(H, W, 3) of Lab's f of X, Y and Z -> linear red, green and blue, not cut off."""
     delta = np.float32(_DELTA)
     if cv2.minMaxLoc(roots.reshape(len(roots), -1))[0] >= delta:
@@ -175,7 +282,7 @@ def _roots_to_linear(roots: Float) -> Float:
         xyz = upper * upper
         xyz *= upper
         xyz += (roots - upper) * np.float32(3 * _DELTA**2)
-    return np.asarray(cv2.transform(xyz, _WHITE_XYZ_TO_RGB.astype(np.float32)), np.float32)
+    return np.asarray(cv2.transform(xyz, from_xyz), np.float32)
 
 
 def into_gamut(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:

@@ -12,32 +12,32 @@ import binascii
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image, TiffTags
 
-from colorizer import tiff
-from colorizer.tiff import Directory, Tag
+from colorizer import lab, tiff
+from colorizer.tiff import EXIF_IFD, GPS_IFD, INTEROP_IFD, ORIENTATION, SUB_IFDS, Directory, Tag
 
 _PREFIX = b"Exif\0\0"
 _MAX_BYTES = 65_500  # of a JPEG's segment, less its header
-_EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
-_SUB_IFDS = (_EXIF_IFD, _GPS_IFD, _INTEROP_IFD)
-_ORIENTATION, _MAKER_NOTE, _COLOR_SPACE, _INTEROP_INDEX = 274, 0x927C, 0xA001, 1
-_SRGB = 1
+_MAKER_NOTE, _COLOR_SPACE, _INTEROP_INDEX = 0x927C, 0xA001, 1
+_SRGB, _UNCALIBRATED = 1, 65535  # EXIF's ColorSpace
+_INTEROP = {"adobe-rgb": b"R03\0", "display-p3": bytes(4)}
 _XMP, _IPTC, _PHOTOSHOP = 700, 33723, 34377
 _IPTC_BLOCK = 0x0404
+_XMP_PROFILE = rb"photoshop:ICCProfile"
 # Of a directory: where pixels, thumbnails or other copies of metadata are, and what colours mean.
 _DESCRIBES_PIXELS = {
     *(254, 255, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 288, 289, 290, 291, 292, 293),
     *(301, 317, 318, 319, 320, 322, 323, 324, 325, 330, 332, 338, 339, 347, *range(512, 522)),
-    *(529, 530, 531, 532, _XMP, _IPTC, _PHOTOSHOP, 34675, 0xA500, _ORIENTATION, _MAKER_NOTE),
+    *(529, 530, 531, 532, _XMP, _IPTC, _PHOTOSHOP, 34675, 0xA500, ORIENTATION, _MAKER_NOTE),
 }
 _TIFF_KEEPS = {  # of a TIFF's own directory: who, what, when, by which device
-    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, _EXIF_IFD, _GPS_IFD),
+    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF_IFD, GPS_IFD),
 }
-_TEXT, _UTF8 = 2, 129
+_TEXT = 2
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,30 @@ class Metadata:
             lines = b"\n".join(text[at : at + 72] for at in range(0, len(text), 72))
             yield b"tEXt", b"Raw profile type iptc\0\niptc\n%8d\n%s\n" % (len(block), lines)
 
+    def directories(self) -> tuple[str, dict[int, dict[int, Tag]]]:
+        """EXIF's byte order and its directories, by the tag that points to each; 0 is the first."""
+        root = _root(self.exif)
+        if root is None:
+            return "<", {}
+        tables = _subdirectories(self.exif, root)
+        return root.order, {name: dict(table.tags) for name, table in tables.items()}
+
+    def in_space(self, profile: str) -> Metadata:
+        """Make what it says of sRGB true of a picture in another space."""
+        if profile == "srgb" or not (self.exif or self.xmp):
+            return self
+        order, tables = self.directories()
+        values = {
+            (EXIF_IFD, _COLOR_SPACE): Tag(3, 1, struct.pack(order + "H", _UNCALIBRATED)),
+            (INTEROP_IFD, _INTEROP_INDEX): Tag(2, 4, _INTEROP[profile]),
+        }
+        for (table, number), tag in values.items():
+            if number in tables.get(table, {}):
+                tables[table][number] = tag
+        title = lab.SPACES[profile].title.encode()
+        xmp = _replaced(self.xmp, {rb"exif:ColorSpace": b"65535", _XMP_PROFILE: title})
+        return replace(self, exif=tiff.laid_out(tables, order), xmp=xmp)
+
     def _iptc_block(self) -> bytes:
         padding = bytes(len(self.iptc) % 2)
         return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(self.iptc)) + self.iptc + padding
@@ -105,8 +129,8 @@ def of(im: Image.Image, size: tuple[int, int], turned: bool) -> Metadata:
     return Metadata(exif, _true_xmp(xmp, size), iptc, _dpi(im, turned))
 
 
-def of_tiff(page: tiff.Page, im: Image.Image, size: tuple[int, int], turned: bool) -> Metadata:
-    """Read the metadata of a TIFF; `im` may know its resolution."""
+def of_tiff(page: tiff.Page, size: tuple[int, int], turned: bool) -> Metadata:
+    """Read the metadata of a TIFF."""
     main, first = page.main, page.first
     tags = {**first.tags, **main.tags}
     tags = {tag: tags[tag] for tag in _TIFF_KEEPS & set(tags)}
@@ -114,7 +138,7 @@ def of_tiff(page: tiff.Page, im: Image.Image, size: tuple[int, int], turned: boo
     exif = _written(_tables(page.body, whole, size), first.order)
     found = {tag: page.described(tag) for tag in (_XMP, _IPTC, _PHOTOSHOP)}
     xmp, iptc, resources = (bytes(one.raw) if one else b"" for one in found.values())
-    return Metadata(exif, _true_xmp(xmp, size), iptc or _iptc(resources), _dpi(im, turned))
+    return Metadata(exif, _true_xmp(xmp, size), iptc or _iptc(resources), _turned(page.dpi, turned))
 
 
 def orientation(im: Image.Image) -> int:
@@ -123,8 +147,8 @@ def orientation(im: Image.Image) -> int:
     Pillow's own way decodes every tag, which a hostile file can make take minutes and gigabytes.
     """
     root = _root(raw_exif(im))
-    if root is not None and _ORIENTATION in root.tags:
-        return root.number(_ORIENTATION, 1)
+    if root is not None and ORIENTATION in root.tags:
+        return root.number(ORIENTATION, 1)
     xmp = im.info.get("xmp") or b""
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
@@ -183,31 +207,36 @@ def _pruned(exif: bytes, size: tuple[int, int]) -> bytes:
 
 def _tables(data: bytes, root: Directory, size: tuple[int, int]) -> dict[int, dict[int, Tag]]:
     """The directories to write, by the tag that points to them; 0 for the first."""
+    tables = _subdirectories(data, root)
+    return {name: _true_tags(name, table, size) for name, table in tables.items()}
+
+
+def _subdirectories(data: bytes, root: Directory) -> dict[int, Directory]:
     tables = {0: root}
-    for parent, pointer in ((0, _EXIF_IFD), (0, _GPS_IFD), (_EXIF_IFD, _INTEROP_IFD)):
+    for parent, pointer in ((0, EXIF_IFD), (0, GPS_IFD), (EXIF_IFD, INTEROP_IFD)):
         at = tables[parent].number(pointer, 0) if parent in tables else 0
         if at:
             try:
                 tables[pointer] = tiff.directory(data, at, root.order, root.big)
             except (ValueError, struct.error):
                 continue
-    return {name: _true_tags(name, table, size) for name, table in tables.items()}
+    return tables
 
 
 def _true_tags(name: int, table: Directory, size: tuple[int, int]) -> dict[int, Tag]:
     """The tags of a directory that are sound, and true of the new picture."""
     kept = {}
-    sides = {0: (256, 257), _EXIF_IFD: (0xA002, 0xA003)}.get(name, ())
+    sides = {0: (256, 257), EXIF_IFD: (0xA002, 0xA003)}.get(name, ())
     for number, tag in table.tags.items():
-        if number in _SUB_IFDS or (tag.kind > 13 and tag.kind != _UTF8):
+        if number in SUB_IFDS or (tag.kind > 13 and tag.kind != tiff.UTF8):
             continue
-        if name in (0, _EXIF_IFD) and (number in _DESCRIBES_PIXELS or _is_odd(number, tag)):
+        if name in (0, EXIF_IFD) and (number in _DESCRIBES_PIXELS or _is_odd(number, tag)):
             continue
         if number in sides:
             tag = Tag(4, 1, struct.pack(table.order + "I", size[sides.index(number)]))
-        elif name == _EXIF_IFD and number == _COLOR_SPACE:
+        elif name == EXIF_IFD and number == _COLOR_SPACE:
             tag = Tag(3, 1, struct.pack(table.order + "H", _SRGB))
-        elif name == _INTEROP_IFD and number == _INTEROP_INDEX:
+        elif name == INTEROP_IFD and number == _INTEROP_INDEX:
             tag = Tag(2, 4, b"R98\0")  # sRGB; R03 is Adobe RGB
         kept[number] = tag
     return kept
@@ -218,9 +247,9 @@ def _is_odd(number: int, tag: Tag) -> bool:
     wanted = TiffTags.lookup(number).type
     if not isinstance(wanted, int):
         return False
-    text = (_TEXT, _UTF8, 1, 7)  # some write text as bytes
+    text = (_TEXT, tiff.UTF8, 1, 7)  # some write text as bytes
     return (
-        (tag.kind in (_TEXT, _UTF8))
+        (tag.kind in (_TEXT, tiff.UTF8))
         if wanted in (3, 4, 5)
         else (wanted == _TEXT and tag.kind not in text)
     )
@@ -229,7 +258,7 @@ def _is_odd(number: int, tag: Tag) -> bool:
 def _written(tables: dict[int, dict[int, Tag]], order: str) -> bytes:
     """Write directories as EXIF; the largest values are left out until a JPEG can hold it."""
     while True:
-        body = _laid_out(tables, order)
+        body = tiff.laid_out(tables, order)
         if len(body) <= _MAX_BYTES or not any(tables.values()):
             return body
         name, number = max(
@@ -239,42 +268,6 @@ def _written(tables: dict[int, dict[int, Tag]], order: str) -> bytes:
         del tables[name][number]
 
 
-def _laid_out(tables: dict[int, dict[int, Tag]], order: str) -> bytes:
-    """Directories one after the other, each followed by its values."""
-    if not any(tables.values()):
-        return b""
-    parents = {_EXIF_IFD: 0, _GPS_IFD: 0, _INTEROP_IFD: _EXIF_IFD}
-    made: dict[int, dict[int, Tag]] = {name: dict(tags) for name, tags in tables.items()}
-    for child in (_INTEROP_IFD, _EXIF_IFD, _GPS_IFD):  # innermost first
-        if made.get(child):
-            made[parents[child]][child] = Tag(4, 1, bytes(4))
-    names = [name for name in made if made[name]]
-    places: dict[int, int] = {}
-    at = 8
-    for name in names:
-        places[name] = at
-        at += 2 + 12 * len(made[name]) + 4
-        at += sum(len(t.raw) + len(t.raw) % 2 for t in made[name].values() if len(t.raw) > 4)
-    body = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
-    for name in names:
-        tags = sorted(made[name].items())
-        values = b""
-        at = places[name] + 2 + 12 * len(tags) + 4
-        body += struct.pack(order + "H", len(tags))
-        for number, tag in tags:
-            raw = bytes(tag.raw)
-            if number in places and number in _SUB_IFDS:
-                raw = struct.pack(order + "I", places[number])
-            body += struct.pack(order + "HHI", number, tag.kind, tag.number)
-            if len(raw) > 4:
-                body += struct.pack(order + "I", at + len(values))
-                values += raw + bytes(len(raw) % 2)
-            else:
-                body += raw.ljust(4, b"\0")
-        body += bytes(4) + values
-    return body
-
-
 def _true_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
     """Copy an XMP packet; where it describes pixels, make it true."""
     truths = {
@@ -282,9 +275,13 @@ def _true_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
         rb"(?:tiff:ImageWidth|exif:PixelXDimension)": b"%d" % size[0],
         rb"(?:tiff:ImageLength|exif:PixelYDimension)": b"%d" % size[1],
         rb"exif:ColorSpace": b"1",
-        rb"photoshop:ICCProfile": b"sRGB IEC61966-2.1",
+        _XMP_PROFILE: b"sRGB IEC61966-2.1",
     }
-    for name, value in truths.items():
+    return _replaced(xmp, truths)
+
+
+def _replaced(xmp: bytes, values: dict[bytes, bytes]) -> bytes:
+    for name, value in values.items():
         pattern = rb"(<?" + name + rb"\s*(?:=\s*[\"']|>))[^\"'<>]*"
         xmp = re.sub(pattern, rb"\g<1>" + value, xmp)
     return xmp
@@ -310,6 +307,10 @@ def _dpi(im: Image.Image, turned: bool) -> tuple[float, float] | None:
         across, down = (float(value) for value in im.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    if not (0 < across < 65_535 and 0 < down < 65_535):
+    return _turned((across, down), turned)
+
+
+def _turned(dpi: tuple[float, float] | None, turned: bool) -> tuple[float, float] | None:
+    if dpi is None or not all(0 < value < 65_535 for value in dpi):
         return None
-    return (down, across) if turned else (across, down)
+    return (dpi[1], dpi[0]) if turned else dpi

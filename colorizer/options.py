@@ -16,11 +16,12 @@ from colorizer.recipe import DECODINGS, Decoding
 
 if TYPE_CHECKING:  # they need numpy and Pillow, which a command's --help does without
     from colorizer.hints import Hint
-    from colorizer.image import Format, OutputOptions
+    from colorizer.icc import Profile
+    from colorizer.image import Bits, Format, OutputOptions
 
 HEADER = "x-colorize-"  # X-Colorize-Format: png
 
-_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}  # as people write them too
+_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff"}  # as people write them too
 _WHOLE, _DECIMAL = r"[0-9]{1,20}", r"[0-9]{0,20}\.?[0-9]{1,20}([eE][+-]?[0-9]{1,2})?"
 
 
@@ -87,13 +88,32 @@ class Option:
 
 
 OPTIONS = (
-    Option("format", "file format of the result", "jpeg", ("jpeg", "png", "webp")),
+    Option("format", "file format of the result", "jpeg", ("jpeg", "png", "webp", "tiff")),
     Option("quality", "of JPEG and WebP", 92, low=1, high=100, whole=True),
+    Option(
+        "bits",
+        "of each sample, for PNG and TIFF; same: 16 for a photograph of more than 8",
+        "8",
+        ("8", "16", "same"),
+    ),
+    Option(
+        "profile",
+        "colour space; the wider ones keep colours that sRGB lacks",
+        "srgb",
+        ("srgb", "display-p3", "adobe-rgb"),
+    ),
+    Option("compression", "of TIFF", "deflate", ("deflate", "none")),
     Option(
         "metadata",
         "keep the photograph's EXIF, place and time included, or strip it",
         "strip",
         ("strip", "keep"),
+    ),
+    Option(
+        "provenance",
+        "record in the file that it was coloured by machine, by which model and from what",
+        "no",
+        ("no", "yes"),
     ),
     Option("chroma", "strength of the colours; 0 is grey", 1.0, low=0, high=3),
     Option("hints", "colours that a person knows of places in the picture", None, kind="hints"),
@@ -153,7 +173,11 @@ class Options:
 
     format: Format = "jpeg"
     quality: int = 92
+    bits: Bits = "8"
+    profile: Profile = "srgb"
+    compression: Literal["deflate", "none"] = "deflate"
     metadata: Literal["strip", "keep"] = "strip"
+    provenance: Literal["no", "yes"] = "no"
     chroma: float = 1.0
     hints: tuple[Hint, ...] | None = None
     spread: float = 0.5
@@ -166,10 +190,10 @@ class Options:
 
     @property
     def output(self) -> OutputOptions:
-        """Format and quality, as `image.write` takes them."""
+        """Format, quality and colours, as `image.write` takes them."""
         from colorizer.image import OutputOptions
 
-        return OutputOptions(self.format, self.quality)
+        return OutputOptions(self.format, self.quality, self.bits, self.profile, self.compression)
 
     @property
     def needs_classifier(self) -> list[str]:

@@ -25,16 +25,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import engines, gamut, hints, image
+from colorizer import engines, gamut, hints, image, provenance
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, prepare
 from colorizer.graph import Engine, Graph, Name
 from colorizer.image import Limits, Picture
+from colorizer.lab import Levels
 from colorizer.options import Options
 
 Float = NDArray[np.float32]
-UInt8 = NDArray[np.uint8]
 _LoadedBy = tuple[Path | bytes, str | None, Name | Literal["auto"], int | None]
 # A picture file's bytes, or why there are none; and its options, as text or parsed already.
 Request = tuple[bytes | RequestError, Mapping[str, str] | Options]
@@ -52,6 +52,7 @@ class Reply:
         seconds: that each of STAGES took.
         pixels: of the picture.
         bytes_in: of the file that it came from.
+        notes: what of the file was left out, each a sentence.
     """
 
     body: bytes
@@ -59,6 +60,7 @@ class Reply:
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     pixels: int = 0
     bytes_in: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -191,7 +193,7 @@ class Pipeline:
             self._check(job.options)
             if isinstance(job.body, RequestError):
                 raise job.body
-            picture = image.read(job.body, self.limits)
+            picture = image.read(job.body, self.limits, job.options.bits)
             # before the work, not after it
             job.options.output.check_size(picture.height, picture.width)
             job.prepared = prepare(picture, self.graph.recipe.side)
@@ -216,12 +218,19 @@ class Pipeline:
                 body = self._likely(prepared, output, *options.likely)
                 job.outcome.reply = Reply(body, "application/json", job.outcome.seconds, *size)
             return
-        metadata = prepared.metadata if options.metadata == "keep" else image.NO_METADATA
+        metadata = prepared.metadata
+        if options.metadata == "strip":  # a TIFF keeps the size of its scan, which is no secret
+            metadata = image.Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
-                pixels = self.finished(prepared, output, replace(options, seed=seed))
+                own = replace(options, seed=seed)
+                pixels = self.finished(prepared, output, own)
             if job.outcome.error is None:
                 with _stage("write", job):
+                    if options.provenance == "yes":
+                        assert isinstance(job.body, bytes)
+                        told = provenance.record(job.body, self.graph, own)
+                        metadata = provenance.embed(metadata, told)
                     files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
                     self._check_size(files, options)
             if job.outcome.error is not None:
@@ -229,7 +238,7 @@ class Pipeline:
         body, kind = files[options.seed], image.CONTENT_TYPES[options.format]
         if options.variants > 1:
             body, kind = _zipped(files, options.format), "application/zip"
-        job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size)
+        job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size, prepared.notes)
 
     def _check(self, options: Options) -> None:
         """Refuse, before any work, what only the other head can do."""
@@ -248,11 +257,11 @@ class Pipeline:
                 f"{self.limits.max_reply_bytes:,} bytes; use jpeg, or fewer variants."
             )
 
-    def colorize_pixels(self, picture: Picture, options: Options | None = None) -> UInt8:
+    def colorize_pixels(self, picture: Picture, options: Options | None = None) -> Levels:
         """Colorize a picture that is read already.
 
         Returns:
-            (H, W, 3) uint8 sRGB.
+            (H, W, 3) uint8, or uint16 where L was read, in the space of `options.profile`.
 
         Raises:
             BadOption: if an option needs the other head.
@@ -263,23 +272,21 @@ class Pipeline:
         (output,) = self.run(prepared.small[None])
         return self.finished(prepared, output, options)
 
-    def finished(self, prepared: Prepared, output: Float, options: Options) -> UInt8:
-        """Finish a picture, (H, W, 3) uint8, from the head's output for it, (C, S, S)."""
+    def finished(self, prepared: Prepared, output: Float, options: Options) -> Levels:
+        """Finish a picture, (H, W, 3) uint8, or uint16 of a deep one, from its (C, S, S) output."""
         if options.show == "uncertainty":
             height, width = prepared.lightness.shape
             unsure = gamut.uncertainty(output, options.temperature or 1.0)
             large = enlarge(unsure, height, width)
-            return np.rint(255 * large).astype(np.uint8)[..., None].repeat(3, axis=-1)
+            large *= 65535 if prepared.deep else 255
+            levels = np.rint(large).astype(np.uint16 if prepared.deep else np.uint8)
+            return levels[..., None].repeat(3, axis=-1)
         gain = self.graph.recipe.chroma_gain * options.chroma
         ab = self.decode(prepared, output, options)
-        if not options.hints:
-            return finish(prepared, ab, gain)
-        height, width = prepared.lightness.shape
-        known = hints.spots(options.hints, prepared.lightness)
-        ab = hints.spread_spots(
-            prepared.small[0], ab * np.float32(gain), known, options.spread, width / height
+        known = options.hints or ()
+        return finish(
+            prepared, ab, gain, known=known, spread=options.spread, profile=options.profile
         )
-        return finish(prepared, ab, known=known)
 
     def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
         """Name colours that a place is likely to have, for a person to choose from, as JSON.
@@ -291,7 +298,7 @@ class Pipeline:
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
         lightness = float(prepared.lightness[row, column])
         if self.graph.recipe.head == "regression":
-            ab = output * np.float32(self.graph.recipe.chroma_gain)
+            ab = self.decode(prepared, output, Options()) * self.graph.recipe.chroma_gain
             colours = hints.variations(ab, lightness, x, y)
         else:
             colours = hints.likely(output, self._bins, lightness, x, y)

@@ -86,6 +86,15 @@ def jp2_profile(body: bytes) -> bytes | None:
     return body[at + 7 : at - 4 + int.from_bytes(body[at - 4 : at], "big")]
 
 
+def bits(body: bytes) -> int:
+    """Bits of a sample of a PNG or JPEG 2000, which Pillow may narrow; 8 for other formats."""
+    if body.startswith(_PNG):
+        return body[24]
+    at = body.find(b"\xff\x4f\xff\x51", 0, 65_536)  # a codestream, and its size segment
+    is_jpeg2000 = at == 0 or body[4:8] == b"jP  "
+    return (body[at + 42] & 127) + 1 if is_jpeg2000 and 0 <= at < len(body) - 42 else 8
+
+
 def _segments(jpeg: bytes) -> list[tuple[int, int]]:
     """Markers of a JPEG's first picture, each with the place of its content."""
     found, at = [], 2

@@ -20,10 +20,13 @@ from colorizer.tiff import (
     BITS,
     BROKEN,
     COMPRESSION,
+    EXTRA_SAMPLES,
     FILES,
     LENGTH,
     PHOTOMETRIC,
     PLANAR,
+    PREDICTOR,
+    ROWS_PER_STRIP,
     SAMPLE_FORMAT,
     SAMPLES,
     TILE_LENGTH,
@@ -33,7 +36,7 @@ from colorizer.tiff import (
     Page,
 )
 
-_FILL_ORDER, _PREDICTOR, _EXTRA_SAMPLES = 266, 317, 338
+_FILL_ORDER = 266
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}  # photometric -> channels: grey, grey, RGB, CMYK
 _BYTES_OUT = {1, 5, 8, 32773, 32946, 34925, 50000}  # compressions of bytes, whatever they mean
 _NAMES = {
@@ -77,7 +80,7 @@ def decode(page: Page) -> Samples:
     """
     layout = _Layout.of(page.main)
     colours = _COLOURS[layout.photometric]
-    kinds = page.main.numbers(_EXTRA_SAMPLES)  # 1: premultiplied alpha, 2: alpha, else anything
+    kinds = page.main.numbers(EXTRA_SAMPLES)  # 1: premultiplied alpha, 2: alpha, else anything
     extra = next((i for i, kind in enumerate(kinds) if kind in (1, 2)), None)
     wanted = list(range(colours)) + ([] if extra is None else [colours + extra])
     if max(wanted) >= layout.samples:
@@ -140,12 +143,12 @@ class _Layout:
             main.number(PHOTOMETRIC, 2 if count > 2 else 0),
             main.number(PLANAR, 1) == 2 and count > 1,
             main.number(COMPRESSION, 1),
-            main.number(_PREDICTOR, 1),
+            main.number(PREDICTOR, 1),
             tiled,
             main.number(TILE_WIDTH, 0) if tiled else width,
             main.number(TILE_LENGTH, 0)
             if tiled
-            else min(height, main.number(278, height)),  # rows per strip
+            else min(height, main.number(ROWS_PER_STRIP, height)),
             main.order,
             depths,
         )

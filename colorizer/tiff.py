@@ -26,15 +26,20 @@ _NUMBERS |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 _MAX_PAGES = 1000
 
 # What tells a decoder how pixels are stored, and what of it: all that Pillow gets to see.
-_RESOLUTION = {282, 283, 296}
+_X_RESOLUTION, _Y_RESOLUTION = 282, 283
+_RESOLUTION = {_X_RESOLUTION, _Y_RESOLUTION, 296}
 _PIXEL_TAGS = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325),
     *_RESOLUTION,
     *(292, 293, 332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532, 50674),
 }
-_SUBFILE, _OLD_SUBFILE, _SUB_IFDS, _DNG_VERSION, _ICC = 254, 255, 330, 50706, 34675
+_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION, ICC = 254, 255, 330, 50706, 34675
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 SAMPLES, PLANAR, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 277, 284, 322, 323, 339
+ORIENTATION, ROWS_PER_STRIP, RESOLUTION_UNIT, PREDICTOR, EXTRA_SAMPLES = 274, 278, 296, 317, 338
+EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
+UTF8 = 129  # a type of EXIF 3.0
+SUB_IFDS = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
 _CAMERA_RAW = {32803, 34892}  # photometric: CFA, linear raw
 FILES = {34712: "JPEG2000", 50001: "WEBP"}  # compressions that store each segment as a file
@@ -174,7 +179,7 @@ class Page:
     @property
     def profile(self) -> bytes | None:
         """The ICC profile."""
-        found = self.described(_ICC)
+        found = self.described(ICC)
         return bytes(found.raw) if found else None
 
     def described(self, tag: int) -> Tag | None:
@@ -184,7 +189,34 @@ class Page:
     @property
     def orientation(self) -> int:
         """As EXIF's, 1..8."""
-        return self.main.number(274, 0) or self.first.number(274, 1)
+        return self.main.number(ORIENTATION, 0) or self.first.number(ORIENTATION, 1)
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """Dots an inch, across and down, as stored; None where the unit is none."""
+        unit = {2: 1.0, 3: 2.54}.get(self.main.number(RESOLUTION_UNIT, 2))
+        found = [self.main.tags.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+        if unit is None or not all(tag and tag.kind == 5 for tag in found):
+            return None
+        ratios = [struct.unpack_from(self.main.order + "II", tag.raw) for tag in found if tag]
+        if not all(below for _, below in ratios):
+            return None
+        across, down = (above / below * unit for above, below in ratios)
+        return across, down
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What isn't read beside the page: other pages, and channels that are no colour."""
+        pages = sum(
+            any(_is_full(one) for one in candidates) for candidates in _pages(self.body, self.first)
+        )
+        extra = sum(kind not in (1, 2) for kind in self.main.numbers(EXTRA_SAMPLES))
+        notes = [f"the first of {pages} pages is read"] if pages > 1 else []
+        if extra:
+            notes.append(
+                f"{extra} channel{'s' * (extra > 1)} beside the colours (infrared?) left out"
+            )
+        return tuple(notes)
 
     @property
     def pillow_is_wrong(self) -> bool:
@@ -261,7 +293,7 @@ def _pages(body: bytes, first: Directory) -> Iterator[list[Directory]]:
         if one is None:
             return
         found = [one]
-        for at in one.numbers(_SUB_IFDS)[:32]:
+        for at in one.numbers(_SUB_DIRECTORIES)[:32]:
             with contextlib.suppress(ValueError):  # a broken thumbnail
                 found.append(directory(body, at, first.order, first.big))
         yield found
@@ -282,3 +314,47 @@ def _is_full(one: Directory) -> bool:
     if _SUBFILE in one.tags:
         return not one.number(_SUBFILE, 0) & ~2 and _area(one) > 0  # 2: a page of several
     return one.number(_OLD_SUBFILE, 1) != 2 and _area(one) > 0
+
+
+def laid_out(tables: dict[int, dict[int, Tag]], order: str) -> bytes:
+    """Write directories one after the other, each followed by its values.
+
+    Args:
+        tables: tags by number, in directories by the tag that points to each; 0 is the first.
+        order: of bytes, in which their values are.
+
+    Returns:
+        A TIFF without pixels, such as EXIF is.
+    """
+    if not any(tables.values()):
+        return b""
+    parents = {EXIF_IFD: 0, GPS_IFD: 0, INTEROP_IFD: EXIF_IFD}
+    made: dict[int, dict[int, Tag]] = {name: dict(tags) for name, tags in tables.items()}
+    for child in (INTEROP_IFD, EXIF_IFD, GPS_IFD):  # innermost first
+        if made.get(child):
+            made[parents[child]][child] = Tag(4, 1, bytes(4))
+    names = [name for name in made if made[name]]
+    places: dict[int, int] = {}
+    at = 8
+    for name in names:
+        places[name] = at
+        at += 2 + 12 * len(made[name]) + 4
+        at += sum(len(t.raw) + len(t.raw) % 2 for t in made[name].values() if len(t.raw) > 4)
+    body = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    for name in names:
+        tags = sorted(made[name].items())
+        values = b""
+        at = places[name] + 2 + 12 * len(tags) + 4
+        body += struct.pack(order + "H", len(tags))
+        for number, tag in tags:
+            raw = bytes(tag.raw)
+            if number in places and number in SUB_IFDS:
+                raw = struct.pack(order + "I", places[number])
+            body += struct.pack(order + "HHI", number, tag.kind, tag.number)
+            if len(raw) > 4:
+                body += struct.pack(order + "I", at + len(values))
+                values += raw + bytes(len(raw) % 2)
+            else:
+                body += raw.ljust(4, b"\0")
+        body += bytes(4) + values
+    return body

@@ -1,15 +1,12 @@
-"""What the commands that measure share: how photographs are picked, and how they end."""
+"""What the commands that measure share: which photographs, and names of checkpoints."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
 
-from colorizer.commands.run import run_command
 from colorizer.cores import cores
-from colorizer.errors import UserError
 from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 
@@ -51,17 +48,3 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
         path.stem if stems.count(path.stem) == 1 else str(path.with_suffix("")): path
         for path in paths
     }
-
-
-def run(name: str, work: Callable[[], int]) -> int:
-    """Do a command's work, as `run_command`; what measuring may end in is the user's to mend."""
-
-    def measure() -> int:
-        try:
-            return work()
-        except BrokenProcessPool:
-            raise UserError("a process died, perhaps of memory; try fewer --workers") from None
-        except ValueError as error:
-            raise UserError(str(error)) from None
-
-    return run_command(name, measure)

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer import checkpoint
+from colorizer.commands.run import run_command
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
-from evaluation.command import add_photographs, named, picked, run
+from evaluation.command import add_photographs, named, picked
 from evaluation.methods import (
     GREY,
     Method,
@@ -75,7 +76,6 @@ def methods_of(
     recipes: Mapping[str, Recipe],
     sweep: Sequence[float] = SWEEP,
     quick: bool = False,
-    interpolated: bool = False,
 ) -> list[Method]:
     """List the rows of a table: each network as it is served, then what else it can do.
 
@@ -83,12 +83,9 @@ def methods_of(
         recipes: by the checkpoint's name.
         sweep: temperatures of the annealed mean to measure classifiers at.
         quick: the networks as they are served, nothing else.
-        interpolated: also each network with its ab interpolated, without the guided filter.
     """
     methods = [Method(name, name) for name in recipes]
     for name, recipe in recipes.items():
-        if interpolated:
-            methods.append(Method(f"{name}, interpolated", name, guided=False))
         if recipe.head == "classification" and not quick:
             for decoding in ("mode", "mean", "sample"):
                 other = replace(recipe, decoding=decoding)
@@ -267,11 +264,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="the networks as they are served, nothing else"
     )
     parser.add_argument(
-        "--interpolated",
-        action="store_true",
-        help="measure each without the guided filter too, which lets colour follow L's edges",
-    )
-    parser.add_argument(
         "--encoder",
         type=Path,
         metavar="FILE",
@@ -291,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    return run("evaluate", lambda: measure(options))
+    return run_command("evaluate", lambda: measure(options))
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -299,7 +291,7 @@ def measure(options: argparse.Namespace) -> int:
     paths = picked(options)
     checkpoints = named(options.checkpoint)
     recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}
-    methods = methods_of(recipes, options.temperature, options.quick, options.interpolated)
+    methods = methods_of(recipes, options.temperature, options.quick)
     workers = min(options.workers, len(paths))
     with Processes(checkpoints, workers, perceptual.at_hand(), options.encoder) as processes:
         result = evaluate(processes, methods, paths, max(0, options.mounts), options.stability)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer import lab
+from colorizer.commands.run import run_command
 from colorizer.errors import RequestError
 from colorizer.finish import prepare
 from colorizer.hints import RADIUS, Hint
@@ -34,7 +35,7 @@ from colorizer.image import Picture
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 from evaluation import methods
-from evaluation.command import add_photographs, named, picked, run
+from evaluation.command import add_photographs, named, picked
 from evaluation.metrics import DRAWS, UInt8
 from evaluation.photographs import Photograph, read_rgb
 
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    return run("hints", lambda: evaluate(options))
+    return run_command("hints", lambda: evaluate(options))
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Ways to colour a photograph again, and their measurement over many, in several processes."""
+"""Evaluate networks, as they are served and with other recipes, in several processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from colorizer import checkpoint, lab
 from colorizer.engines import Eager
-from colorizer.errors import RequestError
+from colorizer.errors import RequestError, UserError
 from colorizer.finish import Prepared, finish, prepare
 from colorizer.graph import Graph
 from colorizer.image import Picture
@@ -39,23 +40,19 @@ CONFIDENCES = 20  # columns of the calibration figure
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table.
+    """A way to colorize, and a row of the table.
 
     Attributes:
-        name: what the row is called.
+        name: of the row.
         network: name of the checkpoint; None for one colour all over.
         recipe: how the network is used; None for the checkpoint's own.
         ab: the one colour, where there is no network.
-        guided: whether colour's edges follow those of L.
-        flipped: whether the network sees the mirrored photograph too, and the mean is taken.
     """
 
     name: str
     network: str | None = None
     recipe: Recipe | None = None
     ab: tuple[float, float] = (0.0, 0.0)
-    guided: bool = True
-    flipped: bool = False
 
 
 GREY = Method("grey")
@@ -94,55 +91,48 @@ def eager_pipeline(weights: Path) -> Pipeline:
 
 
 class Colours:
-    """One photograph, and the networks' answers to it, each asked for once."""
+    """One photograph, colorized by several methods; each network sees each input once."""
 
     def __init__(self, rgb: UInt8, pipelines: Mapping[str, Pipeline]) -> None:
         self.picture, self.pipelines = Picture(rgb), pipelines
-        self._prepared: dict[int, Prepared] = {}
-        self._outputs: dict[tuple[str, int, str], NDArray[np.float32]] = {}
-        self._ab: dict[tuple[object, ...], NDArray[np.float32]] = {}
+        self._kept: dict[object, Any] = {}
+
+    def _once(self, key: object, make: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def prepared(self, side: int) -> Prepared:
         """The photograph's L, and a small copy of this side."""
-        if side not in self._prepared:
-            self._prepared[side] = prepare(self.picture, side)
-        return self._prepared[side]
+        kept: Prepared = self._once(side, lambda: prepare(self.picture, side))
+        return kept
 
-    def output(self, name: str, side: int, flipped: bool = False) -> NDArray[np.float32]:
-        """A network's output, (C, S, S); `flipped`: the mean with the mirrored picture's."""
-        if flipped:
-            both = self.output(name, side) + self.mirrored(name, side)
-            return np.asarray(both / 2, np.float32)
-        return self._output(name, side, "as it is")
+    def output(self, name: str, side: int, mirrored: bool = False) -> NDArray[np.float32]:
+        """A network's output, (C, S, S); if mirrored, of the mirrored picture, mirrored back."""
 
-    def mirrored(self, name: str, side: int) -> NDArray[np.float32]:
-        """A network's output to the mirrored picture, mirrored back, (C, S, S)."""
-        return self._output(name, side, "mirrored")[..., ::-1]
-
-    def _output(self, name: str, side: int, way: str) -> NDArray[np.float32]:
-        if (name, side, way) not in self._outputs:
+        def run() -> Any:
             small = self.prepared(side).small[None]
-            small = np.ascontiguousarray(small[..., ::-1]) if way == "mirrored" else small
-            (self._outputs[name, side, way],) = self.pipelines[name].run(small)
-        return self._outputs[name, side, way]
+            if not mirrored:
+                return self.pipelines[name].run(small)[0]
+            return self.pipelines[name].run(np.ascontiguousarray(small[..., ::-1]))[0][..., ::-1]
 
-    def ab(self, method: Method) -> NDArray[np.float32]:
-        """(2, S, S) ab by a method, without its gain."""
-        name, recipe = self._used(method)
-        key = name, method.flipped, replace(recipe, chroma_gain=1.0)
-        if key not in self._ab:
-            output = self.output(name, recipe.side, method.flipped)
-            self._ab[key] = self._decode(name, recipe, output)
-        return self._ab[key]
+        return np.asarray(self._once((name, side, mirrored), run))
+
+    def ab(self, name: str, recipe: Recipe, mirrored: bool = False) -> NDArray[np.float32]:
+        """(2, S, S) ab by a network, before the chroma gain."""
+
+        def decode() -> Any:
+            options = Options(decoding=recipe.decoding, temperature=recipe.temperature)
+            output = self.output(name, recipe.side, mirrored)
+            return self.pipelines[name].decode(self.prepared(recipe.side), output, options)
+
+        key = name, mirrored, replace(recipe, chroma_gain=1.0)
+        return np.asarray(self._once(key, decode))
 
     def _used(self, method: Method) -> tuple[str, Recipe]:
         """The name of a method's network, and how it is used."""
         assert method.network is not None
         return method.network, method.recipe or self.pipelines[method.network].graph.recipe
-
-    def _decode(self, name: str, recipe: Recipe, output: NDArray[np.float32]) -> Any:
-        options = Options(decoding=recipe.decoding, temperature=recipe.temperature)
-        return self.pipelines[name].decode(self.prepared(recipe.side), output, options)
 
     def colour(self, method: Method) -> UInt8:
         """(H, W, 3) uint8: the photograph's lightness, coloured by a method."""
@@ -150,9 +140,8 @@ class Colours:
             ab = np.empty((2, 32, 32), np.float32)
             ab[:] = np.reshape(method.ab, (2, 1, 1))
             return finish(self.prepared(32), ab)
-        _, recipe = self._used(method)
-        prepared = self.prepared(recipe.side)
-        return finish(prepared, self.ab(method), recipe.chroma_gain, method.guided)
+        name, recipe = self._used(method)
+        return finish(self.prepared(recipe.side), self.ab(name, recipe), recipe.chroma_gain)
 
     def stability(self, method: Method) -> dict[str, float]:
         """Measure how far ab moves, in ab units, when the network sees the picture otherwise.
@@ -166,7 +155,7 @@ class Colours:
         if method.network is None:
             return {"other side": 0.0, "mirrored": 0.0}
         name, recipe = self._used(method)
-        here = self.ab(method)
+        here = self.ab(name, recipe)
 
         def moved(other: NDArray[np.float32]) -> float:
             planes = cv2.resize(np.moveaxis(other, 0, -1).copy(), (recipe.side, recipe.side))
@@ -174,12 +163,9 @@ class Colours:
             return float(np.hypot(a, b).mean()) * recipe.chroma_gain
 
         sides = [side for side in (recipe.side - 32, recipe.side + 32) if side > 0]
-        others = [replace(method, recipe=replace(recipe, side=side)) for side in sides]
-        mirrored = self._decode(name, recipe, self.mirrored(name, recipe.side))
-        return {
-            "other side": float(np.mean([moved(self.ab(other)) for other in others])),
-            "mirrored": moved(here if method.flipped else mirrored),  # a mean of both stays
-        }
+        others = [moved(self.ab(name, replace(recipe, side=side))) for side in sides]
+        mirrored = moved(self.ab(name, recipe, mirrored=True))
+        return {"other side": float(np.mean(others)), "mirrored": mirrored}
 
     def calibration(self, name: str, truth: Truth) -> NDArray[np.float64]:
         """A classifier's `Result.calibration` over every fourth pixel of every fourth row."""
@@ -235,7 +221,7 @@ class Processes:
 
     Raises:
         BadCheckpoint, FileNotFoundError: if a checkpoint or the encoder cannot be read.
-        ValueError: if other weights cannot.
+        UserError: if other weights cannot.
     """
 
     def __init__(
@@ -249,7 +235,7 @@ class Processes:
         if workers <= 1:
             _start(checkpoints, perceptual, encoder, alone=True)
             return
-        # What can't be read is said here, in one line, not by a process that dies of it.
+        # Read everything here first: a worker that can't would die without a clear error.
         for path in checkpoints.values():
             checkpoint.load(path)
         if perceptual or encoder:
@@ -260,10 +246,14 @@ class Processes:
         )
 
     def each(self, work: Callable[..., T], items: Iterable[tuple[object, ...]]) -> Iterator[T]:
-        """Do the work on each tuple of arguments, and give the results in order."""
-        if self.pool is None:
-            return (work(*item) for item in items)
-        return self.pool.map(work, *zip(*items, strict=True))
+        """Do the work on each tuple of arguments, and yield the results in order."""
+        try:
+            if self.pool is None:
+                yield from (work(*item) for item in items)
+            else:
+                yield from self.pool.map(work, *zip(*items, strict=True))
+        except BrokenProcessPool:
+            raise UserError("a process died, perhaps of memory; try fewer --workers") from None
 
     def __enter__(self) -> Processes:
         return self

@@ -1,4 +1,4 @@
-"""How far from the truth, and how colourful: the measures of the field, each with its source."""
+"""Distance from the truth and colorfulness: the field's measures, each with its source."""
 
 from __future__ import annotations
 
@@ -20,39 +20,25 @@ from evaluation.prior import rebalancing_weights
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]
+Features = NDArray[np.float32]
 
 THRESHOLDS = 151  # AuC's: ab errors of 0, 1 ... 150 (Zhang 2016, section 3.1)
 CHROMA_STEP = 2  # width of the chroma histogram's columns, in ab units
 CHROMA_COLUMNS = 67  # up to 134, which is more than sRGB holds
 DRAWS = 1000  # of the bootstrap
-# Of the tables' columns; LPIPS and KID are there where their networks are
+# Columns of both tables, if they were measured
 ORDER = (
-    "PSNR",
-    "SSIM",
-    "ΔE00",
-    "CF",
-    "ΔCF",
-    "ΔCF each",
-    "CF (DDColor)",
-    "AuC",
-    "balanced AuC",
-    "LPIPS",
+    *("PSNR", "SSIM", "ΔE00", "CF", "ΔCF", "ΔCF each", "CF (DDColor)"),
+    *("AuC", "balanced AuC", "LPIPS"),
 )
 NOTICED = (
-    "stains",
-    "bleeding",
-    "cast",
-    "Δcast",
-    "ΔE00 coloured",
-    "KID × 1000",
-    "other side",
-    "mirrored",
-    "mount chroma",
+    *("stains", "bleeding", "cast", "Δcast", "ΔE00 coloured", "KID × 1000"),
+    *("other side", "mirrored", "mount chroma"),
 )
 
 
 def colorfulness(rgb: UInt8) -> float:
-    """Measure how colourful a picture is: 0 for grey, about 50 for a lively photograph.
+    """Measure how colourful a picture is: 0 for grey, about 50 for a vivid photograph.
 
     Source: Hasler, Suesstrunk 2003, "Measuring colourfulness in natural images", metric M3, on
     signed opponent channels.
@@ -61,10 +47,10 @@ def colorfulness(rgb: UInt8) -> float:
 
 
 def ddcolor_colorfulness(rgb: UInt8) -> float:
-    """Measure colourfulness as DDColor's published figures do.
+    """Measure colorfulness as DDColor's published figures do.
 
-    They take the opponent channels' absolute values first, so the number is another: a picture
-    half red, half cyan is as colourful here as one that is all red.
+    It takes the opponent channels' absolute values first, so a picture half red, half cyan is as
+    colourful as one that is all red.
 
     Source: Kang et al. 2023, "DDColor", the code published with it.
     """
@@ -82,7 +68,7 @@ def _colorfulness(rg: Float, yb: Float) -> float:
 
 
 class Truth:
-    """A photograph with known colours, and what every comparison with it needs."""
+    """A photograph with known colours, with what every comparison needs computed once."""
 
     def __init__(self, rgb: UInt8, perceptual: Perceptual | None = None) -> None:
         self.rgb = rgb  # (H, W, 3)
@@ -101,7 +87,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Measured:
-    """One picture by one method, beside its truth.
+    """One picture by one method, compared with its truth.
 
     Attributes:
         psnr: over sRGB, in dB, at most 100.
@@ -109,15 +95,15 @@ class Measured:
         delta_e: mean CIEDE2000 difference.
         colorfulness: M3 of the picture and of the truth.
         ddcolor: DDColor's variant, of both.
-        credit: (Q,) by the bin of the true colour: its pixels' shares of the thresholds
-            0, 1 ... 150 that their ab error is within, summed.
+        credit: (Q,) for each bin of the true colour, the sum over its pixels of the share of the
+            thresholds 0, 1 ... 150 that their ab error is within.
         pixels: (Q,) true pixels of each bin.
         chroma: (CHROMA_COLUMNS,) pixels of the picture by chroma.
-        lpips: 0 for the same picture; None where its network is not at hand.
-        features: that FID compares, of the picture and of the truth, each (2048,); likewise.
-        pooled: that KID compares, as `features`.
-        noticed: what people notice, by the names of NOTICED; NaN what the picture cannot tell.
-        true: the same of the truth itself, as far as it has it.
+        lpips: 0 for the same picture; None without its network.
+        features: of FID, of the picture and of the truth, each (2048,); None without its network.
+        pooled: of KID, as `features`.
+        noticed: what people notice, by the names of NOTICED; NaN if it doesn't apply.
+        true: the same of the truth itself, where that makes sense.
     """
 
     psnr: float
@@ -129,20 +115,18 @@ class Measured:
     pixels: NDArray[np.int64]
     chroma: NDArray[np.int64]
     lpips: float | None = None
-    features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
-    pooled: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    features: tuple[Features, Features] | None = None
+    pooled: tuple[Features, Features] | None = None
     noticed: Mapping[str, float] = field(default_factory=dict)
     true: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(found: UInt8, truth: Truth, more: Mapping[str, float] | None = None) -> Measured:
-    """Compare a picture, (H, W, 3) uint8, with its truth; `more` joins what is noticed."""
-    found_lab = lab.rgb_to_lab(found)
+    """Compare a picture, (H, W, 3) uint8, with its truth; `more` is added to what is noticed."""
+    perceptual, found_lab = truth.perceptual, lab.rgb_to_lab(found)
     with np.errstate(divide="ignore"):
         psnr = min(100.0, float(peak_signal_noise_ratio(truth.rgb, found)))
     error = found_lab[..., 1:] - truth.lab[..., 1:]
-    features = truth.perceptual.features(found) if truth.perceptual else None
-    pooled = truth.perceptual.pooled(found) if truth.perceptual else None
     difference = deltaE_ciede2000(truth.lab, found_lab)
     noticed = {
         **truth.seen.compare(found_lab),
@@ -160,12 +144,16 @@ def measure(found: UInt8, truth: Truth, more: Mapping[str, float] | None = None)
         ).astype(np.float64),
         pixels=truth.pixels,
         chroma=chroma_histogram(found_lab),
-        lpips=truth.perceptual.lpips(found, truth.rgb) if truth.perceptual else None,
-        features=None if features is None or truth.features is None else (features, truth.features),
-        pooled=None if pooled is None or truth.pooled is None else (pooled, truth.pooled),
+        lpips=perceptual.lpips(found, truth.rgb) if perceptual else None,
+        features=_pair(perceptual.features(found) if perceptual else None, truth.features),
+        pooled=_pair(perceptual.pooled(found) if perceptual else None, truth.pooled),
         noticed={**noticed, **(more or {})},
         true=truth.seen.itself,
     )
+
+
+def _pair(found: Features | None, true: Features | None) -> tuple[Features, Features] | None:
+    return None if found is None or true is None else (found, true)
 
 
 def ssim(truth: UInt8, found: UInt8) -> float:
@@ -190,37 +178,38 @@ def chroma_histogram(planes: NDArray[np.float32]) -> NDArray[np.int64]:
 class Scores:
     """Measures of one method over photographs, with intervals.
 
-    What belongs to a picture is averaged over the pictures; AuC is over all pixels. A bootstrap
-    over pictures gives each measure's interval: pixels of one picture are far from independent.
-    FID has none: it falls with the number of different pictures, of which a resampling has fewer.
+    Most measures are means over pictures; AuC is over all pixels. Intervals come from a bootstrap
+    over pictures, since pixels of one picture are not independent. FID has none: it falls with the
+    number of different pictures, and a resample has fewer.
     """
 
     pictures: list[Measured] = field(default_factory=list)
 
     def per_picture(self) -> dict[str, Float]:
-        """The measures that a picture has by itself, each (N,); NaN where one has it not."""
-        found, true = np.array([p.colorfulness for p in self.pictures]).reshape(-1, 2).T
-        values = {
-            "PSNR": np.array([p.psnr for p in self.pictures]),
-            "SSIM": np.array([p.ssim for p in self.pictures]),
-            "ΔE00": np.array([p.delta_e for p in self.pictures]),
-            "CF": found,
-            "ΔCF each": np.abs(found - true),
-            "CF (DDColor)": np.array([p.ddcolor[0] for p in self.pictures]),
-        }
-        lpips = [p.lpips for p in self.pictures if p.lpips is not None]
-        noticed = {
-            name: np.array([p.noticed.get(name, np.nan) for p in self.pictures]) for name in NOTICED
-        }
-        known = {name: of for name, of in noticed.items() if np.isfinite(of).any()}
-        return values | ({"LPIPS": np.array(lpips)} if lpips else {}) | known
+        """The measures of single pictures, each (N,); NaN where one doesn't apply."""
+        rows = [
+            {
+                "PSNR": p.psnr,
+                "SSIM": p.ssim,
+                "ΔE00": p.delta_e,
+                "CF": p.colorfulness[0],
+                "ΔCF each": abs(p.colorfulness[0] - p.colorfulness[1]),
+                "CF (DDColor)": p.ddcolor[0],
+                **({} if p.lpips is None else {"LPIPS": p.lpips}),
+                **p.noticed,
+            }
+            for p in self.pictures
+        ]
+        names = (*ORDER, *NOTICED)
+        values = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+        return {name: of for name, of in values.items() if np.isfinite(of).any()}
 
     def statistics(self) -> dict[str, Callable[[Float], Float]]:
         """Every measure, as a function of how often each picture counts: (R, N) -> (R,).
 
-        ΔCF is the difference of the mean colorfulness of all pictures and of all truths, as
-        published tables have it: pictures too pale and too loud cancel. "ΔCF each" is the mean of
-        each picture's own absolute difference: there they do not.
+        ΔCF is the difference of the mean colorfulness of all pictures and of all truths, as in
+        published tables; pale and loud pictures cancel. They don't in "ΔCF each", the mean of each
+        picture's own absolute difference.
         """
         values = self.per_picture()
         off = np.subtract(*np.array([p.colorfulness for p in self.pictures]).T)
@@ -253,7 +242,7 @@ class Scores:
             terms = kernel_terms(*(np.array(side) for side in zip(*pooled, strict=True)))
 
             def kernel_distance(counts: Float) -> Float:
-                # A picture drawn twice is no pair: its distance from itself says nothing.
+                # A picture drawn twice is not a pair.
                 pairs = counts.sum(axis=1) ** 2 - (counts**2).sum(axis=1)
                 total = ((counts @ terms) * counts).sum(axis=1)
                 return np.asarray(1000 * total / np.where(pairs > 0, pairs, np.nan))
@@ -269,10 +258,7 @@ class Scores:
 
     @cached_property
     def fid(self) -> float | None:
-        """Fréchet inception distance of the pictures and the truths; None where it has no network.
-
-        Asked for when all pictures are there: it takes a second, and is kept.
-        """
+        """Fréchet inception distance of the pictures and the truths; None without its network."""
         seen = [p.features for p in self.pictures if p.features is not None]
         if len(seen) < 2:
             return None
@@ -282,8 +268,8 @@ class Scores:
     def intervals(self, draws: int = DRAWS) -> dict[str, tuple[float, float]]:
         """95% interval of each measure: percentiles over resampled pictures.
 
-        The draws are the same for every method measured on as many pictures, so that intervals
-        of two methods move together.
+        The draws are the same for every method measured on as many pictures, so intervals of two
+        methods are comparable.
 
         Source: Efron, Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
         """
@@ -301,7 +287,7 @@ class Scores:
 
 
 def balanced_auc(credit: Float, pixels: Float) -> float:
-    """Weigh pixels by the inverse of their colour's share of all true pixels, smoothed.
+    """AuC with each pixel weighted by the inverse of its colour's smoothed share of all pixels.
 
     Args:
         credit: (Q,) of `Measured`, summed over pictures.

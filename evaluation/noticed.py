@@ -1,7 +1,7 @@
-"""What people notice in a coloured photograph, and a mean over pixels hides.
+"""What people notice in a coloured photograph, and means over pixels hide.
 
-Stains, bleeding and a cast are measured on Lab planes, (h, w, 3) float32, of `reduced` size: a
-gradient, and what counts as a region, depend on the size of a picture.
+Stains, bleeding and casts are measured on Lab planes, (h, w, 3) float32, of `reduced` size, because
+gradients and regions depend on the size of a picture.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ Planes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 LONGER_SIDE = 256  # of the pictures that are measured; smaller ones are not enlarged
-ONE_COLOUR = 4.0  # how far from its mean the ab of a region of one colour may be
-LARGE = 0.02  # share of the picture that a region must have
-SMOOTHED = 2.0  # standard deviation, in reduced pixels: texture and grain are no edges
-# Gradient of an edge, a reduced pixel: smoothed so, steps of 10 in L and of ONE_COLOUR in ab.
+ONE_COLOUR = 4.0  # largest distance of ab from its mean, in a region of one colour
+LARGE = 0.02  # smallest share of the picture, of a region
+SMOOTHED = 2.0  # standard deviation, in reduced pixels: texture and grain are not edges
+# Smallest gradient of an edge, per reduced pixel: that of smoothed steps of 10 in L and of
+# ONE_COLOUR in ab.
 EDGE_L, EDGE_AB = 2.0, 0.8
 NEAR = 1  # how far from an edge of the truth colour may change, in reduced pixels
 COLOURED = 15.0  # chroma above which a true pixel is coloured
-FEWEST = 0.01  # share of coloured pixels that a photograph must have for their ΔE00 to count
+FEWEST = 0.01  # smallest share of coloured pixels for their ΔE00 to be measured
 MOUNTS = ("plain", "grain", "white border", "dark frame")
 
 
@@ -37,7 +38,7 @@ def reduced(planes: NDArray[Any]) -> NDArray[Any]:
 
 
 class Seen:
-    """Regions and edges of a photograph with known colours, and what is noticed in itself.
+    """Regions and edges of a photograph with known colours, and its own measures (`itself`).
 
     Args:
         planes: (H, W, 3) float32, its Lab.
@@ -51,10 +52,10 @@ class Seen:
     def compare(self, found: Planes) -> Mapping[str, float]:
         """Measure the photograph coloured again, (H, W, 3) float32 Lab.
 
-        Stains are NaN where the truth has no region of one colour. The cast is |mean ab|, Δcast
-        how far the mean ab is from the truth's: what a look at the whole picture would call too
-        warm or too green. Source: the mean of ab is the shift that "grey world" white balance
-        estimates (Buchsbaum 1980, "A spatial processor model for object colour perception").
+        Stains are NaN if the truth has no region of one colour. The cast is |mean ab|, and Δcast
+        the distance of the mean ab from the truth's. Source: the mean of ab is the shift that
+        "grey world" white balance estimates (Buchsbaum 1980, "A spatial processor model for object
+        colour perception").
         """
         small = reduced(found)
         mean, true = (planes[..., 1:].mean(axis=(0, 1)) for planes in (small, self.planes))
@@ -67,11 +68,11 @@ class Seen:
 
 
 def regions_of_one_colour(truth: Planes) -> NDArray[np.int32]:
-    """Find large connected regions that a photograph paints in one colour.
+    """Find large connected regions of one colour.
 
-    From the commonest ab on, the pixels within ONE_COLOUR of it are taken out together; of their
-    connected parts those are kept that have LARGE of the picture within ONE_COLOUR of the part's
-    mean. Grain and JPEG's blocks are averaged away first.
+    Starting with the most common ab, all pixels within ONE_COLOUR of it are taken; their connected
+    parts are kept if LARGE of the picture is within ONE_COLOUR of the part's mean. Grain and JPEG's
+    blocks are averaged away first.
 
     Returns:
         (h, w): the region's number, from 1; 0 outside of all.
@@ -102,10 +103,10 @@ def _distance(ab: NDArray[Any], colour: NDArray[Any]) -> NDArray[Any]:
 
 
 def stains(found: Planes, regions: NDArray[np.int32]) -> float:
-    """Measure how far ab spreads where the truth is of one colour.
+    """Measure the spread of ab inside regions that the truth paints in one colour.
 
-    That a place is flat in L is not the criterion: two colours may have the same L, and true
-    photographs spread more there than any network's, so grey would be praised and truth blamed.
+    Regions that are flat in L won't do: two colours may have the same L, and there the truth
+    spreads more than any network, so grey would win.
 
     Returns:
         Standard deviation of ab in a region, mean of the regions by their size; NaN without any.
@@ -120,7 +121,7 @@ def stains(found: Planes, regions: NDArray[np.int32]) -> float:
 
 
 def gradient(planes: Planes) -> Planes:
-    """(h, w) length of the gradient, a pixel, over all channels of (h, w, C), smoothed.
+    """(h, w) length of the smoothed gradient, per pixel, over all channels of (h, w, C).
 
     Source: Sobel's operator, scaled to a ramp's own slope; Di Zenzo 1986, "A note on the gradient
     of a multi-image", has channels summed in squares.
@@ -131,19 +132,19 @@ def gradient(planes: Planes) -> Planes:
 
 
 def edges(truth: Planes) -> Mask:
-    """Mark where the truth has an edge in L or ab, or one within NEAR pixels."""
+    """Mark pixels within NEAR of an edge of the truth, in L or ab."""
     sharp = (gradient(truth[..., :1]) > EDGE_L) | (gradient(truth[..., 1:]) > EDGE_AB)
     around = np.ones((2 * NEAR + 1, 2 * NEAR + 1), np.uint8)
     return np.asarray(cv2.dilate(sharp.astype(np.uint8), around), bool)
 
 
 def bleeding(found: Planes, true_edges: Mask) -> float:
-    """Share of the gradient of ab that lies where the truth has no edge; 0 without colour's edges.
+    """Share of the gradient of ab that lies where the truth has no edge; 0 without such gradient.
 
-    Only what a gradient has above EDGE_AB counts: colour may change slowly.
+    Only the part above EDGE_AB counts: colour may change slowly.
 
-    Source: this project's own, after the fault that Huang et al. 2005, "An adaptive edge detection
-    based colorization algorithm and its applications", set out to mend.
+    Source: this project's own; the fault is that of Huang et al. 2005, "An adaptive edge detection
+    based colorization algorithm and its applications".
     """
     strength = np.maximum(gradient(found[..., 1:]) - EDGE_AB, 0)
     return float(strength[~true_edges].sum() / max(float(strength.sum()), 1e-9))
@@ -152,8 +153,8 @@ def bleeding(found: Planes, true_edges: Mask) -> float:
 def coloured_difference(difference: NDArray[Any], truth: Planes) -> float:
     """Mean colour difference, of (H, W), where the truth has chroma above COLOURED.
 
-    NaN where fewer than FEWEST of the pixels do. Over all pixels a picture without colour does
-    well, since most of the world is nearly grey.
+    NaN if fewer than FEWEST of the pixels do. Over all pixels, pictures without colour score well,
+    since most of the world is nearly grey.
 
     Source: the difference is CIEDE2000, Sharma et al. 2005; the restriction this project's own.
     """
@@ -162,15 +163,14 @@ def coloured_difference(difference: NDArray[Any], truth: Planes) -> float:
 
 
 def mounted(rgb: NDArray[np.uint8], number: int) -> tuple[NDArray[np.uint8], Mask]:
-    """Lay a photograph, (H, W, 3), on a card of grey, as albums and archives have them.
+    """Lay a photograph, (H, W, 3), on a grey card, as in albums and archives.
 
     Args:
         rgb: the photograph.
-        number: its place among the mounts: from it follow the kind, of MOUNTS in turn, the card's
-            grey, 90 to 180, and its margin.
+        number: decides the kind, of MOUNTS, the card's grey, 90 to 180, and its margin.
 
     Returns:
-        The picture, and where in it there is no photograph, and so no colour in truth.
+        The picture, and a mask of the card, which has no colour in truth.
     """
     rng, kind = np.random.default_rng(number), MOUNTS[number % len(MOUNTS)]
     height, width = rgb.shape[:2]
@@ -193,9 +193,9 @@ def mounted(rgb: NDArray[np.uint8], number: int) -> tuple[NDArray[np.uint8], Mas
 def kernel_terms(found: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
     """Compute (N, N), whose mean off the diagonal is the kernel distance of N pairs of features.
 
-    The distance is the maximum mean discrepancy, squared, by the kernel (x · y / F + 1)³. It has
-    no bias, whatever N; pairs of a photograph and itself are left out of the mixed terms too, so
-    that pictures that are their truths have exactly 0.
+    The distance is the squared maximum mean discrepancy with the kernel (x · y / F + 1)³. It is
+    unbiased for any N; pairs of a picture and its own truth are left out too, so that pictures
+    equal to their truths have exactly 0.
 
     Args:
         found: (N, F) features of pictures.

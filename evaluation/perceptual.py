@@ -1,6 +1,6 @@
-"""LPIPS, FID and KID: measures that other networks define, where their weights are at hand.
+"""LPIPS, FID and KID: measures that other networks define, if their weights are available.
 
-Nothing is downloaded for them: the files are looked for where torch keeps what it downloads.
+Nothing is downloaded; the files are expected where torch keeps its downloads.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from colorizer.errors import UserError
 from colorizer.unet import IMAGENET_MEAN, IMAGENET_STD, UNet
 from evaluation.noticed import reduced
 
-# What each measure needs: AlexNet's as torchvision has them, and the Inception v3 of the first
-# FID, converted from TensorFlow, as torch-fidelity has it.
+# torchvision's AlexNet, and the Inception v3 of the original FID, converted by torch-fidelity.
 WEIGHTS = {
     "LPIPS": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "FID": (
@@ -28,15 +28,14 @@ WEIGHTS = {
         "weights-inception-2015-12-05-6726825d.pth"
     ),
 }
-SMALLEST = 64  # side of the smallest picture that AlexNet's five stages leave something of
+SMALLEST = 64  # side of the smallest picture that survives AlexNet's five stages
 
 
 def torchvision_models() -> Any:
-    """Import torchvision.models, also beside a torch that was built without CUDA.
+    """Import torchvision.models, also with a torch that was built without CUDA.
 
-    PyPI's torchvision links its operators against CUDA; beside a CPU-only torch they do not load,
-    and the import fails on registering shapes for `nms`. Declaring the two operators is enough:
-    nothing here calls them.
+    PyPI's torchvision links its operators against CUDA; with a CPU-only torch they don't load, and
+    the import fails. Declaring the two operators is enough, since nothing here calls them.
     """
     try:
         import torchvision.models
@@ -72,16 +71,20 @@ class Perceptual:
     """The networks of some measures.
 
     Args:
-        names: of the measures, of `at_hand`.
+        names: of the measures, from `at_hand`.
         encoder: an ImageNet ResNet-50, as `training.train` takes it, for KID.
 
     Raises:
         FileNotFoundError: if there is no such encoder.
-        ValueError: if a file doesn't hold what its measure needs.
+        UserError: if a file doesn't hold what its measure needs.
     """
 
     def __init__(self, names: Collection[str], encoder: Path | None = None) -> None:
-        self._resnet = None if encoder is None else _resnet(encoder)
+        self._resnet: torch.nn.Module | None = None
+        if encoder is not None:
+            net = UNet("regression")
+            load_encoder(net, encoder)
+            self._resnet = torch.nn.Sequential(net.stem, net.pool, *net.layers).eval()
         self._alexnet: Any = None
         self._inception: Any = None
         torchvision_models()  # which both packages import, and would fail on
@@ -99,14 +102,14 @@ class Perceptual:
                     self._inception = FeatureExtractorInceptionV3(
                         "inception-v3-compat", ["2048"], str(place(name))
                     )
-        except Exception as error:  # whatever unpickling a broken file ends in
-            raise ValueError(
+        except Exception as error:  # unpickling a broken file may raise anything
+            raise UserError(
                 f"{place(name)} does not hold what {name} needs: remove it, or put "
                 f"{WEIGHTS[name]} there ({type(error).__name__})"
             ) from None
 
     def lpips(self, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float | None:
-        """Distance of two pictures, (H, W, 3), by what AlexNet sees in them, 0 for the same.
+        """Distance of two pictures, (H, W, 3), in AlexNet's features, 0 for the same.
 
         Source: Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual
         metric", version 0.1; pictures smaller than `SMALLEST` are enlarged to it.
@@ -117,7 +120,7 @@ class Perceptual:
             return float(self._alexnet(_unit(found), _unit(truth)))
 
     def features(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """What FID compares of a picture, (H, W, 3): (2048,) means of Inception's last stage."""
+        """Features for FID, (2048,), of a picture (H, W, 3): means of Inception's last stage."""
         if self._inception is None:
             return None
         with torch.inference_mode():
@@ -125,10 +128,10 @@ class Perceptual:
         return np.asarray(found[0].numpy(), np.float32)
 
     def pooled(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """What KID compares of a picture, (H, W, 3): (2048,) means of ResNet-50's last layer.
+        """Features for KID, (2048,), of a picture (H, W, 3): means of ResNet-50's last layer.
 
-        No loss of training sees that layer: the feature loss stops two before. The networks' own
-        encoders began from such weights, so the numbers rank networks and mean nothing else.
+        No training loss uses that layer. The networks' encoders were initialized from such weights,
+        so the numbers only rank networks.
         """
         if self._resnet is None:
             return None
@@ -138,21 +141,24 @@ class Perceptual:
             return np.asarray(self._resnet(x)[0].mean(dim=(-2, -1)).numpy(), np.float32)
 
 
-def _resnet(encoder: Path) -> torch.nn.Module:
-    """Load an encoder: RGB (1, 3, H, W), normalized -> (1, 2048, H/32, W/32)."""
-    if not encoder.is_file():
-        raise FileNotFoundError(f"no encoder at {encoder}")
-    net = UNet("regression")
+def load_encoder(net: UNet, path: Path) -> None:
+    """Set a network's encoder from a safetensors file of torchvision's ResNet-50 weights.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UserError: if it holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no encoder at {path}")
     try:
-        net.load_encoder(load_file(encoder))
+        net.load_encoder(load_file(path))
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{encoder} does not hold what KID needs: {error}") from None
-    return torch.nn.Sequential(net.stem, net.pool, *net.layers).eval()
+        raise UserError(f"{path} does not hold ResNet-50's weights: {error}") from None
 
 
 def _planes(rgb: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) -> (1, 3, H, W), uint8."""
-    copy = np.array(rgb)  # a file's own pixels are not writable, which torch warns of
+    copy = np.array(rgb)  # torch warns of arrays that aren't writable
     return torch.from_numpy(copy).movedim(-1, 0)[None]
 
 
@@ -163,11 +169,11 @@ def _unit(rgb: NDArray[np.uint8]) -> Tensor:
 
 
 def frechet_distance(found: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """How far two sets of features, (N, F) and (M, F), are apart, each as a normal distribution.
+    """Fréchet distance of two sets of features, (N, F) and (M, F), as normal distributions.
 
-    The trace of the root of two covariances' product is the sum of the singular values of the
-    features' own (N, M) product: with fewer pictures than features that is the same number (the
-    tests hold it against torch-fidelity's) in a thirtieth of the time.
+    The trace of the root of the product of covariances equals the sum of the singular values of the
+    features' (N, M) product, which is 30 times as fast with fewer pictures than features (tests
+    compare it with torch-fidelity's).
 
     Source: Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local
     Nash equilibrium", equation 6.

@@ -1,4 +1,4 @@
-"""Photographs to train and measure on: where they lie, and how they are read and split."""
+"""Photographs to train and measure on: finding, reading and splitting them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import image
+from colorizer.errors import UserError
 
-# A photograph without any |a| or |b| above this teaches nothing about colour (Zhang 2016).
+# A photograph with no |a| or |b| above this counts as grey (Zhang 2016).
 GREY_AB = 5.0
 
 
 @dataclass(frozen=True)
 class Member:
-    """A photograph inside a shard: read by its place, without going through what is before it."""
+    """A photograph in a shard, read directly at its offset."""
 
     shard: Path
     name: str
@@ -65,7 +66,7 @@ def list_shard(shard: Path) -> list[Member]:
     """List the photographs of a shard, in its order; only headers are read.
 
     Raises:
-        ValueError: if it is not a whole tar file.
+        UserError: if it is not a whole tar file.
     """
     members = []
     try:
@@ -74,7 +75,7 @@ def list_shard(shard: Path) -> list[Member]:
                 if entry.isfile() and Path(entry.name).suffix.lower() in image.SUFFIXES:
                     members.append(Member(shard, entry.name, entry.offset_data, entry.size))
     except tarfile.TarError as error:
-        raise ValueError(f"{shard} is not a whole, uncompressed tar file: {error}") from None
+        raise UserError(f"{shard} is not a whole, uncompressed tar file: {error}") from None
     return members
 
 
@@ -83,7 +84,7 @@ def find(folder: Path) -> list[Photograph]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if a shard cannot be read.
+        UserError: if a shard cannot be read.
     """
     shards = find_shards(folder)
     if not shards:
@@ -95,14 +96,13 @@ def find(folder: Path) -> list[Photograph]:
 
 
 class Part:
-    """What one process of several trains on, in an order of its own each time round.
+    """One rank's photographs, shuffled each epoch.
 
-    Of a folder a process gets every n-th photograph. Of shards it gets every n-th shard, and goes
-    through one after the other, photographs shuffled inside each, so that it reads one file at a
-    time, and no other process reads that file.
+    Of a folder, a rank gets every n-th photograph; of shards, every n-th shard, which it reads one
+    after the other, shuffling the photographs in each.
 
     Raises:
-        ValueError: if there is nothing for a process.
+        UserError: if there is nothing for a rank.
     """
 
     def __init__(self, photographs: Sequence[Photograph], rank: int = 0, ranks: int = 1) -> None:
@@ -112,13 +112,13 @@ class Part:
                 shards.setdefault(photograph.shard, []).append(photograph)
         whole = list(shards.values()) if shards else [list(photographs)]
         if shards and len(shards) < ranks:
-            raise ValueError(
+            raise UserError(
                 f"{len(shards)} shards are too few for {ranks} processes: make smaller ones "
                 "(python -m training.shards --most)"
             )
         self.groups = whole[rank::ranks] if shards else [whole[0][rank::ranks]]
         if not self.groups[0]:
-            raise ValueError(f"{len(whole[0])} photographs are too few for {ranks} processes")
+            raise UserError(f"{len(whole[0])} photographs are too few for {ranks} processes")
 
     def __len__(self) -> int:
         return sum(map(len, self.groups))
@@ -126,18 +126,14 @@ class Part:
     def __iter__(self) -> Iterator[Photograph]:
         return (photograph for group in self.groups for photograph in group)
 
-    def order(self, seed: int, time_round: int) -> NDArray[np.intp]:
-        """The order of one time round, as places in `iter(self)`."""
-        rng = np.random.default_rng([seed, time_round])
+    def order(self, seed: int, epoch: int) -> NDArray[np.intp]:
+        """The order of one epoch, as indices into `iter(self)`."""
+        rng = np.random.default_rng([seed, epoch])
         if len(self.groups) == 1:
             return rng.permutation(len(self))
         starts = np.cumsum([0, *map(len, self.groups)])
-        return np.concatenate(
-            [
-                starts[g] + rng.permutation(len(self.groups[g]))
-                for g in rng.permutation(len(starts) - 1)
-            ]
-        )
+        groups = rng.permutation(len(self.groups))
+        return np.concatenate([starts[g] + rng.permutation(len(self.groups[g])) for g in groups])
 
 
 def read_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -155,7 +151,7 @@ def shrink(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-HELD_OUT = 0.03  # share of the photographs, unless a training run says otherwise
+HELD_OUT = 0.03  # share of the photographs, by default
 
 
 def is_held_out(data: bytes, share: float) -> bool:

@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer import image
+from colorizer.commands.run import run_command
 from colorizer.errors import RequestError, UserError
 from colorizer.files import write_whole, written_whole
 from colorizer.pipeline import Pipeline
-from evaluation.command import named, run
+from evaluation.command import named
 from evaluation.figures import contact_sheet, small
 from evaluation.methods import eager_pipeline
 from evaluation.metrics import UInt8
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sheet.key.json",
     )
     options = parser.parse_args(arguments)
-    return run("sheet", lambda: make(options))
+    return run_command("sheet", lambda: make(options))
 
 
 def make(options: argparse.Namespace) -> int:

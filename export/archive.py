@@ -26,7 +26,7 @@ from colorizer.files import written_whole
 from colorizer.graph import Name
 from export import parity, serving, verify
 from export.graphs import Source
-from export.serving import ENGINE, ROOT, Settings, add_graph_options
+from export.serving import ENGINE, ROOT, SETTINGS, Settings, add_graph_options
 
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
 
@@ -41,6 +41,7 @@ def archive(
     say: Callable[[str], None] = print,
     engines: Sequence[Name] = (ENGINE,),
     photos: Path | None = None,
+    settings: Path = SETTINGS,
 ) -> Path:
     """Write a .mar, whole or not at all; its name without the suffix is the model's name.
 
@@ -50,13 +51,14 @@ def archive(
         say: takes lines of progress.
         engines: to carry a graph for, each in a folder of that name.
         photos: folder of photographs to compare on; left out: scikit-image's samples.
+        settings: the serving.yaml.
 
     Raises:
         BadSettings: if serving.yaml has a key that doesn't exist, or a wrong value.
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         ArchiveFailed: if torch-model-archiver fails.
     """
-    settings = Settings.read()
+    how = Settings.read(settings)
     pictures = parity.photographs(photos)
     say(f"{weights.name}: comparing on {len(pictures)} photographs")
     source = Source.read(weights, pictures)
@@ -65,7 +67,7 @@ def archive(
         stage = work / "stage"  # the archiver copies what is inside, so the package keeps its name
         serving.stage(source, stage, engines, say)
         config = work / "model-config.yaml"
-        config.write_text(model_config(settings))
+        config.write_text(model_config(how))
         command = [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
             *("--model-name", out.stem, "--version", colorizer.__version__),
@@ -142,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     engines = list(dict.fromkeys(options.engine))
 
     def work() -> int:
-        archive(options.checkpoint, options.out, engines=engines, photos=options.photos)
+        more = {"photos": options.photos, "settings": options.settings}
+        archive(options.checkpoint, options.out, engines=engines, **more)
         return 0
 
     return run_command("export", work)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,30 +20,25 @@ UNSEEN = {"IHostMemory.__buffer__"}
 
 def differences(ours: str, full: str) -> list[str]:
     """Name what a stub declares and the full one lacks, or declares otherwise."""
-    theirs = dict(_members(ast.parse(full)))
-    found = []
-    for name, nodes in _members(ast.parse(ours)):
-        there = theirs.get(name, [])
-        if name in UNSEEN or any(_fits(one, other) for one in nodes for other in there):
-            continue
-        found.append(f"{name}: {'declared otherwise' if there else 'missing'}")
-    return found
+    theirs = defaultdict(list)
+    for name, node in _members(ast.parse(full)):
+        theirs[name].append(node)  # with its overloads
+    return [
+        f"{name}: {'declared otherwise' if theirs[name] else 'missing'}"
+        for name, node in _members(ast.parse(ours))
+        if name not in UNSEEN and not any(_fits(node, other) for other in theirs[name])
+    ]
 
 
-def _members(
-    tree: ast.Module | ast.ClassDef, prefix: str = ""
-) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """Give each declaration of a stub, with its overloads, under its full name."""
-    found: dict[str, list[ast.stmt]] = {}
+def _members(tree: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[str, ast.stmt]]:
+    """Give each declaration of a stub under its full name."""
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            found.setdefault(prefix + node.name, []).append(node)
-            yield from _members(node, f"{prefix}{node.name}.")
-        elif isinstance(node, ast.FunctionDef):
-            found.setdefault(prefix + node.name, []).append(node)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield prefix + node.name, node
         elif isinstance(node, ast.AnnAssign):
-            found.setdefault(prefix + ast.unparse(node.target), []).append(node)
-    yield from found.items()
+            yield prefix + ast.unparse(node.target), node
+        if isinstance(node, ast.ClassDef):
+            yield from _members(node, f"{prefix}{node.name}.")
 
 
 def _fits(ours: ast.stmt, full: ast.stmt) -> bool:
@@ -54,10 +50,14 @@ def _fits(ours: ast.stmt, full: ast.stmt) -> bool:
     if not isinstance(ours, ast.FunctionDef) or not isinstance(full, ast.FunctionDef):
         return False
     mine, theirs = ours.args.args, full.args.args
-    optional = len(full.args.defaults)
+    needed = len(theirs) - len(full.args.defaults)
+    is_property, is_theirs = (
+        "property" in [ast.unparse(one) for one in function.decorator_list]
+        for function in (ours, full)
+    )
     return (
-        len(theirs) - optional <= len(mine) <= len(theirs)
-        and _is_property(ours) == _is_property(full)
+        needed <= len(mine) <= len(theirs)
+        and is_property == is_theirs
         and _same(ours.returns, full.returns)
         and all(
             one.arg == other.arg and _same(one.annotation, other.annotation)
@@ -66,16 +66,11 @@ def _fits(ours: ast.stmt, full: ast.stmt) -> bool:
     )
 
 
-def _is_property(function: ast.FunctionDef) -> bool:
-    return "property" in [ast.unparse(one) for one in function.decorator_list]
-
-
 def _same(ours: ast.expr | None, full: ast.expr | None) -> bool:
-    """Whether two annotations say the same; introspection leaves some open, and never says None."""
+    """Whether annotations are the same; introspection leaves some open, and never says None."""
     if ours is None or full is None:
         return ours is full
-    unknown = ("...", "typing.Any")
-    return ast.unparse(full) in (*unknown, ast.unparse(ours).removesuffix(" | None"))
+    return ast.unparse(full) in ("...", "typing.Any", ast.unparse(ours).removesuffix(" | None"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

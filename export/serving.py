@@ -111,3 +111,6 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--photos", type=Path, help="compare on these, not on scikit-image's samples"
     )
+    parser.add_argument(
+        "--settings", type=Path, default=SETTINGS, help="how to serve (default: %(default)s)"
+    )

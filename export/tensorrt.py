@@ -1,7 +1,7 @@
 """ONNX graph with float16 in it -> TensorRT plan. One path for TensorRT 10 and 11.
 
 The build needs an NVIDIA GPU, and has not been run on one by this project's tests:
-benchmarks/GPU.md says what is proven without, and holds the command that tests it.
+benchmarks/GPU.md says what is proven without, and what to do where there is one.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ import colorizer
 from colorizer.commands.run import run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.graph import Name
+from colorizer.graph import MANIFEST, Name
 from colorizer.recipe import Head
 from export import parity, serving
 from export.graphs import Source
-from export.serving import ENGINE, ROOT, Settings, add_graph_options
+from export.serving import ENGINE, ROOT, SETTINGS, Settings, add_graph_options
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
+NETWORK = MODEL.with_name("network.py")
 NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
 
 
@@ -31,6 +32,8 @@ def repository(
     say: Callable[[str], None] = print,
     engines: Sequence[Name] = (ENGINE,),
     photos: Path | None = None,
+    settings: Path = SETTINGS,
+    shared: bool = False,
 ) -> Path:
     """Write a model repository, whole or not at all; one that is there is replaced.
 
@@ -40,6 +43,9 @@ def repository(
         say: takes lines of progress.
         engines: to carry a graph for, each in a folder of that name.
         photos: folder of photographs to compare on; left out: scikit-image's samples.
+        settings: the serving.yaml.
+        shared: whether the network is a model of its own, which all workers of a picture model
+            share. For a GPU: one process owns it, while others read and finish pictures.
 
     Raises:
         SameName: if two checkpoints have the same head.
@@ -47,7 +53,7 @@ def repository(
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         FileExistsError: if out holds something that is no model repository.
     """
-    settings = Settings.read()
+    how = Settings.read(settings)
     check_replaceable(out)
     with written_whole(out) as beside:
         beside.mkdir()
@@ -59,8 +65,16 @@ def repository(
             if model.exists():
                 raise SameName(f"{path} would be a second {name}; give one checkpoint of each head")
             serving.stage(source, model / "1", engines, say)
+            if shared:
+                alone = model.rename(beside / f"{name}-network")
+                shutil.copy(NETWORK, alone / "1" / "model.py")
+                (alone / "config.pbtxt").write_text(network_config(alone.name, source, how))
+                graph = alone / "1" / engines[0] / MANIFEST
+                library = alone / "1" / "colorizer"
+                shutil.copytree(library, model / "1" / "colorizer")
+                shutil.copy(graph, model / "1" / MANIFEST)
             shutil.copy(MODEL, model / "1" / "model.py")
-            (model / "config.pbtxt").write_text(config(name, settings))
+            (model / "config.pbtxt").write_text(config(name, how, shared))
     say(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return out
 
@@ -80,24 +94,26 @@ def check_replaceable(out: Path) -> None:
             )
 
 
-def config(name: str, settings: Settings) -> str:
+def config(name: str, settings: Settings, shared: bool = False) -> str:
     """Write config.pbtxt: both servers batch, wait and refuse alike.
 
-    Warming up is the model's own business: Triton's model_warmup can't send a picture to an input
-    whose length varies.
+    A worker that shares its network takes one picture at a time, so that none waits for another's
+    reading and finishing. Warming up is the model's own business: Triton's model_warmup can't send
+    a picture to an input whose length varies.
     """
+    network = f'parameters {{ key: "network" value {{ string_value: "{name}-network" }} }}\n'
     return f"""\
 # Made by `python -m export triton` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
-max_batch_size: {settings.batch}
+max_batch_size: {1 if shared else settings.batch}
 # The bytes of picture files; their lengths may differ within a batch.
 input {{ name: "PICTURE" data_type: TYPE_UINT8 dims: [ -1 ] allow_ragged_batch: true }}
 output {{ name: "COLOUR" data_type: TYPE_UINT8 dims: [ -1 ] }}
 
 # Requests that wait together are answered together.
 dynamic_batching {{
-  max_queue_delay_microseconds: {settings.batch_delay_ms * 1000}
+  max_queue_delay_microseconds: {0 if shared else settings.batch_delay_ms * 1000}
   # Photographs that may wait, and how long; beyond it: refused at once, with 503.
   default_queue_policy {{
     max_queue_size: {settings.queue}
@@ -106,8 +122,31 @@ dynamic_batching {{
   }}
 }}
 
-# On each GPU there is, else on the CPU.
-instance_group {{ count: {settings.workers} kind: KIND_AUTO }}
+# {"On the CPU." if shared else "On each GPU there is, else on the CPU."}
+instance_group {{ count: {settings.workers} kind: KIND_{"CPU" if shared else "AUTO"} }}
+
+# Of the network; 0: as many as there are cores.
+parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
+{network if shared else ""}"""
+
+
+def network_config(name: str, source: Source, settings: Settings) -> str:
+    """Write config.pbtxt of a network that picture models share."""
+    recipe = source.header.recipe
+    channels = len(recipe.bins) or 2
+    return f"""\
+# Made by `python -m export triton --shared-network` from handlers/serving.yaml.
+name: "{name}"
+backend: "python"
+max_batch_size: {settings.batch}
+input {{ name: "LIGHTNESS" data_type: TYPE_FP32 dims: [ 1, {recipe.side}, {recipe.side} ] }}
+output {{ name: "OUTPUT" data_type: TYPE_FP32 dims: [ {channels}, -1, -1 ] }}
+
+# What waits while the network runs goes together next; nothing waits for more.
+dynamic_batching {{ max_queue_delay_microseconds: 0 }}
+
+# One on each GPU there is, else one on the CPU.
+instance_group {{ count: 1 kind: KIND_AUTO }}
 
 # Of the network; 0: as many as there are cores.
 parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
@@ -124,11 +163,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
     add("--out", type=Path, required=True, help="folder to write")
     add_graph_options(parser)
+    add(
+        "--shared-network",
+        action="store_true",
+        help="for a GPU: the network as a model of its own, which batches across the workers of "
+        "a picture model; raise `workers` in --settings with it",
+    )
     options = parser.parse_args(arguments)
     engines = list(dict.fromkeys(options.engine))
 
     def work() -> int:
-        repository(options.checkpoint, options.out, engines=engines, photos=options.photos)
+        how = {"photos": options.photos, "settings": options.settings}
+        shared = options.shared_network
+        repository(options.checkpoint, options.out, engines=engines, shared=shared, **how)
         return 0
 
     return run_command("export", work)

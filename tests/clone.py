@@ -23,7 +23,7 @@ from evaluation.perceptual import torchvision_models
 from evaluation.photographs import is_held_out
 from handlers.triton import install as install_triton
 from tests.support import ROOT, SECONDS, coloured, encoded, free_port, is_free
-from tests.test_film import grainy, write_film
+from tests.test_film import make
 
 # Text in a block -> what is typed instead.
 SUBSTITUTIONS = {
@@ -145,7 +145,7 @@ def _make_files(tree: Path) -> None:
         for number, photograph in enumerate(photographs):
             (tree / folder / f"{number}.png").write_bytes(photograph)
     (tree / "photo.jpg").write_bytes(encoded(coloured(0), "JPEG"))
-    write_film(tree / "old.mp4", grainy(4))
+    make(tree / "old.mp4", count=4, sound="aac")
     torch.manual_seed(0)
     cached = tree / "torch" / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
     cached.parent.mkdir(parents=True)

@@ -14,13 +14,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is 
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
 from colorizer.graph import Name
-from colorizer.recipe import Head, Recipe
+from colorizer.recipe import HEADS, Head, Recipe
 from colorizer.unet import UNet
-from export import archive, serving
+from export import archive, graphs, serving
 from export.graphs import Source
 from tests.support import (
     SECONDS,
@@ -29,6 +30,7 @@ from tests.support import (
     coloured,
     encoded,
     free_port,
+    picture,
     start_launcher,
     wait_for_line,
 )
@@ -69,6 +71,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
 
 
 @pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-50 of random weights, under torchvision's names."""
+    from evaluation.perceptual import torchvision_models
+
+    torch.manual_seed(0)
+    state = torchvision_models().resnet50(weights=None).state_dict()
+    path = tmp_path_factory.mktemp("encoder") / "resnet50.safetensors"
+    save_file({k: v for k, v in state.items() if not k.startswith("fc.")}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight colour photographs, and four files that teach nothing."""
     folder = tmp_path_factory.mktemp("photos")
@@ -79,6 +93,26 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.jpg").write_text("not a picture")
     (folder / "notes.txt").write_text("not even called one")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sources(weights: Callable[[Head], Path]) -> dict[str, Source]:
+    """The small network of each head, ready to be exported."""
+    pictures = [picture(90, 120, seed) for seed in range(3)]
+    return {head: Source.read(weights(head), pictures) for head in HEADS}
+
+
+@pytest.fixture(scope="session")
+def folders(
+    sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """For each head a folder with graphs for both engines of the CPU: onnx/, torchscript/."""
+    folder = tmp_path_factory.mktemp("graphs")
+    names: tuple[Name, ...] = ("onnx", "torchscript")
+    for head, source in sources.items():
+        for name in names:
+            graphs.export(source, name, folder / head / name, [], say=lambda line: None)
+    return {head: folder / head for head in sources}
 
 
 @pytest.fixture(scope="session")

@@ -23,19 +23,13 @@ from colorizer.graph import BadGraph, Graph
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
-from export import graphs
-from export.graphs import Source
 from tests.support import ROOT, coloured, encoded, opened, picture
 
 
 @pytest.fixture(scope="module")
-def folder(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(folders: dict[str, Path]) -> Path:
     """Graphs of one network for both engines of the CPU."""
-    source = Source.read(weights("regression"), [picture(64, 64)])
-    made = tmp_path_factory.mktemp("graphs")
-    for name in ("onnx", "torchscript"):
-        graphs.export(source, name, made / name, [], say=lambda line: None)  # type: ignore[arg-type]
-    return made
+    return folders["regression"]
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_numbers_are_shown_with_three_significant_figures(value: results.Value, 
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_a_failure_is_one_line_an_exit_code_and_no_file(
+def test_a_failure_is_one_line_and_an_exit_code_and_keeps_what_was_measured(
     error: BaseException,
     code: int,
     message: str,
@@ -96,7 +96,7 @@ def test_a_failure_is_one_line_an_exit_code_and_no_file(
     assert results.carry_out("benchmarks.some", path, [], some()) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert not path.exists()
+    assert results.load(path)[2] == [TABLE]
 
 
 def test_a_timing_is_the_median_with_its_quartiles() -> None:
@@ -150,6 +150,19 @@ def test_a_reply_has_to_be_a_picture_of_the_same_size_in_colour() -> None:
     assert samples.what_is_wrong(encoded(tinted[:, :120], "JPEG")[:100], posted) == "no picture"
 
 
+def test_an_engine_that_cannot_run_has_the_reason_in_its_row(
+    archives: Path, weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    arguments = [str(weights("regression")), str(archives / "colorize.mar")]
+    arguments += ["--engines", "tensorrt", "onnx"]
+    timed, differences = tables(engines.main, arguments, tmp_path / "found.json")
+    assert column(timed, "engine") == ["onnx", "tensorrt"]
+    (note,) = column(timed, "note")[1:]
+    assert str(note).startswith("not available: no graph runs on cpu: tensorrt:")
+    assert column(timed, "× eager") == [None, None]
+    assert column(differences, "engine") == ["onnx"]
+
+
 def test_engines_are_timed_and_compared_with_eager_torch(
     archives: Path, weights: Callable[[Head], Path], tmp_path: Path
 ) -> None:
@@ -159,6 +172,7 @@ def test_engines_are_timed_and_compared_with_eager_torch(
     assert timed.title == "Engines, classification, batch 1"
     assert column(timed, "engine") == names
     assert column(timed, "× eager")[0] == 1
+    assert all(isinstance(one, float) and one > 0 for one in column(timed, "of peak FLOP/s"))
     assert all(isinstance(ms, float) and ms > 0 for ms in column(timed, "ms"))
     assert column(differences, "engine") == names
     largest = column(differences, "largest Δab")

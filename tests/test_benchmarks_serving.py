@@ -193,14 +193,14 @@ def test_a_step_meets_its_gates_only_with_good_replies() -> None:
     assert not one.meets(None, 0.0)
     assert not step([], {}).meets(None, None)
     assert step([], {"status 503": 7}).row() == [
-        *(None, 1.0, None, None, None, 0.5, 0.1, None, "status 503: 7")
+        *(None, 1.0, None, None, None, 0.5, 0.1, None, None, "status 503: 7")
     ]
 
 
-def test_the_busiest_gpu_is_told_and_without_one_nothing() -> None:
-    lines = ["0, 10", "1, 80", "0, 20", "1, 100", "1, [N/A]"]
-    assert serving.busiest(lines) == pytest.approx(0.9)
-    assert serving.busiest([]) is None
+def test_the_busiest_gpu_and_the_most_memory_are_told_and_without_a_gpu_nothing() -> None:
+    lines = ["0, 10, 500", "1, 80, 700", "0, 20, 900", "1, 100, 800", "1, [N/A], 1000", "cut"]
+    assert serving.usage(lines) == (pytest.approx(0.9), 900)
+    assert serving.usage([]) == (None, None)
 
 
 def test_gpus_are_sampled_while_the_load_runs(
@@ -217,4 +217,4 @@ def test_gpus_are_sampled_while_the_load_runs(
         time.sleep(0.1)  # until its first line
         assert not lines
     assert lines == ["0, 80"]
-    assert "--query-gpu=index,utilization.gpu" in (tmp_path / "given").read_text()
+    assert "--query-gpu=index,utilization.gpu,memory.used" in (tmp_path / "given").read_text()

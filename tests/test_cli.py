@@ -153,7 +153,7 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(paths: object) -> Iterator[cli.Result]:
-        yield b"colours"
+        yield cli.Made(b"colours")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "choose_method", lambda options: interrupted)
@@ -172,7 +172,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
         for _ in paths:
             for name, body in others.items():
                 files.write_whole(tmp_path / "out" / name, body)
-            yield b"colours"
+            yield cli.Made(b"colours")
 
     monkeypatch.setattr(cli, "choose_method", lambda options: slow)
     assert cli.main([str(album), "--out", str(tmp_path / "out")]) == 1

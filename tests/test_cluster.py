@@ -23,9 +23,6 @@ import pytest
 from colorizer.commands import cli
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
-from colorizer.recipe import Head
-from export import graphs
-from export.graphs import Source
 from tests.support import ROOT, SECONDS, encoded, opened, picture
 
 if TYPE_CHECKING:
@@ -39,12 +36,9 @@ PICTURES = 24
 
 
 @pytest.fixture(scope="module")
-def model(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(folders: dict[str, Path]) -> Path:
     """A folder with a graph."""
-    folder = tmp_path_factory.mktemp("model") / "graph"
-    source = Source.read(weights("regression"), [picture(64, 64)])
-    graphs.export(source, "onnx", folder, [], say=lambda line: None)
-    return folder
+    return folders["regression"] / "onnx"
 
 
 @pytest.fixture
@@ -100,12 +94,12 @@ def workers_at_work(process: subprocess.Popen[str], above: int, out: Path) -> li
     while not list(out.rglob("*.jpg")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
-        found = []
-        for one in family(above):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "ray::Worker" in "".join(one.cmdline()[:1]):  # Ray shows the actor's class
-                    found.append(one)
         time.sleep(0.05)
+    found = []
+    for one in family(above):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::Worker" in "".join(one.cmdline()[:1]):  # Ray shows the actor's class
+                found.append(one)
     return found
 
 
@@ -312,6 +306,9 @@ def test_workers_are_counted_by_gpus_where_they_use_them(
         (["--out", "/proc/none"], "no worker can start: [Errno 2]"),
         (["--model", "{album}/000.jpg"], "000.jpg is not an archive"),
         (["--model", "{album}/none.mar"], "no archive at"),
+        (["--worker-cores", "0"], "--worker-cores must be"),
+        (["--server", "http://127.0.0.1:9"], "--ray takes one folder"),
+        (["--quality", "0"], "quality is '0'"),
     ],
 )
 def test_what_would_fail_for_every_picture_is_told_once(
@@ -333,37 +330,20 @@ def test_what_would_fail_for_every_picture_is_told_once(
     assert told.out == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--ray", "127.0.0.1:{nobody}"], "no Ray cluster answers at"),
-        (["--ray", "here"], "--ray takes local, auto or the HOST:PORT"),
-        (["--ray", "local", "--worker-cores", "0"], "--worker-cores must be"),
-        (["--ray", "local", "--server", "http://127.0.0.1:9"], "--ray takes one folder"),
-        (["--ray", "local", "--quality", "0"], "quality is '0'"),
-    ],
-)
-def test_what_a_cluster_cannot_do_is_said_in_one_line(
-    arguments: list[str],
-    said: str,
+def test_an_address_needs_a_cluster_and_ray_says_how_to_get_it(
     model: Path,
     album: Path,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        nobody = str(server.getsockname()[1])
-    given = [one.format(nobody=nobody) for one in arguments]
-    command = [str(album), "--out", str(tmp_path / "out"), "--model", str(model), *given]
-    assert cli.main(command) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_an_address_needs_a_cluster_and_ray_says_how_to_get_it(
-    album: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+        nobody = f"127.0.0.1:{server.getsockname()[1]}"
+    folder = [str(album), "--out", "x", "--model", str(model)]
+    for address, said in ((nobody, "no Ray cluster answers at"), ("here", "HOST:PORT of a head")):
+        assert cli.main([*folder, "--ray", address]) == 2
+        assert said in capsys.readouterr().err
     assert cli.main(["s3://bucket/photos", "--out", "x"]) == 2
     assert "addresses need --ray" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert cli.main([str(album), "--out", "x", "--ray", "local"]) == 2
+    assert cli.main([*folder, "--ray", "local"]) == 2
     assert "pip install 'colorizer[ray]'" in capsys.readouterr().err

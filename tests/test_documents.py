@@ -41,7 +41,8 @@ DOCUMENTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 # Document and beginning of a block -> why it isn't run. Each is still checked by the last tests.
 NOT_RUN = {
     "CONTRIBUTING.md: make venv": "would make the environment, and run these very tests",
-    "benchmarks/GPU.md: make venv": "needs a GPU and NVIDIA's TensorRT",
+    "benchmarks/GPU.md: python -m pip download": "needs photographs; test_gpu.py goes through it",
+    "benchmarks/GPU.md: .venv/bin/python": "needs what a GPU machine sent; test_gpu.py runs it",
     "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs it at its smallest",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.quality": "test_quality.py runs it",

@@ -133,6 +133,6 @@ def test_which_workers_have_a_batch_is_read_from_the_log() -> None:
     output.finish()
     assert (output.busy, output.batches) == (1, 2)
     assert list(output.lines) == lines
-    found = drain.look(["a"], lambda _: [{"jobQueueStatus": {"pendingRequests": 2}}], [], output)
+    found = drain.look({"a": {"jobQueueStatus": {"pendingRequests": 2}}, "b": {}}, [], output)
     assert (found.waiting, found.busy, found.idle) == (2, 1, False)
     assert str(found) == "2 waiting, 1 batches in work"

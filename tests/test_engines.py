@@ -8,7 +8,6 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +16,9 @@ import pytest
 
 from colorizer import engines
 from colorizer.engines import OnnxRuntime, TensorRT, TorchScript
-from colorizer.graph import MANIFEST, BadGraph, Graph, Name, read_graph
-from colorizer.recipe import Head, Recipe
-from export import graphs
-from export.graphs import Source
-from tests.support import SIDE, picture
+from colorizer.graph import MANIFEST, BadGraph, Graph, read_graph
+from colorizer.recipe import Recipe
+from tests.support import SIDE
 
 GPU = "NVIDIA H100 PCIe, compute 9.0"
 PLAN = Graph(
@@ -37,14 +34,9 @@ PLAN = Graph(
 
 
 @pytest.fixture(scope="module")
-def folder(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(folders: dict[str, Path]) -> Path:
     """Graphs for both engines of the CPU."""
-    source = Source.read(weights("regression"), [picture(64, 64)])
-    made = tmp_path_factory.mktemp("graphs")
-    names: list[Name] = ["torchscript", "onnx"]
-    for name in names:
-        graphs.export(source, name, made / name, [], say=lambda line: None)
-    return made
+    return folders["regression"]
 
 
 def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from evaluation.metrics import (
     measure,
     ssim,
 )
-from tests.support import SIDE, coloured, encoded, opened
+from tests.support import coloured, encoded, opened
 
 QUIET = ["--workers", "1"]
 
@@ -159,17 +159,6 @@ def test_the_calibration_error_is_the_mean_gap() -> None:
 # --- methods
 
 
-def test_a_flipped_method_is_the_mean_with_the_mirrored_photograph(
-    weights: Callable[[Head], Path],
-) -> None:
-    pipeline = eager_pipeline(weights("regression"))
-    rgb = coloured(0)
-    one, other = (Colours(p, {"net": pipeline}) for p in (rgb, rgb[:, ::-1].copy()))
-    assert not np.array_equal(one.output("net", SIDE), other.output("net", SIDE)[..., ::-1])
-    both = one.output("net", SIDE, flipped=True)
-    assert np.allclose(both, other.output("net", SIDE, flipped=True)[..., ::-1], atol=1e-3)
-
-
 def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None:
     colours = Colours(coloured(0), {"net": eager_pipeline(weights("classification"))})
     served, recipe = colours.colour(Method("", "net")), colours.pipelines["net"].graph.recipe
@@ -178,8 +167,6 @@ def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None
         Method("", "net", replace(recipe, temperature=2.0)),
         Method("", "net", replace(recipe, chroma_gain=2.0)),
         Method("", "net", replace(recipe, side=96)),
-        Method("", "net", guided=False),
-        Method("", "net", flipped=True),
         Method("grey"),
     ]
     assert all((colours.colour(method) != served).any() for method in others)
@@ -205,7 +192,7 @@ def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = [str(weights("regression")), str(weights("classification"))]
-    variants = ["--temperature", "0.2", "1", "--interpolated", *QUIET]
+    variants = ["--temperature", "0.2", "1", *QUIET]
     out = tmp_path / "report"
     assert evaluate.main([*files, "--photos", str(photos), *variants, "--out", str(out)]) == 0
     printed = capsys.readouterr()
@@ -217,8 +204,6 @@ def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
         "grey",
         "regression",
         "classification",
-        "regression, interpolated",
-        "classification, interpolated",
         *(f"classification, {name}" for name in classes),
         "truth",
     ]

@@ -37,23 +37,6 @@ def quiet(line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def sources(weights: Weights) -> dict[str, Source]:
-    return {head: Source.read(weights(head), PICTURES) for head in HEADS}
-
-
-@pytest.fixture(scope="module")
-def folders(
-    sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """A folder for each head, with graphs for both engines of the CPU."""
-    folder = tmp_path_factory.mktemp("graphs")
-    for head, source in sources.items():
-        for name in ON_CPU:
-            graphs.export(source, name, folder / head / name, [], say=quiet)
-    return {head: folder / head for head in HEADS}
-
-
-@pytest.fixture(scope="module")
 def half(
     sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Row]]:

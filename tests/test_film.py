@@ -21,7 +21,6 @@ from colorizer import engines, lab
 from colorizer.commands import film, video
 from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
-from export import archive
 from tests.support import encoded, picture
 
 FRAMES = 12
@@ -36,35 +35,8 @@ def grainy(count: int = FRAMES, height: int = 50, width: int = 64) -> list[np.nd
     return [np.repeat(one.astype(np.uint8)[..., None], 3, axis=2) for one in frames]
 
 
-def write_film(path: Path, frames: list[np.ndarray], sound: bool = True) -> None:
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=16)  # as silent films ran
-        video.height, video.width = frames[0].shape[:2]
-        video.pix_fmt = "yuv444p"
-        audio = out.add_stream("aac", rate=16000, layout="mono") if sound else None
-        for one in frames:
-            out.mux(video.encode(av.VideoFrame.from_ndarray(one, format="rgb24")))
-        out.mux(video.encode(None))
-        if audio is not None:
-            wave = np.sin(np.arange(12000) / 5)[None].astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            frame.sample_rate = 16000
-            out.mux(audio.encode(frame))
-            out.mux(audio.encode(None))
-
-
-def read_film(path: Path) -> tuple[list[np.ndarray], list[float], bytes]:
-    """Frames, their times in seconds, and the packets of the sound."""
-    with av.open(str(path)) as one:
-        frames = [(f.to_ndarray(format="rgb24"), f.time) for f in one.decode(video=0)]
-    with av.open(str(path)) as one:
-        packets = one.demux(audio=0) if one.streams.audio else []
-        sound = b"".join(bytes(packet) for packet in packets)
-    return [f for f, _ in frames], [t for _, t in frames], sound
-
-
 def make(
-    path: Path,
+    name: str | Path,
     codec: str = "libx264",
     *,
     count: int = FRAMES,
@@ -85,7 +57,7 @@ def make(
     """Write a small film; times are milliseconds, rich ones have tags, titles and chapters."""
     width, height = size
     base = Fraction(1, 1000) if times else Fraction(1, rate)
-    with av.open(f"file:{path.absolute()}", "w", metadata_errors="surrogateescape") as out:
+    with av.open(f"file:{Path(name).absolute()}", "w", metadata_errors="surrogateescape") as out:
         out.metadata.update(title=title, comment="1912")
         if rich:
             out.set_chapters([chapter(0, 200, "Hof"), chapter(200, 480, "Garten")])
@@ -95,8 +67,8 @@ def make(
         stream: Any = out.add_stream(codec, rate=rate, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = base
-        for name, value in (context or {}).items():
-            setattr(stream.codec_context, name, value)
+        for key, value in (context or {}).items():
+            setattr(stream.codec_context, key, value)
         if rotation:
             stream.set_display_rotation(rotation)
         if fields:
@@ -111,11 +83,8 @@ def make(
             still = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
             still.pts = 0
             out.mux([*art.encode(still), *art.encode(None)])
-        convert = filtered(
-            (width, height, "rgb24"),
-            ("format", pixels),
-            ("setparams", f"field_mode={fields or 'prog'}"),
-        )
+        mode = ("setparams", f"field_mode={fields or 'prog'}")
+        convert = video._graph(width, height, "rgb24", ("format", pixels), mode)
         for number, rgb in enumerate(grainy(count, height, width)):
             convert.vpush(av.VideoFrame.from_ndarray(rgb))
             frame = convert.vpull()
@@ -139,20 +108,12 @@ def tone(kind: str, seconds: float) -> av.AudioFrame:
     return frame
 
 
-def filtered(source: tuple[int, int, str], *filters: tuple[str, str]) -> Any:
-    graph = av.filter.Graph()
-    width, height, pixels = source
-    buffer = f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1000"
-    nodes = [graph.add(*one) for one in (("buffer", buffer), *filters, ("buffersink", None))]
-    graph.link_nodes(*nodes).configure()
-    return graph
-
-
 class Seen:
     """A film as a player sees it."""
 
-    def __init__(self, path: Path) -> None:
-        with av.open(f"file:{path.absolute()}") as one:
+    def __init__(self, name: str | Path) -> None:
+        path = f"file:{Path(name).absolute()}"
+        with av.open(path) as one:
             self.duration = one.duration / 1e6 if one.duration else 0.0
             self.tags = {key.lower(): value for key, value in one.metadata.items()}
             self.chapters = [chapter["metadata"]["title"] for chapter in one.chapters()]
@@ -163,90 +124,94 @@ class Seen:
             track: Any = next(s for s in one.streams.video if s.index not in self.attached)
             self.shape = track.sample_aspect_ratio
             frames = list(one.decode(track))
-            self.times = [round(float(f.pts * f.time_base), 3) for f in frames]
-            self.frames = len(frames)
-            first = frames[0]
-            self.rotation = first.rotation
-            self.colour = (
-                first.colorspace,
-                first.color_primaries,
-                first.color_trc,
-                first.color_range,
-            )
-            matrix = {5: 5, 6: 5}.get(first.colorspace, first.colorspace)
-            rgb = first.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
-            self.rgb = np.asarray(rgb, float).mean(axis=(0, 1))
-            self.fields = video._field_order(first) if first.interlaced_frame else None
+        with av.open(path) as one:
+            packets = one.demux(audio=0) if one.streams.audio else []
+            self.sound = b"".join(bytes(packet) for packet in packets)
+        self.times = [round(float(f.pts * f.time_base), 3) for f in frames]
+        self.frames = len(frames)
+        first = frames[0]
+        self.rotation = first.rotation
+        self.colour = (
+            *(first.colorspace, first.color_primaries),
+            *(first.color_trc, first.color_range),
+        )
+        matrix = {2: None, 6: 5}.get(first.colorspace, first.colorspace)
+        self.pictures = [
+            np.asarray(f.reformat(format="rgb24", src_colorspace=matrix).to_ndarray())
+            for f in frames
+        ]
+        self.fields = video._field_order(first) if first.interlaced_frame else None
+
+
+class Desk:
+    """The command in an empty folder; frames are painted orange, not by a network."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self.painted: list[tuple[int, ...]] = []  # shapes
+        self._capfd = capfd
+
+    def paint(
+        self, pipeline: Any, frames: Iterable[np.ndarray], hold: float, chroma: float
+    ) -> Iterator[np.ndarray]:
+        for rgb in frames:
+            self.painted.append(rgb.shape)
+            yield np.full_like(rgb, ORANGE)
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run the command, which is to end with an exit code; returns what it tells."""
+        assert film.main(arguments) == code
+        return self._capfd.readouterr().err
 
 
 @pytest.fixture
-def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Paint frames orange instead of running a network; returns the shapes of those painted."""
-    shapes: list[tuple[int, ...]] = []
-
-    def paint(
-        pipeline: Any, frames: Iterable[np.ndarray], hold: float, chroma: float
-    ) -> Iterator[np.ndarray]:
-        for rgb in frames:
-            shapes.append(rgb.shape)
-            yield np.full_like(rgb, ORANGE)
-
-    monkeypatch.setattr(film, "colorize_frames", paint)
+def desk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    one = Desk(capfd)
+    monkeypatch.setattr(film, "colorize_frames", one.paint)
     monkeypatch.setattr(film, "_load", lambda model, device: None)
-    return shapes
+    return one
 
 
-def run(*arguments: object) -> int:
-    return film.main([str(one) for one in arguments])
+# --- colour
 
 
-@pytest.fixture(scope="module")
-def model(weights: Callable[[Head], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "model.mar"
-    return archive.archive(weights("regression"), out, say=lambda line: None)
-
-
-@pytest.mark.parametrize(("height", "width"), [(50, 64), (51, 63)])
+@pytest.mark.parametrize(
+    ("size", "sound", "out"),
+    [((64, 50), "aac", "new.mp4"), ((63, 51), "aac", "new.mp4"), ((64, 50), None, "new.mkv")],
+)
 def test_a_film_keeps_its_frames_times_size_and_sound_and_gets_colour(
-    model: Path, tmp_path: Path, height: int, width: int
+    archives: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    sound: str | None,
+    out: str,
 ) -> None:
-    write_film(tmp_path / "old.mp4", grainy(height=height, width=width))
-    arguments = [str(tmp_path / "old.mp4"), "--out", str(tmp_path / "new.mp4")]
-    assert film.main([*arguments, "--model", str(model)]) == 0
-    (old, old_times, old_sound), (new, new_times, new_sound) = (
-        read_film(tmp_path / name) for name in ("old.mp4", "new.mp4")
-    )
-    assert len(new) == FRAMES
-    assert new_times == pytest.approx(old_times)
-    assert new[0].shape == (height, width, 3)
-    assert new_sound == old_sound
-    assert len(new_sound) > 1000
-    assert np.ptp(new[0].astype(int), axis=2).max() > 8
-    light = [lab.rgb_to_lightness(one) for one in (old[5], new[5])]
+    monkeypatch.chdir(tmp_path)
+    make("old.mp4", size=size, rate=16, pixels="yuv444p", sound=sound)  # as silent films ran
+    assert film.main(["old.mp4", "--out", out, "--model", str(archives / "colorize.mar")]) == 0
+    old, new = Seen("old.mp4"), Seen(out)
+    assert new.frames == FRAMES
+    assert new.times == pytest.approx(old.times, abs=0.002)
+    assert new.pictures[0].shape == (*size[::-1], 3)
+    assert new.sound == old.sound
+    assert (len(new.sound) > 1000) == (sound is not None)
+    assert np.ptp(new.pictures[0].astype(int), axis=2).max() > 8
+    light = [lab.rgb_to_lightness(one.pictures[5]) for one in (old, new)]
     assert np.abs(light[0] - light[1]).mean() < 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.mp4", "old.mp4"]
+    assert {path.name for path in tmp_path.iterdir()} == {"old.mp4", out}
 
 
-def flicker(pictures: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """Measure how much colour changes between frames where lightness does not.
-
-    Args:
-        pictures: (H, W, 3) each, in colour.
-        truth: the same frames before colorization; only their lightness counts.
-
-    Returns:
-        Mean change of ab, in Lab's units, over pixels whose L moves by less than film.STILL / 2.
-    """
-    planes = [
-        (lab.rgb_to_lab(one)[..., 1:], lab.rgb_to_lightness(before))
-        for one, before in zip(pictures, truth, strict=True)
-    ]
-    total, count = 0.0, 0
-    for (ab, light), (next_ab, next_light) in pairwise(planes):
-        still = np.abs(next_light - light) < film.STILL / 2
-        total += float(np.linalg.norm(next_ab - ab, axis=-1)[still].sum())
-        count += int(still.sum())
-    return total / max(1, count)
+def flicker(pictures: Sequence[np.ndarray], frames: Sequence[np.ndarray]) -> float:
+    """Mean change of ab between frames, over pixels whose L moves by less than film.STILL / 2."""
+    changes = []
+    for (one, frame), (other, next_frame) in pairwise(zip(pictures, frames, strict=True)):
+        moved = np.abs(lab.rgb_to_lightness(next_frame) - lab.rgb_to_lightness(frame))
+        ab = (lab.rgb_to_lab(other) - lab.rgb_to_lab(one))[..., 1:]
+        changes.append(np.linalg.norm(ab, axis=-1)[moved < film.STILL / 2])
+    return float(np.concatenate(changes).mean())
 
 
 def test_colour_flickers_less_than_frame_by_frame(weights: Callable[[Head], Path]) -> None:
@@ -265,10 +230,8 @@ def test_a_network_that_wavers_is_steadied_to_a_fifth() -> None:
     wavering = [rng.normal(20, 5, (2, 32, 32)).astype(np.float32) for _ in light]
     steady = film.TemporalFilter()
     held = [steady(one.astype(np.float32), ab) for one, ab in zip(light, wavering, strict=True)]
-    change = [
-        np.abs(np.diff(ab[30:], axis=0)).mean() for ab in (np.array(wavering), np.array(held))
-    ]
-    assert change[1] < 0.2 * change[0]
+    before, after = (np.abs(np.diff(np.array(ab)[30:], axis=0)).mean() for ab in (wavering, held))
+    assert after < 0.2 * before
     assert np.mean(held[30:]) == pytest.approx(20, abs=0.2)
 
 
@@ -287,14 +250,6 @@ def test_colours_are_held_where_nothing_moves_and_begin_anew_where_it_does() -> 
     assert np.array_equal(steady(cut, red), red)
 
 
-def test_a_film_without_sound_is_a_film(model: Path, tmp_path: Path) -> None:
-    write_film(tmp_path / "old.mkv", grainy(3), sound=False)
-    arguments = [str(tmp_path / "old.mkv"), "--out", str(tmp_path / "new.mp4")]
-    assert film.main([*arguments, "--model", str(model), "--hold", "0"]) == 0
-    frames, _, sound = read_film(tmp_path / "new.mp4")
-    assert (len(frames), sound) == (3, b"")
-
-
 def test_chroma_is_the_strength_of_the_colours(weights: Callable[[Head], Path]) -> None:
     pipeline, frames = eager_pipeline(weights("regression")), grainy(1)
     spreads = [
@@ -305,38 +260,35 @@ def test_chroma_is_the_strength_of_the_colours(weights: Callable[[Head], Path]) 
     assert spreads[0] + 3 < spreads[1] < spreads[2]
 
 
+# --- the picture's properties
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize("rotation", [0, 90, -90, 180])
-def test_pixel_shape_and_rotation_are_kept(
-    painted: list[tuple[int, ...]], tmp_path: Path, rotation: int, suffix: str
-) -> None:
-    old, new = tmp_path / "old.mp4", tmp_path / f"new{suffix}"
+def test_pixel_shape_and_rotation_are_kept(desk: Desk, rotation: int, suffix: str) -> None:
     shape = {"sample_aspect_ratio": Fraction(16, 11)}
-    make(old, count=2, rotation=rotation, context=shape)
-    assert run(old, "--out", new) == 0
-    seen = Seen(new)
+    make("old.mp4", count=2, rotation=rotation, context=shape)
+    desk("old.mp4", "--out", f"new{suffix}")
+    seen = Seen(f"new{suffix}")
     assert (seen.shape, abs(seen.rotation)) == (Fraction(16, 11), abs(rotation))
-    assert seen.rotation == Seen(old).rotation
+    assert seen.rotation == Seen("old.mp4").rotation
     # the network sees it upright
-    assert painted[0] == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
+    assert desk.painted[0] == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
 
 
 def test_a_turned_film_is_painted_where_it_should_be(
-    painted: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(
-        pipeline: Any, frames: Iterable[np.ndarray], hold: float, chroma: float
-    ) -> Iterator[np.ndarray]:
+    def half(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
         for rgb in frames:
             rgb = np.zeros_like(rgb)
             rgb[: len(rgb) // 2] = 255  # white above
             yield rgb
 
     monkeypatch.setattr(film, "colorize_frames", half)
-    make(tmp_path / "old.mp4", count=1, rotation=-90)  # as phones do it: to be turned clockwise
-    assert run(tmp_path / "old.mp4") == 0
-    with av.open(str(tmp_path / "old-colour.mp4")) as one:
-        stored = next(one.decode(video=0)).to_ndarray(format="gray")
+    make("old.mp4", count=1, rotation=-90)  # as phones do it: to be turned clockwise
+    desk("old.mp4")
+    (stored,) = Seen("old-colour.mp4").pictures
     assert stored[:, :28].mean() > 200  # turned clockwise, the left side is above
     assert stored[:, 36:].mean() < 50
 
@@ -356,57 +308,93 @@ def test_a_turned_film_is_painted_where_it_should_be(
     ],
 )
 def test_colour_tags_are_kept_and_colours_are_written_by_the_matrix_that_is_tagged(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    tags: tuple[int, ...],
-    size: tuple[int, int],
-    matrix: int,
+    desk: Desk, tags: tuple[int, ...], size: tuple[int, int], matrix: int
 ) -> None:
     names = ("colorspace", "color_primaries", "color_trc", "color_range")
-    make(tmp_path / "old.mp4", count=1, size=size, context=dict(zip(names, tags, strict=True)))
-    assert run(tmp_path / "old.mp4") == 0
-    seen = Seen(tmp_path / "old-colour.mp4")
+    make("old.mp4", count=1, size=size, context=dict(zip(names, tags, strict=True)))
+    desk("old.mp4")
+    seen = Seen("old-colour.mp4")
     assert seen.colour == (matrix, *tags[1:3], tags[3] or 1)
-    assert np.abs(seen.rgb - ORANGE).max() < 4
+    assert np.abs(seen.pictures[0].mean(axis=(0, 1)) - ORANGE).max() < 4
+
+
+@pytest.mark.parametrize("fields", ["tff", "bff"])
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "suffix"),
+    [
+        ("old.mp4", "libx264", (64, 48), ".mp4"),
+        ("old.mpg", "mpeg2video", (64, 48), ".mkv"),
+        ("old.avi", "dvvideo", (720, 576), ".mp4"),
+    ],
+)
+def test_interlaced_films_keep_their_fields_or_are_deinterlaced(
+    desk: Desk, name: str, codec: str, size: tuple[int, int], suffix: str, fields: str
+) -> None:
+    make(name, codec, count=4, size=size, fields=fields)
+    order = {"tff": "top", "bff": "bottom"}[fields]
+    assert f"is interlaced, {order} field first" in desk(name, "--out", f"new{suffix}")
+    assert "is interlaced" not in desk(name, "--out", f"whole{suffix}", "--deinterlace")
+    new, whole = Seen(f"new{suffix}"), Seen(f"whole{suffix}")
+    assert (new.fields, whole.frames, whole.fields) == (fields, 4, None)
+    assert whole.times == new.times
+
+
+# --- times
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "pixels"),
-    [("old.h264", "libx264", "yuv420p"), ("old.mjpeg", "mjpeg", "yuvj420p")],
+    ("name", "codec", "pixels", "rate", "seconds"),
+    [
+        ("old.h264", "libx264", "yuv420p", 16, 1.25),
+        ("old.mjpeg", "mjpeg", "yuvj420p", 25, 0.8),
+    ],
 )
 def test_frames_without_times_get_them_from_the_rate(
-    painted: list[tuple[int, ...]], tmp_path: Path, name: str, codec: str, pixels: str
+    desk: Desk, name: str, codec: str, pixels: str, rate: int, seconds: float
 ) -> None:
-    make(tmp_path / name, codec, count=20, rate=25 if codec == "mjpeg" else 16, pixels=pixels)
-    assert run(tmp_path / name) == 0
-    seen = Seen(tmp_path / "old-colour.mp4")
-    assert (seen.frames, seen.duration) == (20, pytest.approx(0.8 if codec == "mjpeg" else 1.25))
+    make(name, codec, count=20, rate=rate, pixels=pixels)
+    desk(name)
+    seen = Seen("old-colour.mp4")
+    assert (seen.frames, seen.duration) == (20, pytest.approx(seconds))
     assert np.ptp(np.diff(seen.times)) < 0.002
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_a_variable_frame_rate_keeps_its_times(
-    painted: list[tuple[int, ...]], tmp_path: Path, suffix: str
-) -> None:
+def test_a_variable_frame_rate_keeps_its_times(desk: Desk, suffix: str) -> None:
     times = [500, 540, 550, 630, 633, 900, 980, 1000, 1400, 1500, 2000, 2500]
-    make(tmp_path / "old.mkv", times=times)
-    assert run(tmp_path / "old.mkv", "--out", tmp_path / f"new{suffix}") == 0
-    seen = Seen(tmp_path / f"new{suffix}")
+    make("old.mkv", times=times)
+    desk("old.mkv", "--out", f"new{suffix}")
+    seen = Seen(f"new{suffix}")
     assert seen.times == [one / 1000 for one in times]
     # up to the end of the last frame; .mov and .mp4 do not count what is before the first
     assert seen.duration == pytest.approx(2.54, abs=0.51)
     assert seen.duration > 2.03
 
 
-def overwrite(path: Path, number: int) -> None:
-    """Overwrite a packet of the picture in a file."""
-    with av.open(str(path)) as one:
+def test_a_broadcast_begins_at_zero_and_its_clock_may_be_set_anew(desk: Desk) -> None:
+    hour = 3_600_000
+    for name, start in (("a.ts", 10 * hour), ("b.ts", 20 * hour), ("c.ts", 5 * hour)):
+        make(name, times=[start + 40 * number for number in range(FRAMES)])
+    Path("old.ts").write_bytes(b"".join(Path(f"{one}.ts").read_bytes() for one in "abc"))
+    desk("old.ts")
+    seen = Seen("old-colour.mp4")
+    assert (seen.frames, seen.times[0]) == (3 * FRAMES, 0)
+    assert np.diff(seen.times).min() > 0.001
+    assert seen.duration == pytest.approx(3 * FRAMES / 25, abs=0.2)
+
+
+# --- damage
+
+
+def overwrite(name: str, number: int, value: bytes, kept: float) -> None:
+    """Overwrite a packet of the picture in a file, but for its first share."""
+    with av.open(name) as one:
         packet = [packet for packet in one.demux(video=0) if packet.size][number]
         assert packet.pos is not None
-        begin, end = packet.pos + 8, packet.pos + packet.size
-    body = bytearray(path.read_bytes())
-    body[begin:end] = b"\xff" * (end - begin)
-    path.write_bytes(body)
+        begin, end = packet.pos + max(8, int(kept * packet.size)), packet.pos + packet.size
+    body = bytearray(Path(name).read_bytes())
+    body[begin:end] = value * (end - begin)
+    Path(name).write_bytes(body)
 
 
 @pytest.mark.parametrize(
@@ -419,241 +407,143 @@ def overwrite(path: Path, number: int) -> None:
     ],
 )
 def test_a_damaged_packet_is_skipped_and_counted(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    codec: str,
-    pixels: str,
-    number: int,
+    desk: Desk, name: str, codec: str, pixels: str, number: int
 ) -> None:
-    old = tmp_path / name
-    make(old, codec, pixels=pixels, options={"bf": "0"}, sound="aac")
-    whole = Seen(old).times
-    overwrite(old, number)
-    assert run(old) == 1
-    assert "1 damaged packet was skipped" in capsys.readouterr().err
-    assert Seen(tmp_path / "old-colour.mp4").times == [*whole[:number], *whole[number + 1 :]]
+    make(name, codec, pixels=pixels, options={"bf": "0"}, sound="aac")
+    whole = Seen(name).times
+    overwrite(name, number, b"\xff", kept=0)
+    assert "1 damaged packet was skipped" in desk(name, code=1)
+    assert Seen("old-colour.mp4").times == [*whole[:number], *whole[number + 1 :]]
 
 
-def test_a_frame_that_the_decoder_patched_up_is_told(
-    painted: list[tuple[int, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    old = tmp_path / "old.mp4"
-    make(old, options={"g": "1"})
-    with av.open(str(old)) as one:
-        packet = [packet for packet in one.demux(video=0) if packet.size][5]
-        assert packet.pos is not None
-    body = bytearray(old.read_bytes())
-    half = packet.size // 2
-    body[packet.pos + half : packet.pos + packet.size] = bytes(packet.size - half)
-    old.write_bytes(body)
-    assert run(old) == 1
-    assert "1 frame is damaged" in capsys.readouterr().err
-    assert Seen(tmp_path / "old-colour.mp4").frames == FRAMES
+def test_a_frame_that_the_decoder_patched_up_is_told(desk: Desk) -> None:
+    make("old.mp4", options={"g": "1"})
+    overwrite("old.mp4", 5, b"\0", kept=0.5)
+    assert "1 damaged frame was patched up" in desk("old.mp4", code=1)
+    assert Seen("old-colour.mp4").frames == FRAMES
 
 
 @pytest.mark.parametrize("name", ["old.mkv", "old.avi"])
-def test_a_film_that_breaks_off_is_told(
-    painted: list[tuple[int, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    old = tmp_path / name
-    make(old, "mpeg4", count=40)
-    body = old.read_bytes()
-    old.write_bytes(body[: len(body) * 3 // 4])
-    assert run(old) == 1
-    assert "the film breaks off after" in capsys.readouterr().err
-    assert 1 <= Seen(tmp_path / "old-colour.mp4").frames < 38
+def test_a_film_that_breaks_off_is_told(desk: Desk, name: str) -> None:
+    make(name, "mpeg4", count=40)
+    body = Path(name).read_bytes()
+    Path(name).write_bytes(body[: len(body) * 3 // 4])
+    assert "the film breaks off after" in desk(name, code=1)
+    assert 1 <= Seen("old-colour.mp4").frames < 38
+
+
+# --- other tracks and tags
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_sound_tracks_languages_titles_chapters_and_tags_are_kept_or_listed(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    suffix: str,
+    desk: Desk, suffix: str
 ) -> None:
-    old, new = tmp_path / "old.mkv", tmp_path / f"new{suffix}"
-    make(old, sound="aac", tracks=2, rich=True)
-    assert run(old, "--out", new) == 0
-    told, seen = capsys.readouterr().err, Seen(new)
+    make("old.mkv", sound="aac", tracks=2, rich=True)
+    told, seen = desk("old.mkv", "--out", f"new{suffix}"), Seen(f"new{suffix}")
     sounds = [track for track in seen.tracks if track[0] == "audio"]
     assert len(sounds) == 2
-    for number, language in enumerate(("ger", "fre")):
-        for name, now, before in zip(
-            ("language", "title"), sounds[number][1:], (language, f"Ton {language}"), strict=True
-        ):
-            assert now == before or f"{name} {before!r} of track {number + 1}" in told
+    for number, (_, language, name) in enumerate(sounds):
+        old = ("ger", "fre")[number]
+        assert language == old or f"language '{old}' of track {number + 1}" in told
+        assert name == f"Ton {old}" or f"title 'Ton {old}' of track {number + 1}" in told
     if suffix != ".mov":  # its list of languages is Apple's own
         assert [language for _, language, _ in sounds] == ["ger", "fre"]
     assert seen.chapters == ["Hof", "Garten"]
     assert (seen.tags["title"], seen.tags["comment"]) == ("Großmutter", "1912")
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_subtitles_are_kept_or_listed(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    suffix: str,
-) -> None:
-    (tmp_path / "old.srt").write_text("1\n00:00:00,100 --> 00:00:00,300\nGrüße\n")
-    make(tmp_path / "plain.mkv")
+@pytest.mark.parametrize(
+    ("suffix", "kinds", "lost"),
+    [
+        (".mkv", ["video", "subtitle"], ""),
+        (".mp4", ["video"], "left out: track 1 (subtitle, srt); .mp4 cannot hold it, .mkv can"),
+    ],
+)
+def test_subtitles_are_kept_or_listed(desk: Desk, suffix: str, kinds: list[str], lost: str) -> None:
+    Path("old.srt").write_text("1\n00:00:00,100 --> 00:00:00,300\nGrüße\n")
+    make("plain.mkv")
     with (
-        av.open(str(tmp_path / "plain.mkv")) as picture,
-        av.open(str(tmp_path / "old.srt")) as text,
-        av.open(str(tmp_path / "old.mkv"), "w") as out,
+        av.open("plain.mkv") as picture_,
+        av.open("old.srt") as text,
+        av.open("old.mkv", "w") as out,
     ):
-        films = (picture, text)
+        films = (picture_, text)
         tracks = [out.add_stream_from_template(one.streams[0], True) for one in films]
         for source, track in zip(films, tracks, strict=True):
             for packet in source.demux():
                 if packet.size:
                     packet.stream = track
                     out.mux(packet)
-    assert run(tmp_path / "old.mkv", "--out", tmp_path / f"new{suffix}") == 0
-    kinds = [kind for kind, _, _ in Seen(tmp_path / f"new{suffix}").tracks]
-    told = capsys.readouterr().err
-    if suffix == ".mkv":
-        assert kinds == ["video", "subtitle"]
-        assert "left out" not in told
-    else:
-        assert kinds == ["video"]
-        assert "left out: track 1 (subtitle, srt); .mp4 cannot hold it, .mkv can" in told
+    told = desk("old.mkv", "--out", f"new{suffix}")
+    assert [kind for kind, _, _ in Seen(f"new{suffix}").tracks] == kinds
+    assert lost in told
+    assert bool(lost) == ("left out" in told)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_cover_art_is_never_the_film(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    suffix: str,
-) -> None:
-    old, new = tmp_path / "old.mp4", tmp_path / f"new{suffix}"
-    make(old, cover=True, sound="aac")
-    assert run(old, "--out", new) == 0
-    assert set(painted) == {(48, 64, 3)}
-    seen = Seen(new)
+def test_cover_art_is_never_the_film(desk: Desk, suffix: str) -> None:
+    make("old.mp4", cover=True, sound="aac")
+    told, seen = desk("old.mp4", "--out", f"new{suffix}"), Seen(f"new{suffix}")
+    assert set(desk.painted) == {(48, 64, 3)}
     assert seen.frames == FRAMES
-    assert bool(seen.attached) or "left out, as .mov" in capsys.readouterr().err
+    assert bool(seen.attached) or "left out, as .mov" in told
 
 
-def test_tags_in_an_old_encoding_keep_their_bytes(
-    painted: list[tuple[int, ...]], tmp_path: Path
-) -> None:
-    make(tmp_path / "old.avi", "mpeg4", count=2, title="Gro\udcdfmutter")
-    assert run(tmp_path / "old.avi", "--out", tmp_path / "new.mkv") == 0
-    with av.open(str(tmp_path / "new.mkv"), metadata_errors="surrogateescape") as one:
+def test_a_first_track_of_one_picture_is_not_the_film(desk: Desk) -> None:
+    make("old.mkv", cover=True)  # written as a plain track of one frame
+    desk("old.mkv")
+    assert Seen("old-colour.mp4").frames == FRAMES
+
+
+def test_tags_in_an_old_encoding_keep_their_bytes(desk: Desk) -> None:
+    make("old.avi", "mpeg4", count=2, title="Gro\udcdfmutter")
+    desk("old.avi", "--out", "new.mkv")
+    with av.open("new.mkv", metadata_errors="surrogateescape") as one:
         assert one.metadata["title"] == "Gro\udcdfmutter"
 
 
-def test_a_first_track_of_one_picture_is_not_the_film(
-    painted: list[tuple[int, ...]], tmp_path: Path
-) -> None:
-    make(tmp_path / "old.mkv", cover=True)  # written as a plain track of one frame
-    assert run(tmp_path / "old.mkv") == 0
-    assert Seen(tmp_path / "old-colour.mp4").frames == FRAMES
+def test_sound_that_does_not_fit_is_refused_before_work_with_what_holds_it(desk: Desk) -> None:
+    make("old.mkv", sound="flac")
+    told = desk("old.mkv", "--out", "new.mov", code=2)
+    assert "its sound (flac) does not fit .mov; write --out old-colour.mkv" in told
+    assert not desk.painted
+    assert os.listdir() == ["old.mkv"]
 
 
-@pytest.mark.parametrize("fields", ["tff", "bff"])
-@pytest.mark.parametrize(
-    ("name", "codec", "size"),
-    [
-        ("old.mp4", "libx264", (64, 48)),
-        ("old.mpg", "mpeg2video", (64, 48)),
-        ("old.avi", "dvvideo", (720, 576)),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_interlaced_films_keep_their_fields_or_are_deinterlaced(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    codec: str,
-    size: tuple[int, int],
-    fields: str,
-    suffix: str,
-) -> None:
-    old, new, whole = tmp_path / name, tmp_path / f"new{suffix}", tmp_path / f"whole{suffix}"
-    make(old, codec, count=4, size=size, fields=fields)
-    assert run(old, "--out", new) == 0
-    order = {"tff": "top", "bff": "bottom"}[fields]
-    assert f"is interlaced, {order} field first" in capsys.readouterr().err
-    assert Seen(new).fields == fields
-    assert run(old, "--out", whole, "--deinterlace") == 0
-    assert "is interlaced" not in capsys.readouterr().err
-    seen = Seen(whole)
-    assert (seen.frames, seen.fields) == (4, None)
-    assert seen.times == Seen(new).times
-
-
-@pytest.mark.parametrize("name", ["new.avi", "new.webm", "new.ts", "new.gif", "new"])
-def test_containers_that_cannot_hold_every_film_are_refused_and_those_that_do_are_named(
-    painted: list[tuple[int, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    make(tmp_path / "old.mp4", count=1)
-    assert run(tmp_path / "old.mp4", "--out", tmp_path / name) == 2
-    assert ".mp4, .m4v, .mov or .mkv" in capsys.readouterr().err
-    assert not painted
-
-
-def test_sound_that_does_not_fit_is_refused_before_work_with_what_holds_it(
-    painted: list[tuple[int, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(tmp_path / "old.mkv", sound="flac")
-    assert run(tmp_path / "old.mkv", "--out", tmp_path / "new.mov") == 2
-    assert "its sound (flac) does not fit .mov; write --out old-colour.mkv" in (
-        capsys.readouterr().err
-    )
-    assert not painted
-    assert [one.name for one in tmp_path.iterdir()] == ["old.mkv"]
-
-
-def test_sound_that_fits_nowhere_is_encoded_anew_and_told(
-    painted: list[tuple[int, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(tmp_path / "old.avi", "mpeg4", count=40, sound="adpcm_ms")
-    assert run(tmp_path / "old.avi") == 0
-    assert "track 1 (audio, adpcm_ms) is encoded as AAC" in capsys.readouterr().err
-    with av.open(str(tmp_path / "old-colour.mp4")) as one:
+def test_sound_that_fits_nowhere_is_encoded_anew_and_told(desk: Desk) -> None:
+    make("old.avi", "mpeg4", count=40, sound="adpcm_ms")
+    assert "track 1 (audio, adpcm_ms) is encoded as AAC" in desk("old.avi")
+    with av.open("old-colour.mp4") as one:
         heard = np.concatenate([f.to_ndarray()[0] for f in one.decode(audio=0)])
     assert len(heard) == pytest.approx(16000 * 1.6, rel=0.1)
     assert np.abs(heard[4000:20000]).mean() > 0.1
 
 
-def test_a_broadcast_begins_at_zero_and_its_clock_may_be_set_anew(
-    painted: list[tuple[int, ...]], tmp_path: Path
+# --- the command
+
+
+@pytest.mark.parametrize("name", ["new.avi", "new.webm", "new.ts", "new.gif", "new"])
+def test_containers_that_cannot_hold_every_film_are_refused_and_those_that_do_are_named(
+    desk: Desk, name: str
 ) -> None:
-    hour = 3_600_000
-    for name, start in (("a.ts", 10 * hour), ("b.ts", 20 * hour), ("c.ts", 5 * hour)):
-        make(tmp_path / name, times=[start + 40 * number for number in range(FRAMES)])
-    old = tmp_path / "old.ts"
-    old.write_bytes(b"".join((tmp_path / f"{one}.ts").read_bytes() for one in "abc"))
-    assert run(old) == 0
-    seen = Seen(tmp_path / "old-colour.mp4")
-    assert (seen.frames, seen.times[0]) == (3 * FRAMES, 0)
-    assert np.diff(seen.times).min() > 0.001
-    assert seen.duration == pytest.approx(3 * FRAMES / 25, abs=0.2)
+    make("old.mp4", count=1)
+    assert ".mp4, .m4v, .mov or .mkv" in desk("old.mp4", "--out", name, code=2)
+    assert not desk.painted
 
 
 @pytest.mark.parametrize(
     "name",
     ["2021-05-04T12:30:00.mp4", "file:x.mp4", "concat:a|b.mp4", "a%03d.mp4", "caf\udce9.mp4"],
 )
-def test_a_path_is_always_a_path(
-    painted: list[tuple[int, ...]], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make(Path("plain.mp4"), count=2)
+def test_a_path_is_always_a_path(desk: Desk, name: str) -> None:
+    make("plain.mp4", count=2)
     shutil.copy("plain.mp4", name)
-    assert run(name) == 0
+    desk(name)
     stem = name.removesuffix(".mp4")
-    assert Seen(Path(f"{stem}-colour.mp4")).frames == 2
-    assert run("plain.mp4", "--out", f"{stem}.mkv") == 0
-    assert sorted(os.listdir()) == sorted(
-        ["plain.mp4", name, f"{stem}-colour.mp4", f"{stem}.mkv"],
-    )
+    assert Seen(f"{stem}-colour.mp4").frames == 2
+    desk("plain.mp4", "--out", f"{stem}.mkv")
+    assert set(os.listdir()) == {"plain.mp4", name, f"{stem}-colour.mp4", f"{stem}.mkv"}
 
 
 @pytest.mark.parametrize(
@@ -667,18 +557,13 @@ def test_a_path_is_always_a_path(
     ],
 )
 def test_the_output_goes_beside_the_film_or_where_out_says(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    written: str,
+    desk: Desk, arguments: list[str], written: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    make(Path("old.mp4"), count=2)
+    make("old.mp4", count=2)
     Path("there").mkdir()
     Path("taken.mp4").write_text("in the way")
-    assert run("old.mp4", *arguments) == 0
-    assert Seen(Path(written)).frames == 2
+    desk("old.mp4", *arguments)
+    assert Seen(written).frames == 2
 
 
 @pytest.mark.parametrize(
@@ -699,10 +584,7 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
         (["old.mp4", "--hold", "nan"], "--hold must be"),
         (["old.mp4", "--chroma", "4"], "--chroma must be 0 to 3"),
         (["old.mp4", "--model", "none.mar"], "no archive at none.mar"),
-        (["old.mp4", "--device", "cuda:0"], "--device cuda:0"),
-        (["old.mp4", "--device", "foo"], "--device foo"),
-        (["old.mp4", "--device", "mps"], "--device mps"),
-        (["old.mp4", "--device", "meta"], "--device meta"),
+        *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),
     ],
 )
 def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
@@ -714,7 +596,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "gpus", lambda: 0)
-    make(Path("old.mp4"), count=2)
+    make("old.mp4", count=2)
     os.link("old.mp4", "same.mp4")
     Path("there").mkdir()
     Path("text.mp4").write_text("no film")
@@ -726,62 +608,53 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
         heard: Any = out.add_stream("aac", rate=16000, layout="mono")
         out.mux([*heard.encode(tone("fltp", 1)), *heard.encode(None)])
     before = sorted(os.listdir())
-    assert run(*arguments) == 2
+    assert film.main(arguments) == 2
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize("lost", ["picture", "sound"])
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [("picture", "40 frames were read, but 39 written"), ("sound", "its sound would last")],
+)
 def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
-    painted: list[tuple[int, ...]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    lost: str,
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, lost: str, told: str
 ) -> None:
-    make(tmp_path / "old.mp4", count=40, sound="aac")
     add, copy = video.Writer.add, video.Writer.copy
 
     def add_some(self: video.Writer, rgb: np.ndarray, pts: int, duration: int) -> None:
-        if pts != 0:
+        if pts != 0 or lost == "sound":
             add(self, rgb, pts, duration)
 
     def copy_some(self: video.Writer, packet: Any) -> None:
-        if not packet.size or packet.pts < 8000:
+        if not packet.size or packet.pts < 8000 or lost == "picture":
             copy(self, packet)
         else:  # read, but not written
             end = (packet.pts + packet.duration) * packet.time_base
             self.spans[packet.stream.index][1] = end
 
-    if lost == "picture":
-        monkeypatch.setattr(video.Writer, "add", add_some)
-    else:
-        monkeypatch.setattr(video.Writer, "copy", copy_some)
-    assert run(tmp_path / "old.mp4") == 2
-    why = {"picture": "40 frames were read, but 39 written", "sound": "its sound would last"}[lost]
-    assert why in capsys.readouterr().err
-    assert [one.name for one in tmp_path.iterdir()] == ["old.mp4"]
+    make("old.mp4", count=40, sound="aac")
+    monkeypatch.setattr(video.Writer, "add", add_some)
+    monkeypatch.setattr(video.Writer, "copy", copy_some)
+    assert told in desk("old.mp4", code=2)
+    assert os.listdir() == ["old.mp4"]
 
 
-def test_an_interrupted_film_leaves_nothing(
-    painted: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(
-        pipeline: Any, frames: Iterable[np.ndarray], *options: float
-    ) -> Iterator[np.ndarray]:
+def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
         yield from islice(frames, 3)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(film, "colorize_frames", interrupted)
-    make(tmp_path / "old.mp4", sound="aac")
-    assert run(tmp_path / "old.mp4") == 130
-    assert [one.name for one in tmp_path.iterdir()] == ["old.mp4"]
+    make("old.mp4", sound="aac")
+    desk("old.mp4", code=130)
+    assert os.listdir() == ["old.mp4"]
 
 
 def test_progress_is_shown_before_the_network_is_loaded(
-    painted: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -791,7 +664,7 @@ def test_progress_is_shown_before_the_network_is_loaded(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(film, "_load", lambda *_: shown.append(terminal.getvalue()))
-    make(tmp_path / "old.h264")
-    assert run(tmp_path / "old.h264") == 0
+    make("old.h264")
+    desk("old.h264")
     assert f"0/{FRAMES}" in shown[0]
     assert f"{FRAMES}/{FRAMES}" in terminal.getvalue()

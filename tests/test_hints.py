@@ -217,7 +217,7 @@ def test_the_most_hints_that_are_allowed_are_soon_done() -> None:
     known = hints.spots(said, np.full((90, 9000), 50, np.float32))
     assert 0 < len(known) <= 2 * hints.MOST_POINTS
     light = np.full((32, 32), 50, np.float32)
-    spread = hints.spread_spots(light, np.zeros((2, 32, 32), np.float32), known, 0.5, 100)
+    spread = hints.spread_spots(light, np.zeros((32, 32, 2), np.float32), known, 0.5, 100)
     assert np.isfinite(spread).all()
 
 

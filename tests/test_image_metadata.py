@@ -57,7 +57,10 @@ def kept(body: bytes, format: Any = "jpeg") -> Image.Image:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_utf_8_in_exif_is_copied(format: str, to: str, order: str) -> None:
     found = kept(file_of(ASTRONAUT, format, exif=raw_exif(order=order)), to)
-    assert ARTIST in found.info["exif"]
+    if to == "tiff":  # whose own directory it is
+        assert found.getexif()[ExifTags.Base.Artist].encode("latin-1") == ARTIST
+    else:
+        assert ARTIST in found.info["exif"]
 
 
 @pytest.mark.parametrize(

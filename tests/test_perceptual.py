@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from colorizer.errors import UserError
 from evaluation import evaluate, perceptual
 from evaluation.methods import Processes
 from evaluation.metrics import Scores, Truth, measure
@@ -112,5 +113,5 @@ def test_weights_that_are_broken_are_told_with_what_belongs_there(
     perceptual.folder().mkdir(parents=True)
     for name in perceptual.WEIGHTS:
         perceptual.place(name).write_bytes(b"half of a downl")
-        with pytest.raises(ValueError, match=f"does not hold what {name} needs: remove it"):
+        with pytest.raises(UserError, match=f"does not hold what {name} needs: remove it"):
             Processes({}, 2, [name])

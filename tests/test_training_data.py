@@ -17,6 +17,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from colorizer import gamut, lab
+from colorizer.errors import UserError
 from evaluation.metrics import colorfulness
 from evaluation.photographs import Member, Part, find, find_photographs, is_held_out
 from tests.support import coloured, encoded, opened
@@ -329,7 +330,7 @@ def test_each_process_sees_its_own_part(photos: Path, sharded: Path, kind: str) 
 def test_shards_are_read_one_after_the_other_in_a_new_order_each_time(sharded: Path) -> None:
     part = Part(survey(sharded, 0.3).train)
     members = list(part)
-    orders = [part.order(0, time_round).tolist() for time_round in range(6)]
+    orders = [part.order(0, epoch).tolist() for epoch in range(6)]
     assert len({tuple(order) for order in orders}) > 1
     assert orders[0] == part.order(0, 0).tolist()
     for order in orders:
@@ -350,17 +351,17 @@ def test_processes_draw_different_crops(photos: Path) -> None:
 def test_shards_that_cannot_be_used_say_why_in_one_line(
     photos: Path, sharded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError, match="too few for 9 processes"):
+    with pytest.raises(UserError, match="too few for 9 processes"):
         Part(survey(sharded, 0.3).train, 0, 9)
-    with pytest.raises(ValueError, match="was made with"):
+    with pytest.raises(UserError, match="was made with"):
         survey(sharded, 0.1)
     copy = tmp_path / "copy"
     shutil.copytree(sharded, copy)
     next(copy.glob("train-*.tar")).unlink()
-    with pytest.raises(ValueError, match=r"lacks .*png"):
+    with pytest.raises(UserError, match=r"lacks .*png"):
         survey(copy, 0.3)
     (copy / "train-000000.tar").write_bytes(b"no tar file")
-    with pytest.raises(ValueError, match="not a whole, uncompressed tar file"):
+    with pytest.raises(UserError, match="not a whole, uncompressed tar file"):
         find(copy)
     for arguments in (["--out", str(sharded)], ["--out", str(tmp_path / "new")]):
         folder = photos if str(sharded) in arguments else sharded

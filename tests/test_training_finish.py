@@ -7,29 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from colorizer import checkpoint
 from colorizer.recipe import Head
-from colorizer.unet import UNet
 from training import finish
 from training.augment import rgb_to_lab
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    state = UNet("regression").state_dict()
-    names = {"stem.0": "conv1", "stem.1": "bn1"}
-    names |= {f"layers.{i}": f"layer{i + 1}" for i in range(4)}
-    renamed = {}
-    for name, value in state.items():
-        for own, theirs in names.items():
-            if name.startswith(f"{own}."):
-                renamed[name.replace(own, theirs, 1)] = value.clone()
-    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
-    save_file(renamed, path)
-    return path
 
 
 def test_the_content_loss_is_least_for_the_truth(encoder: Path) -> None:

@@ -25,7 +25,7 @@ from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
 from export import __main__ as command
-from export import triton
+from export import serving, triton
 from tests.support import (
     SECONDS,
     encoded,
@@ -212,6 +212,36 @@ def test_a_folder_of_other_things_is_not_replaced(
     assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 2
     assert "letters, which is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+@pytest.mark.server
+def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    library: dict[str, Pipeline],
+    tmp_path: Path,
+) -> None:
+    out, settings = tmp_path / "models", tmp_path / "serving.yaml"
+    text = serving.SETTINGS.read_text()
+    settings.write_text(text.replace("workers: 1", "workers: 2"))
+    given = [*(str(weights(head)) for head in MODELS.values()), "--settings", str(settings)]
+    with staged_once():
+        assert command.main(["triton", *given, "--shared-network", "--out", str(out)]) == 0
+    assert not (out / "colorize" / "1" / "onnx").exists()  # the graph is the network's alone
+    port = free_port()
+    process = start_triton(out, tmp_path, port)
+    good = [encoded(picture(*size)) for size in [(60, 80), (300, 200), (1, 1), (33, 500)] * 2]
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "triton.log")
+        for model in MODELS:
+            with ThreadPoolExecutor(9) as pool:
+                found = list(pool.map(lambda body: curl(port, model, body), [*good, b"text"]))  # noqa: B023
+            expected = [Answer(200, library[model].colorize(body).body) for body in good]
+            assert found[:-1] == expected
+            assert (found[-1].status, found[-1].body[:18]) == (400, b"415 not_a_picture:")
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
 
 
 @pytest.mark.server

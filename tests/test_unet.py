@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from skimage.color import lab2rgb
-from torch import Tensor
+from torch import Tensor, nn
 
 from colorizer.recipe import Head
 from colorizer.unet import UNet
@@ -68,25 +70,18 @@ def test_lightness_reaches_the_encoder_as_imagenet_weights_expect(net: UNet) -> 
     assert off[~bright].max() < 0.034 / 0.224
 
 
-def test_imagenet_weights_fill_the_encoder_and_nothing_else() -> None:
-    torch.manual_seed(3)
-    resnet = torchvision_models().resnet50(weights=None)
-    weights = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
-    net = UNet(widths=NARROW)
-    before = net.blocks[0].up[0].weight.clone()
-    net.load_encoder({k: v.half() if v.ndim == 4 else v for k, v in weights.items()})
-    x = torch.randn(1, 3, 64, 64)
-    resnet.eval(), net.eval()
-    with torch.inference_mode():
-        expected = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))
-        found = net.layers[0](net.pool(net.stem(x)))
-    assert float((expected - found).abs().max()) < 0.02 * float(expected.abs().max())
-    assert torch.equal(before, net.blocks[0].up[0].weight)
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(4)
+    made: nn.Module = torchvision_models().resnet50(weights=None).eval()
+    return made
 
 
 @pytest.mark.parametrize("change", ["missing", "shape"])
-def test_weights_that_are_not_resnet50s_are_refused(net: UNet, change: str) -> None:
-    weights = dict(torchvision_models().resnet50(weights=None).state_dict())
+def test_weights_that_are_not_resnet50s_are_refused(
+    net: UNet, resnet: nn.Module, change: str
+) -> None:
+    weights = dict(resnet.state_dict())
     if change == "missing":
         del weights["layer3.0.conv1.weight"]
     else:
@@ -95,12 +90,12 @@ def test_weights_that_are_not_resnet50s_are_refused(net: UNet, change: str) -> N
         net.load_encoder(weights)
 
 
-def test_the_encoder_is_torchvisions_resnet50() -> None:
+def test_the_encoder_is_torchvisions_resnet50(resnet: Any) -> None:
     """The same names, shapes and outputs, so that its weights and old checkpoints fit."""
-    torch.manual_seed(4)
-    resnet = torchvision_models().resnet50(weights=None).eval()
     net = UNet(widths=NARROW).eval()
+    before = net.blocks[0].up[0].weight.clone()
     net.load_encoder(dict(resnet.state_dict()))
+    assert torch.equal(before, net.blocks[0].up[0].weight)
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x))))

@@ -1,8 +1,8 @@
 """Squares of colour photographs -> what a network sees (L, some of it aged) and learns (ab).
 
-Everything here takes and gives tensors and runs on their device, so that training on a GPU and on a
-CPU see photographs by the same definitions. What is random follows from the number of the batch
-(`draw`): a resumed run sees what it would have seen. Only grain differs between kinds of device.
+All functions take and return tensors and run on their device, so CPU and GPU share one definition.
+Random numbers depend on the number of the batch (`draw`), so a resumed run sees the same crops.
+Only grain differs between kinds of device.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def crop(photographs: Tensor, side: int, smallest: float, draws: Tensor) -> Tens
     theta[:, 1, 1] = height
     theta[:, 0, 2] = (1 - width) * _between(x, -1, 1)
     theta[:, 1, 2] = (1 - height) * _between(y, -1, 1)
-    # What is made smaller is sampled at twice the side and averaged, or fine detail would alias.
+    # If the crop is reduced, sample it at twice the side and average, so fine detail doesn't alias.
     over = 2 if photographs.shape[-1] * math.sqrt(smallest) > 1.25 * side else 1
     grid = functional.affine_grid(
         theta, [len(draws), 3, over * side, over * side], align_corners=False
@@ -107,7 +107,7 @@ def on_plate(rgb: Tensor, draws: Tensor) -> Tensor:
 def mount(lightness: Tensor, ab: Tensor, share: float, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Lay some photographs on a grey card, with or without grain, whose true ab is 0.
 
-    Scans come with their mounts, and a network that never saw one paints it.
+    Scans include their mounts, and a network that has never seen one colours it.
     """
     chosen = (draws[:, 0] < share).nonzero()[:, 0]
     if not len(chosen):
@@ -160,10 +160,10 @@ def age(lightness: Tensor, draws: Tensor) -> Tensor:
 
 
 def tone(x: Tensor, draws: Tensor) -> Tensor:
-    """What sepia leaves of (B, 1, S, S) lightness, 0..1: a print in brown on yellowed paper.
+    """Lightness, (B, 1, S, S), 0..1, of a sepia print: brown ink on yellowed paper.
 
-    A toned print is coloured, but the network gets lightness alone; in it, toning is a curve from
-    silver that turned from black to brown, to paper that is no longer white.
+    The network only sees lightness, in which toning is a curve from brown silver to paper that is
+    no longer white.
     """
     steps = torch.linspace(0, 1, 64, device=x.device)
     mix = draws.clamp(0, 1)[:, None]
@@ -179,7 +179,7 @@ def tone(x: Tensor, draws: Tensor) -> Tensor:
     return low + (place - left) * (high - low)
 
 
-# sRGB of the palest and the strongest sepia, of its ink and of its paper.
+# sRGB of the palest and the strongest sepia: ink and paper.
 _INK = ((70.0, 45.0, 25.0), (20.0, 10.0, 0.0))
 _PAPER = ((220.0, 200.0, 150.0), (255.0, 240.0, 215.0))
 
@@ -195,7 +195,7 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def compress(x: Tensor, quality: Tensor) -> Tensor:
-    """Round (B, 1, S, S) lightness, 0..1, as JPEG does: 8 x 8 cosines in steps of a quality each.
+    """Quantize (B, 1, S, S) lightness, 0..1, as JPEG does, each picture with its own quality.
 
     Source: ITU-T T.81, Annex K.1 (table of luminance), scaled as the IJG library scales it.
     """
@@ -249,8 +249,8 @@ def _between(uniform: Tensor, low: float, high: float) -> Tensor:
 
 def rgb_to_lab(rgb: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) sRGB, 0..1 -> L (B, 1, H, W), 0..100, and ab (B, 2, H, W): as `lab` does it."""
-    matrix, white = _matrix(rgb.device), _white(rgb.device)
-    x, y, z = _root(torch.einsum("ij,bjhw->bihw", matrix, _linear(rgb)) / white).split(1, dim=1)
+    xyz = torch.einsum("ij,bjhw->bihw", _matrix(rgb.device), _linear(rgb))  # 1 for white
+    x, y, z = _root(xyz).split(1, dim=1)
     return 116 * y - 16, torch.cat([500 * (x - y), 200 * (y - z)], dim=1)
 
 
@@ -266,21 +266,17 @@ def _root(xyz: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lightness: Tensor, ab: Tensor) -> Tensor:
-    """L (B, 1, H, W) and ab (B, 2, H, W) -> (B, 3, H, W) sRGB, cut off at 0 and 1."""
+    """L (B, 1, H, W) and ab (B, 2, H, W) -> (B, 3, H, W) sRGB, clipped to 0..1."""
     y = (lightness + 16) / 116
     roots = torch.cat([y + ab[:, :1] / 500, y, y - ab[:, 1:] / 200], dim=1)
     delta = 6 / 29
     xyz = torch.where(roots > delta, roots**3, 3 * delta**2 * (roots - 4 / 29))
     inverse = torch.linalg.inv(_matrix(torch.device("cpu"))).to(roots.device)
-    linear = torch.einsum("ij,bjhw->bihw", inverse, xyz * _white(roots.device)).clamp(1e-5, 1)
+    linear = torch.einsum("ij,bjhw->bihw", inverse, xyz).clamp(1e-5, 1)
     return torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
 @lru_cache(maxsize=2)
 def _matrix(device: torch.device) -> Tensor:
-    return torch.tensor(lab.RGB_TO_XYZ, dtype=torch.float32, device=device)
-
-
-@lru_cache(maxsize=2)
-def _white(device: torch.device) -> Tensor:
-    return torch.tensor(lab.WHITE, dtype=torch.float32, device=device).view(3, 1, 1)
+    matrix = lab.RGB_TO_XYZ / lab.WHITE[:, None]
+    return torch.tensor(matrix, dtype=torch.float32, device=device)

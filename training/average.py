@@ -1,8 +1,8 @@
 """Average the weights of checkpoints that were trained from one another: python -m training.average
 
-A network that is trained further on few photographs comes to know them by heart, and what it gains
-there it loses elsewhere; the mean of its weights before and after keeps what both know. It costs
-nothing when it is served. Source: Wortsman et al. 2022, "Model soups".
+A network that is trained further on few photographs overfits; the average of its weights before and
+after is better than both, and costs nothing at inference. Source: Wortsman et al. 2022, "Model
+soups".
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ import torch
 import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.unet import UNet
-from evaluation.command import run
 
-# Of each network's origin, in the average's.
+# What the average's provenance repeats of each network's.
 TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
 
 
 def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoint]:
-    """Take the mean of all weights; knobs and origin are the last one's.
+    """Average all weights; recipe and provenance are the last one's.
 
     Raises:
-        ValueError: if the networks are not of one kind.
+        UserError: if the networks are not of one kind.
     """
-    net, known = networks[-1]
+    net, header = networks[-1]
     for _, other in networks:
-        if (other.recipe.head, other.widths) != (known.recipe.head, known.widths):
-            raise ValueError(
+        if (other.recipe.head, other.widths) != (header.recipe.head, header.widths):
+            raise UserError(
                 "networks of two kinds have no mean: "
-                f"{other.recipe.head} {other.widths} and {known.recipe.head} {known.widths}"
+                f"{other.recipe.head} {other.widths} and {header.recipe.head} {header.widths}"
             )
     states = [other.state_dict() for other, _ in networks]
     mean = {
@@ -50,7 +51,7 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
         {key: other.provenance[key] for key in TOLD if key in other.provenance}
         for _, other in networks
     ]
-    return net, replace(known, provenance={**known.provenance, "average of": origins})
+    return net, replace(header, provenance={**header.provenance, "average of": origins})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name two checkpoints or more")
 
     def work() -> int:
-        net, known = average([checkpoint.load(path) for path in options.checkpoints])
-        checkpoint.save(options.out, net, known)
+        net, header = average([checkpoint.load(path) for path in options.checkpoints])
+        checkpoint.save(options.out, net, header)
         print(f"wrote {options.out}: the mean of {', '.join(p.name for p in options.checkpoints)}")
         return 0
 
-    return run("average", work)
+    return run_command("average", work)
 
 
 if __name__ == "__main__":

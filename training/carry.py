@@ -1,7 +1,7 @@
-"""Cut a pair of checkpoints into small parts, and join them again: python -m training.carry --help
+"""Split checkpoints into small parts, and join them again: python -m training.carry --help
 
-For machines that files reach in pieces. What both networks share (the trunk, after a joint run) is
-carried once.
+For machines that can only transfer small files. Tensors that both networks share (the trunk, after
+a joint run) are stored once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import colorizer
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import written_whole
-from evaluation.command import run
 
-MIB = 15.0  # of a part, unless asked otherwise
+MIB = 15.0  # of a part, by default
 
 
 def split(checkpoints: Sequence[Path], out: Path, mib: float = MIB) -> list[Path]:
@@ -30,7 +31,7 @@ def split(checkpoints: Sequence[Path], out: Path, mib: float = MIB) -> list[Path
 
     Raises:
         FileExistsError: if the folder exists.
-        ValueError: if a tensor is larger than a part.
+        UserError: if a tensor is larger than a part.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; name a new folder")
@@ -66,7 +67,7 @@ def _parts(tensors: dict[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]
     size = 0
     for name, value in tensors.items():
         if value.nbytes > most:
-            raise ValueError(f"{name} alone has {value.nbytes / 2**20:.1f} MiB; make parts larger")
+            raise UserError(f"{name} alone has {value.nbytes / 2**20:.1f} MiB; make parts larger")
         if size + value.nbytes > most:
             yield part
             part, size = {}, 0
@@ -79,7 +80,7 @@ def join(parts: Path, out: Path) -> list[Path]:
     """Write the checkpoints that a folder of parts holds into another folder.
 
     Raises:
-        ValueError: if a part is missing or damaged.
+        UserError: if a part is missing or damaged.
     """
     tensors: dict[str, Tensor] = {}
     about: dict[str, str] = {}
@@ -89,7 +90,7 @@ def join(parts: Path, out: Path) -> list[Path]:
             about = file.metadata() or {}
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if str(len(found)) != about.get("of"):
-        raise ValueError(
+        raise UserError(
             f"{parts} holds {len(found)} parts of {about.get('of', 'an unknown number')}"
         )
     headers, index = json.loads(about["headers"]), json.loads(about["index"])
@@ -106,12 +107,12 @@ def opened(path: Path) -> Any:
     """Open a safetensors file.
 
     Raises:
-        ValueError: if it is not a whole one.
+        UserError: if it is not a whole one.
     """
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
         return 0
 
-    return run("carry", work)
+    return run_command("carry", work)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Photographs as squares of uint8: all of them in memory, or read from disk as they are needed."""
+"""Photographs as squares of uint8, all in memory or read from disk when needed."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from evaluation.photographs import Part, Photograph, read_rgb, shrink
@@ -20,9 +20,9 @@ _SHARE = 0.4  # of the free memory that photographs may take
 class Photographs(Dataset[Tensor]):
     """Photograph number n of an endless stream, as (3, T, T) uint8.
 
-    The stream goes through all photographs in a new order each epoch; the order follows from the
-    seed alone, so a resumed run sees what it would have seen. Each of several processes has a
-    stream of its own, through its own part of the photographs.
+    Each epoch goes through all photographs in a new order, which depends on the seed alone, so a
+    resumed run sees the same. Each of several processes has its own stream, through its own part of
+    the photographs.
 
     Args:
         photographs: all of them.
@@ -30,7 +30,7 @@ class Photographs(Dataset[Tensor]):
         seed: of the order.
         rank: of this process.
         ranks: processes in all.
-        in_memory: whether `load` is used, and items are places in what it returned.
+        in_memory: whether items are indices into what `load` returns.
     """
 
     def __init__(
@@ -86,16 +86,3 @@ def fits(count: int, stored: int, device: torch.device) -> bool:
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return count * 3 * stored**2 < _SHARE * free
-
-
-class Numbers(Sampler[int]):
-    """The numbers of one chunk of `Photographs`."""
-
-    def __init__(self, start: int, count: int) -> None:
-        self.numbers = range(start, start + count)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers)

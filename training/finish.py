@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
@@ -25,9 +24,10 @@ from tqdm import tqdm
 
 import colorizer
 from colorizer import checkpoint
+from colorizer.commands.run import run_command
 from colorizer.errors import UserError
 from colorizer.unet import AB_SCALE, IMAGENET_MEAN, IMAGENET_STD, UNet
-from evaluation.command import run
+from evaluation.perceptual import load_encoder
 from training.augment import draw, lab_to_rgb, make_batch
 from training.config import TrainConfig
 from training.data import Photographs
@@ -66,7 +66,7 @@ class Features(nn.Module):
     def __init__(self, encoder: Path) -> None:
         super().__init__()
         net = UNet("regression")
-        net.load_encoder(load_file(encoder))
+        load_encoder(net, encoder)
         self.stem, self.pool, self.layers = net.stem, net.pool, net.layers[:2]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
@@ -162,7 +162,7 @@ def finish(
     if not config.adversarial:
         return net
 
-    critic = make_critic()
+    critic = make_critic().to(next(net.parameters()).device)
     critics = torch.optim.Adam(critic.parameters(), lr=4e-4, betas=(0.0, 0.9))
 
     def teach(lightness: Tensor, ab: Tensor, predicted: Tensor) -> None:
@@ -195,13 +195,13 @@ def _progress(steps: int, phase: str) -> Iterator[int]:
     return iter(tqdm(range(steps), desc=phase, unit="step", file=sys.stderr, mininterval=2))
 
 
-def batches_of(photographs: Photographs, config: FinishConfig) -> Batches:
-    """Yield batches without end, by the definitions of training."""
+def batches_of(photographs: Photographs, config: FinishConfig, device: str) -> Batches:
+    """Yield batches on a device, without end, by the definitions of training."""
     crops = TrainConfig(seed=config.seed, crop=0.6, degrade=0.3)
     number = 0
     while True:
         places = range(number * config.batch, (number + 1) * config.batch)
-        squares = torch.stack([photographs[place] for place in places])
+        squares = torch.stack([photographs[place] for place in places]).to(device)
         yield make_batch(squares, crops, config.side, draw(config.seed, 0, number, config.batch))
         number += 1
 
@@ -244,13 +244,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path = options.out.with_name(f"{options.out.stem}-{name}.safetensors")
                 checkpoint.save(path, part, replace(header, provenance=told))
 
-        batches = batches_of(photographs, config)
-        done = finish(net, Features(options.encoder), batches, config, snapshot)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        batches = batches_of(photographs, config, device)
+        features = Features(options.encoder).to(device)
+        done = finish(net.to(device), features, batches, config, snapshot)
         checkpoint.save(options.out, done, replace(header, provenance=told))
         print(f"wrote {options.out}")
         return 0
 
-    return run("finish", work)
+    return run_command("finish", work)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from evaluation.photographs import GREY_AB
 def classification_loss(
     logits: Tensor, ab: Tensor, weights: Tensor, adjustment: float = 0.0
 ) -> Tensor:
-    """Cross-entropy against soft-encoded ab, each pixel weighed by its nearest bin.
+    """Cross-entropy against soft-encoded ab, each pixel weighted by its nearest bin.
 
-    Weights teach a distribution in which rare bins are w times too likely, which tints what is
-    grey. So the loss sees logits + adjustment * log w, and the logits themselves come out with
-    that share of the exaggeration taken back (logit adjustment, Menon et al. 2020).
+    With weights w, rare bins become w times too likely, which tints what is grey. So the loss sees
+    logits + adjustment * log w, and the logits are learnt with that share of the rebalancing undone
+    (logit adjustment, Menon et al. 2020).
 
     Args:
         logits: (B, Q, H, W).
@@ -36,7 +36,7 @@ def classification_loss(
 
 
 def regression_loss(predicted: Tensor, ab: Tensor, weights: Tensor, huber: float) -> Tensor:
-    """Huber loss on ab / AB_SCALE, each pixel weighed by its nearest bin.
+    """Huber loss on ab / AB_SCALE, each pixel weighted by its nearest bin.
 
     Args:
         predicted: (B, 2, H, W), ab units.
@@ -56,9 +56,9 @@ def regression_loss(predicted: Tensor, ab: Tensor, weights: Tensor, huber: float
 
 
 def joint_regression_loss(predicted: Tensor, ab: Tensor, huber: float) -> Tensor:
-    """Smooth L1 on ab / AB_SCALE, all pixels alike, scaled to go along with a cross-entropy.
+    """Smooth L1 on ab / AB_SCALE, without weights, scaled to be added to a cross-entropy.
 
-    Rarity is the classifier's to learn, on the same trunk; here it would tint what is grey.
+    The classifier learns rare colours on the same trunk; here they would tint what is grey.
 
     Source: Zhang et al. 2017, "Real-time user-guided image colorization", section 3.2.
 

@@ -1,4 +1,4 @@
-"""The network in training, as Lightning wants it: loss, optimizer, schedule, photographs."""
+"""The network in training, as a Lightning module: loss, optimizer, schedule, photographs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from colorizer.unet import AB_SCALE, UNet
 from evaluation.prior import rebalancing_weights
 from training.augment import draw, make_batch, rgb_to_lab
 from training.config import TrainConfig
-from training.data import Numbers, Photographs, fits, square
+from training.data import Photographs, fits, square
 from training.losses import classification_loss, joint_regression_loss, regression_loss
 from training.survey import Survey
 
@@ -25,13 +25,11 @@ _VALIDATION_SEED = 1 << 20  # apart from every rank's
 
 
 class Colorization(lightning.LightningModule):
-    """The network in training: its loss, its optimizer, its photographs.
+    """A network with its loss, optimizer and photographs.
 
-    With head "both", one trunk learns for both heads at once: `net` is the classifier, and
-    `second` the head of regression.
-
-    The encoder's weights stand still until step `unfreeze`, for good at `encoder_lr_scale` 0; its
-    batch norm may measure its statistics anew.
+    With head "both", both heads learn on one trunk: `net` is the classifier, `second` the head of
+    regression. The encoder is frozen until step `unfreeze`, or throughout if `encoder_lr_scale` is
+    0; its batch norm may measure its statistics anew.
     """
 
     def __init__(self, config: TrainConfig, net: UNet, photographs: Survey, workers: int) -> None:
@@ -50,7 +48,7 @@ class Colorization(lightning.LightningModule):
         self.train()
 
     def train(self, mode: bool = True) -> Colorization:
-        """Switch modes; an encoder that does not adapt stays in evaluation mode."""
+        """Switch modes; an encoder that doesn't adapt its statistics stays in evaluation mode."""
         super().train(mode)
         for module in self.net.encoder:
             module.train(mode and self.config.adapt_norm)
@@ -60,10 +58,10 @@ class Colorization(lightning.LightningModule):
 
     @property
     def share(self) -> float:
-        """How much of the run is done, 0..1: of its minutes, or of its steps."""
-        if self.config.minutes:
-            return min(1.0, self.seconds / (60 * self.config.minutes))
-        return min(1.0, self.global_step / self.config.steps)
+        """Share of the run that is done, 0..1, by its minutes or steps."""
+        config, minutes = self.config, self.seconds / 60
+        done = minutes / config.minutes if config.minutes else self.global_step / config.steps
+        return min(1.0, done)
 
     @property
     def side(self) -> int:
@@ -72,12 +70,12 @@ class Colorization(lightning.LightningModule):
         return self.config.late_side if late else self.config.side
 
     def rate(self, start: int = 0) -> float:
-        """Learning rate as a share of its peak: warm-up from step `start`, then a cosine."""
+        """Learning rate as a share of its peak: warm-up from step `start`, then cosine decay."""
         warm = min(1.0, max(0, self.global_step + 1 - start) / max(1, self.config.warmup))
         return warm * (1 + math.cos(math.pi * self.share)) / 2
 
     def on_fit_start(self) -> None:
-        """Bring the photographs into memory, where they fit."""
+        """Load the photographs into memory, if they fit."""
         config, train = self.config, self.photographs.train
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         here = fits(-(-len(train) // ranks), config.stored, self.device)
@@ -93,7 +91,7 @@ class Colorization(lightning.LightningModule):
         self._started = time.monotonic()
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, index: int) -> None:
-        """Stop the clock, and the run, if its minutes are over."""
+        """Stop the clock, and the run if its minutes are over."""
         seconds = time.monotonic() - self._started
         self.seconds += seconds
         self.log("photographs_per_second", self.config.batch / seconds)
@@ -101,17 +99,17 @@ class Colorization(lightning.LightningModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time that was trained."""
+        """Save the training time."""
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take the time that was trained before."""
+        """Restore the training time."""
         self.seconds = checkpoint["seconds"]
 
     # --- loss
 
     def loss(self, lightness: Tensor, ab: Tensor) -> Tensor:
-        """(B, 1, S, S) L and (B, 2, S, S) ab -> scalar, taken at the decoder's own S/2."""
+        """(B, 1, S, S) L and (B, 2, S, S) ab -> scalar, at the decoder's S/2."""
         config = self.config
         learns = config.encoder_lr_scale > 0 and self.global_step >= config.unfreeze
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
@@ -129,7 +127,7 @@ class Colorization(lightning.LightningModule):
         return regression_loss(output, ab, weights, config.huber)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """One optimizer step on a batch of places in memory, or of photographs."""
+        """One optimizer step on a batch of indices into memory, or of photographs."""
         photographs = batch if self._memory is None else self._memory[batch]
         draws = draw(self.config.seed, self.trainer.global_rank, self.global_step, len(batch))
         with torch.autocast(self.device.type, enabled=False):  # colour is float32
@@ -139,7 +137,7 @@ class Colorization(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, index: int) -> None:
-        """Measure the held-out photographs, whole and as they are."""
+        """Measure the loss on whole, unaltered held-out photographs."""
         small = nn.functional.interpolate(
             batch.float() / 255, size=[self.config.side] * 2, mode="bilinear", antialias=True
         )
@@ -148,10 +146,10 @@ class Colorization(lightning.LightningModule):
         loss = self.loss(lightness, ab)
         self.log("validation", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
-    # --- what Lightning asks for
+    # --- Lightning's hooks
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; the rates are set step by step."""
+        """AdamW; the rates are set at each step."""
         encoder = [p for module in self.net.encoder for p in module.parameters()]
         ids = {id(p) for p in encoder}
         groups = [[p for p in self.parameters() if id(p) not in ids]]
@@ -170,14 +168,14 @@ class Colorization(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm; Lightning itself won't for a fused optimizer."""
+        """Clip the norm; Lightning refuses to for a fused optimizer."""
         if optimizer.defaults["fused"]:
             nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """The next chunk of this process's stream; asked for anew at each chunk."""
+        """The next chunk of this process's stream; called again for each chunk."""
         assert self._stream is not None
         done, steps = self.global_step, self.config.chunk
         if not self.config.minutes:
@@ -185,14 +183,15 @@ class Colorization(lightning.LightningModule):
         return DataLoader(
             self._stream,
             batch_size=self.config.batch,
-            sampler=Numbers(done * self.config.batch, steps * self.config.batch),
+            sampler=range(done * self.config.batch, (done + steps) * self.config.batch),
             num_workers=0 if self._stream.in_memory else self.workers,
         )
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """This process's share of the held-out photographs.
 
-        All shares are of one size, some with a photograph again: processes wait for each other.
+        All shares have the same size, some with a photograph twice, as processes wait for each
+        other.
         """
         held_out, ranks = self.photographs.validation, self.trainer.world_size
         numbers = range(self.trainer.global_rank, -(-len(held_out) // ranks) * ranks, ranks)
@@ -201,7 +200,7 @@ class Colorization(lightning.LightningModule):
         return DataLoader(squares, batch_size=self.config.batch)  # type: ignore[arg-type]
 
     def networks(self) -> dict[Head, UNet]:
-        """What was trained, a network for each head."""
+        """The trained network of each head."""
         if self.second is None:
             return {self.net.kind: self.net}
         other = UNet("regression", widths=self.net.widths)
@@ -212,7 +211,7 @@ class Colorization(lightning.LightningModule):
 
 
 def regression_head(net: UNet) -> nn.Sequential:
-    """A head of regression beside a classifier's own; it begins almost grey."""
+    """Make a regression head for a classifier's trunk; it starts almost grey."""
     head = UNet("regression", widths=net.widths).head
     nn.init.normal_(head.get_parameter("3.weight"), std=0.01)
     nn.init.zeros_(head.get_parameter("3.bias"))

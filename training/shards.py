@@ -1,7 +1,7 @@
 """Make WebDataset shards from a folder of photographs: python -m training.shards --help
 
-A shard is a plain tar file of some hundred photographs, as they are. Reading one after the other
-suits disks and networks that would choke on millions of small files.
+A shard is a plain tar file of many photographs. Reading shards one after the other suits disks and
+networks that would choke on millions of small files.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -17,11 +18,11 @@ import webdataset
 from tqdm import tqdm
 
 import colorizer
+from colorizer.commands.run import run_command
 from colorizer.files import written_whole
-from evaluation.command import run
 from evaluation.photographs import Photograph, find_photographs, find_shards, read_rgb, shrink
 from training.config import TrainConfig
-from training.survey import SURVEY, Survey, each_side, survey, to_json, write_report
+from training.survey import SIDES, SURVEY, Survey, survey, to_json, write_report
 
 _SLACK = 64 * 1024  # bytes of a shard beside its photographs
 
@@ -59,31 +60,33 @@ def make_shards(
     if find_shards(photos):
         raise FileExistsError(f"{photos} holds shards already")
     found = survey(photos, validation, min_colorfulness)
-    with written_whole(out) as beside:
+    settings = {"validation": validation, "min_colorfulness": min_colorfulness}
+    limits = {"maxcount": most, "maxsize": mib * 2**20 - _SLACK}
+    number = count()
+    total = len(found.train) + len(found.validation)
+    with (
+        written_whole(out) as beside,
+        tqdm(total=total, desc="writing shards", file=sys.stderr, mininterval=2) as bar,
+    ):
         beside.mkdir()
-        number = 0
-        total = len(found.train) + len(found.validation)
-        with tqdm(total=total, desc="writing shards", file=sys.stderr, mininterval=2) as bar:
-            for side, photographs in each_side(found):
-                if not photographs:
-                    continue
-                # A folder's neighbours are often alike; a shard's must not be.
-                order = np.random.default_rng(0).permutation(len(photographs))
-                pattern = str(beside / f"{side}-%06d.tar")
-                renamed: list[Photograph] = []
-                limits = {"maxcount": most, "maxsize": mib * 2**20 - _SLACK}
-                with webdataset.ShardWriter(pattern, **limits, verbose=0) as writer:
-                    for photograph in (photographs[i] for i in order):
-                        key, suffix = f"{number:09d}", Path(photograph.name).suffix[1:].lower()
-                        body = photograph.read_bytes()
-                        if stored:
-                            suffix, body = "webp", squashed(body, stored)
-                        writer.write({"__key__": key, suffix: body})
-                        renamed.append(beside / f"{key}.{suffix}")
-                        number += 1
-                        bar.update()
-                setattr(found, side, renamed)
-        (beside / SURVEY).write_text(to_json(found, beside, validation, min_colorfulness))
+        for side in SIDES:
+            photographs = getattr(found, side)
+            if not photographs:
+                continue
+            renamed: list[Photograph] = []
+            pattern = str(beside / f"{side}-%06d.tar")
+            with webdataset.ShardWriter(pattern, **limits, verbose=0) as writer:
+                # Shuffled: neighbours in a folder are often alike, those in a shard must not be.
+                for i in np.random.default_rng(0).permutation(len(photographs)):
+                    key, body = f"{next(number):09d}", photographs[i].read_bytes()
+                    suffix = Path(photographs[i].name).suffix[1:].lower()
+                    if stored:
+                        suffix, body = "webp", squashed(body, stored)
+                    writer.write({"__key__": key, suffix: body})
+                    renamed.append(beside / f"{key}.{suffix}")
+                    bar.update()
+            setattr(found, side, renamed)
+        (beside / SURVEY).write_text(to_json(found, beside, settings))
         write_report(beside, found)
     return found
 
@@ -97,26 +100,19 @@ def squashed(body: bytes, side: int) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make shards; returns the exit code."""
-    usual = TrainConfig()
     parser = argparse.ArgumentParser(
         prog="python -m training.shards", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of colour photographs")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument(
-        "--most", type=int, default=1000, help="photographs in a shard (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--mib", type=float, default=1024, help="MiB of a shard, at most (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--stored", type=int, default=0, help="squash photographs to squares of this side, as WebP"
-    )
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("--photos", type=Path, required=True, help="folder of colour photographs")
+    add("--out", type=Path, required=True, help="folder to make")
+    add("--most", type=int, default=1000, help="photographs in a shard (default: %(default)s)")
+    add("--mib", type=float, default=1024, help="largest shard, in MiB (default: %(default)s)")
+    add("--stored", type=int, default=0, help="squash photographs to this side, as square WebP")
     for name in ("validation", "min_colorfulness"):
-        text = f"as in training (default: {getattr(usual, name)})"
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, default=getattr(usual, name), help=text)
+        default, option = getattr(TrainConfig(), name), f"--{name.replace('_', '-')}"
+        add(option, type=float, default=default, help="as in training (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.most < 1:
         parser.error(f"--most must be 1 or more, not {options.most}")
@@ -130,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 0
 
-    return run("shards", work)
+    return run_command("shards", work)
 
 
 if __name__ == "__main__":

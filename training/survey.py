@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorizer import gamut, image, lab
-from colorizer.files import written_whole
+from colorizer.errors import UserError
+from colorizer.files import write_whole
 from evaluation import figures
 from evaluation.bins import encode
 from evaluation.metrics import colorfulness
@@ -38,20 +38,21 @@ from evaluation.prior import smooth
 # that lost 2% at two edges in at most 8; of 162,165 pairs of different ones none in 10 or fewer.
 NEAR = 8
 
-SURVEY = "survey.json"  # what a folder of shards says about itself
+SURVEY = "survey.json"  # in a folder of shards, and in a run's
+SIDES = ("train", "validation")
 
 
 @dataclass
 class Survey:
-    """What a folder holds: training and validation photographs, and those left out, with why.
+    """What a folder holds.
 
     Attributes:
         train: photographs to train on.
         validation: photographs held out.
-        skipped: photographs left out, by their name, with why.
+        skipped: reasons of those left out, by name.
         prior: (Q,) share of the training photographs' pixels in each bin.
-        sizes: (N, 2) width and height of each that can be read and is not grey.
-        colorfulness: (N,) of each of those.
+        sizes: (N, 2) width and height of each that is not left out.
+        colorfulness: (N,) likewise.
     """
 
     train: list[Photograph] = field(default_factory=list)
@@ -128,59 +129,52 @@ def survey(
 ) -> Survey:
     """Look at every photograph once: leave out the broken and the grey, split, count colours.
 
-    The split is by the hash of the content, so it survives renaming, and copies of a file fall on
+    The split is by a hash of the content, so it survives renaming, and copies of a file fall on
     the same side. What resembles a held-out photograph, mirrored or not, is not trained on.
 
     Args:
-        folder: of photographs, or of shards; shards that `training.shards` made need no look.
+        folder: of photographs, or of shards; those of `training.shards` hold their survey.
         validation: share to hold out.
         min_colorfulness: colorfulness below which a photograph is not trained on.
-        kept: file that a run keeps its survey in, so that it need not look again when resumed.
+        kept: file to keep the survey in, and to read it from when a run is resumed.
 
     Raises:
         FileNotFoundError: if no photograph of the folder can be trained on.
-        ValueError: if a shard cannot be read, or was made with other settings.
+        UserError: if a shard can't be read, or was made with other settings.
     """
     photographs = find(folder)
+    settings = {"validation": validation, "min_colorfulness": min_colorfulness}
     for path in (folder / SURVEY, kept):
         if path is not None and path.is_file():
-            return read_survey(path, folder, photographs, validation, min_colorfulness)
-    result = survey_anew(photographs, validation, min_colorfulness)
-    if not result.train:
-        raise FileNotFoundError(f"no colour photograph to train on below {folder}")
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(kept) as beside:
-            beside.write_text(to_json(result, folder, validation, min_colorfulness))
-    return result
-
-
-def survey_anew(
-    photographs: list[Photograph], validation: float, min_colorfulness: float
-) -> Survey:
-    """Look at photographs, whatever was found before; see `survey`."""
-    result = Survey()
-    looks: list[tuple[Photograph, Look]] = []
+            return read_survey(path, folder, photographs, settings)
     with ThreadPoolExecutor() as threads:
         found = threads.map(lambda one: look(one, validation, min_colorfulness), photographs)
         bar = tqdm(found, "looking", len(photographs), file=sys.stderr, mininterval=2)
-        looks = list(zip(photographs, bar, strict=True))
-    kept = np.array([one.hashes for _, one in looks if one.held_out and not one.why], np.uint64)
+        result = sort(list(zip(photographs, bar, strict=True)))
+    if not result.train:
+        raise FileNotFoundError(f"no colour photograph to train on below {folder}")
+    if kept is not None:
+        write_whole(kept, to_json(result, folder, settings).encode())
+    return result
+
+
+def sort(looks: list[tuple[Photograph, Look]]) -> Survey:
+    """Split photographs, without near-duplicates of those held out, and count their colours."""
+    result = Survey()
+    held_out = np.array([one.hashes for _, one in looks if one.held_out and not one.why], np.uint64)
     for photograph, one in looks:
         why = one.why
-        if not why and not one.held_out and len(kept):
-            nearest = int(np.bitwise_count(kept.ravel() ^ np.uint64(one.hashes[0])).min())
-            if nearest <= NEAR:
-                why = f"near-duplicate: {nearest} of 64 bits from a photograph held out"
+        if not why and not one.held_out and len(held_out):
+            apart = int(np.bitwise_count(held_out.ravel() ^ np.uint64(one.hashes[0])).min())
+            if apart <= NEAR:
+                why = f"near-duplicate: {apart} of 64 bits from a photograph held out"
         if why or one.counts is None:
             result.skipped[str(photograph)] = why
             continue
         result.sizes.append(one.size)
         result.colorfulness.append(one.colorfulness)
-        if one.held_out:
-            result.validation.append(photograph)
-        else:
-            result.train.append(photograph)
+        (result.validation if one.held_out else result.train).append(photograph)
+        if not one.held_out:
             result.prior += one.counts
     result.prior /= max(1.0, result.prior.sum())
     return result
@@ -217,59 +211,31 @@ def name_in(photograph: Photograph, folder: Path) -> str:
     return photograph.relative_to(folder).as_posix()
 
 
-def to_json(found: Survey, folder: Path, validation: float, min_colorfulness: float) -> str:
-    """What `read_survey` reads: the split by the photographs' names in a folder, and the prior."""
-
-    def names(photographs: list[Photograph]) -> list[str]:
-        return [name_in(p, folder) for p in photographs]
-
-    values = asdict(found) | {
-        "train": names(found.train),
-        "validation": names(found.validation),
-        "prior": found.prior.tolist(),
-        "settings": {"validation": validation, "min_colorfulness": min_colorfulness},
-    }
+def to_json(found: Survey, folder: Path, settings: dict[str, float]) -> str:
+    """Serialize a survey: the split by the photographs' names in a folder, prior, statistics."""
+    sides = {side: [name_in(p, folder) for p in getattr(found, side)] for side in SIDES}
+    values = {**asdict(found), **sides, "prior": found.prior.tolist(), "settings": settings}
     return json.dumps(values, ensure_ascii=False)
 
 
 def read_survey(
-    path: Path,
-    folder: Path,
-    photographs: list[Photograph],
-    validation: float,
-    min_colorfulness: float,
+    path: Path, folder: Path, photographs: list[Photograph], settings: dict[str, float]
 ) -> Survey:
-    """Read a survey instead of looking at millions of photographs again.
+    """Read what `to_json` wrote, instead of looking at millions of photographs again.
 
     Raises:
-        ValueError: if it was made with other settings, or a photograph is gone.
+        UserError: if it was made with other settings, or a photograph is gone.
     """
     values = json.loads(path.read_text())
-    asked = {"validation": validation, "min_colorfulness": min_colorfulness}
-    made = values.pop("settings")
-    if made != asked:
-        raise ValueError(
-            f"{path} was made with {made}, not {asked}: use the same settings, or delete it "
+    if (made := values.pop("settings")) != settings:
+        raise UserError(
+            f"{path} was made with {made}, not {settings}: use the same settings, or delete it "
             "(for shards: make them again)"
         )
     by_name = {name_in(p, folder): p for p in photographs}
     try:
-        train, held_out = ([by_name[name] for name in values.pop(side)] for side in SIDES)
+        sides = {side: [by_name[name] for name in values[side]] for side in SIDES}
     except KeyError as error:
-        raise ValueError(f"{folder} lacks {error}, which {path} names") from None
-    return Survey(
-        train=list(train),
-        validation=list(held_out),
-        skipped=values["skipped"],
-        prior=np.array(values["prior"]),
-        sizes=[(width, height) for width, height in values["sizes"]],
-        colorfulness=values["colorfulness"],
-    )
-
-
-SIDES = ("train", "validation")
-
-
-def each_side(found: Survey) -> Iterator[tuple[str, list[Photograph]]]:
-    """The two sides of a split, by name."""
-    return ((side, getattr(found, side)) for side in SIDES)
+        raise UserError(f"{folder} lacks {error}, which {path} names") from None
+    sizes = [(width, height) for width, height in values["sizes"]]
+    return Survey(**{**values, **sides, "prior": np.array(values["prior"]), "sizes": sizes})

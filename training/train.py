@@ -8,47 +8,38 @@ import os
 import sys
 import time
 import warnings
-from argparse import BooleanOptionalAction
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from safetensors.torch import load_file
 
 import colorizer
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
 from colorizer.commands.run import run_command
-from colorizer.errors import UserError
-from colorizer.recipe import Head, Recipe
+from colorizer.recipe import Decoding, Head, Recipe
 from colorizer.unet import UNet
-from evaluation.perceptual import torchvision_models
+from evaluation.perceptual import load_encoder, torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
 from training.module import Colorization
 from training.survey import SURVEY, survey, write_report
 
-# config's names -> Lightning's
+# names in the settings -> Lightning's
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def fastest_precision(net: UNet, config: TrainConfig) -> str:
-    """Time a few steps of each precision and take the fastest.
+    """Time a few steps in each precision and choose the fastest.
 
-    What a processor's flags promise is not what it does: with AVX512-BF16 alone, bfloat16 was
-    found 0.6 times as fast as float32 on one CPU and 1.8 times on another.
+    A processor's flags don't tell: with AVX512-BF16 alone, bfloat16 was 0.6 times as fast as
+    float32 on one CPU, and 1.8 times on another.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kinds = {"32": None, "bf16": torch.bfloat16}
@@ -74,73 +65,62 @@ def fastest_precision(net: UNet, config: TrainConfig) -> str:
     return fastest
 
 
-def initial_network(config: TrainConfig, encoder: Path | None, init_from: Path | None) -> UNet:
-    """Build the network: encoder from ImageNet weights, or the whole trunk from a checkpoint.
+Start = tuple[UNet, Checkpoint]
 
-    Args:
-        config: the run.
-        encoder: safetensors of torchvision's ResNet-50; None downloads torchvision's own.
-        init_from: a checkpoint of either head; its trunk is taken, and its head too if it fits.
+
+def inherit(config: TrainConfig, start: Start | None) -> TrainConfig:
+    """Replace head = "same" by a checkpoint's head, settings and losses.
 
     Raises:
-        BadCheckpoint, FileNotFoundError, ValueError: if a file does not fit.
+        BadConfig: if there is no checkpoint to take them from.
+    """
+    if start is None:
+        raise BadConfig(
+            "head = same is the head of a checkpoint: name one, "
+            "as --init-from model_store/regression.safetensors"
+        )
+    recipe, run = start[1].recipe, start[1].provenance.get("config", {})
+    return replace(
+        config,
+        head=recipe.head,
+        temperature=recipe.temperature,
+        chroma_gain=recipe.chroma_gain,
+        **{key: run[key] for key in ("rebalance", "adjustment", "huber") if key in run},
+    )
+
+
+def initial_network(config: TrainConfig, encoder: Path | None, start: Start | None) -> UNet:
+    """Build the network: encoder from ImageNet weights, or all that fits from a checkpoint.
+
+    Args:
+        config: the run, with a head of its own.
+        encoder: safetensors of torchvision's ResNet-50; None downloads torchvision's own.
+        start: a checkpoint of either head; its trunk is taken, and its head too if it fits.
+
+    Raises:
+        UserError: if the encoder's file does not fit.
     """
     torch.manual_seed(config.seed)
-    if config.head == "same":
-        raise BadConfig("head = same is the head of a checkpoint: name one with --init-from")
-    head: Head = "classification" if config.head == "both" else config.head
-    if init_from is not None:
-        other, before = checkpoint.load(init_from)
-        net = UNet(head, len(gamut.bins()), before.widths)
+    head: Head = "regression" if config.head == "regression" else "classification"
+    if start is not None:
+        net = UNet(head, widths=start[0].widths)
         own = net.state_dict()
-        fits = {k: v for k, v in other.state_dict().items() if v.shape == own[k].shape}
-        net.load_state_dict(fits, strict=False)
+        fitting = {k: v for k, v in start[0].state_dict().items() if v.shape == own[k].shape}
+        net.load_state_dict(fitting, strict=False)
         return net
-    net = UNet(head, len(gamut.bins()))
+    net = UNet(head)
     if encoder is not None:
-        net.load_encoder(load_file(encoder))
+        load_encoder(net, encoder)
     else:
         models = torchvision_models()
         net.load_encoder(models.ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True))
     return net
 
 
-# What a fine-tuned network keeps of the run that it comes from.
-INHERITED = ("rebalance", "adjustment", "huber")
-
-
-def inherit(config: TrainConfig, init_from: Path | None) -> tuple[TrainConfig, Checkpoint | None]:
-    """Replace head = "same" by the head, knobs and losses of a checkpoint; give its header too.
-
-    Raises:
-        BadConfig: if there is no checkpoint to take them from.
-        BadCheckpoint, FileNotFoundError: if it cannot be read.
-    """
-    if config.head != "same":
-        return config, None
-    if init_from is None:
-        raise BadConfig(
-            "head = same is the head of a checkpoint: name one, "
-            "as --init-from model_store/regression.safetensors"
-        )
-    _, before = checkpoint.load(init_from)
-    run = before.provenance.get("config", {})
-    config = replace(
-        config,
-        head=before.recipe.head,
-        temperature=before.recipe.temperature,
-        chroma_gain=before.recipe.chroma_gain,
-        **{key: run[key] for key in INHERITED if key in run},
-    )
-    return config, before
-
-
 def launched() -> tuple[int, int, int]:
-    """What torchrun said: rank of this process, processes in all, processes on this machine."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    rank, ranks, here = (
-        int(os.environ.get(name, default)) for name, default in zip(names, "011", strict=True)
-    )
+    """Rank of this process, processes in all, processes on this machine, as torchrun sets them."""
+    names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+    rank, ranks, here = (int(os.environ.get(name, default)) for name, default in names)
     return rank, ranks, here
 
 
@@ -149,26 +129,9 @@ def make_trainer(
 ) -> lightning.Trainer:
     """Configure Lightning: one process, or those that torchrun started, on any machines."""
     _, ranks, here = launched()
-    callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=config.ema),
-        ModelCheckpoint(dirpath=state, filename="last", enable_version_counter=False),
-        TQDMProgressBar(refresh_rate=10),
-    ]
-    if config.patience:
-        if not held_out:
-            raise BadConfig("patience needs held-out photographs: raise validation above 0")
-        callbacks += [
-            EarlyStopping("validation", patience=config.patience),
-            ModelCheckpoint(
-                dirpath=state,
-                filename="best",
-                monitor="validation",
-                enable_version_counter=False,
-            ),
-        ]
     options: dict[str, Any] = {}
     if ranks > 1:
-        # The encoder gets no gradient until it joins in: others must not wait for it.
+        # A frozen encoder gets no gradient, and the other processes must not wait for it.
         options["strategy"] = DDPStrategy(find_unused_parameters=True)
         options["devices"], options["num_nodes"] = here, ranks // here
     return lightning.Trainer(
@@ -176,7 +139,11 @@ def make_trainer(
         precision=PRECISIONS[precision],
         gradient_clip_val=config.clip,
         logger=TensorBoardLogger(state, name="", version=""),
-        callbacks=callbacks,
+        callbacks=[
+            EMAWeightAveraging(decay=config.ema),
+            ModelCheckpoint(dirpath=state, filename="last", enable_version_counter=False),
+            TQDMProgressBar(refresh_rate=10),
+        ],
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,  # each process has its own part already
         limit_val_batches=None if held_out else 0,
@@ -196,21 +163,21 @@ def train(
     resume: bool = False,
     workers: int = 1,
     licence: str = "",
-) -> Path:
-    """Train and write `out`, a checkpoint, or for both heads a folder with a checkpoint of each.
+) -> None:
+    """Train and write `out`: a checkpoint, or for both heads a folder with a checkpoint of each.
 
-    The run's state lies beside it in `out`.run/.
-
-    With `resume`, continue from the state that an interrupted run left. Under torchrun, each
-    process trains on its own part, and the first one writes.
+    The run's state is kept in `out`.run/, from which `resume` continues an interrupted run. Under
+    torchrun, each process trains on its own part of the photographs, and the first one writes.
     """
     state = out.with_suffix(".run")
     last = state / "last.ckpt"
     rank, ranks, _ = launched()
-    for needed in (encoder, init_from):
-        if needed is not None and not needed.is_file():  # said before all photographs are read
-            raise FileNotFoundError(f"no weights at {needed}")
-    config, before = inherit(config, init_from)
+    if encoder is not None and not encoder.is_file():  # fail before all photographs are read
+        raise FileNotFoundError(f"no weights at {encoder}")
+    start = checkpoint.load(init_from) if init_from else None
+    fine_tuning = config.head == "same"
+    if fine_tuning:
+        config = inherit(config, start)
     state.mkdir(parents=True, exist_ok=True)
     kept = state / (f"survey-{rank}.json" if ranks > 1 else SURVEY)
     if not resume:
@@ -220,123 +187,113 @@ def train(
         print(found.summary(), flush=True)
         write_report(state, found)
         print(f"  figures and the list of those left out: {state}/", flush=True)
-    if before is not None and "prior" in before.provenance:
-        # The colours of the many photographs behind it, not of the few at hand.
-        found.prior = np.array(before.provenance["prior"], np.float64)
+    if fine_tuning and start and "prior" in start[1].provenance:
+        # The colours of the many photographs behind the checkpoint, not of the few at hand.
+        found.prior = np.array(start[1].provenance["prior"], np.float64)
     continued = resume and last.exists()
-    net = initial_network(config, encoder, init_from)
+    net = initial_network(config, encoder, start)
     model = Colorization(config, net, found, workers)
     chosen = state / "precision"
     precision: str = config.precision
-    if precision == "auto":  # a run that goes on keeps what it began with
+    if precision == "auto":  # a resumed run keeps its precision
         kept_one = continued and chosen.exists()
         precision = chosen.read_text() if kept_one else fastest_precision(net, config)
         chosen.write_text(precision)
     trainer = make_trainer(config, state, bool(found.validation), precision)
     trainer.fit(model, ckpt_path=last if continued else None)
-    stopped = trainer.early_stopping_callback
-    early = stopped is not None and stopped.stopped_epoch > 0
-    if model.share < 1 and not early:
-        raise KeyboardInterrupt
-    if config.patience:
-        best = torch.load(state / "best.ckpt", map_location="cpu", weights_only=False)
-        model.load_state_dict(best["state_dict"])
+    if model.share < 1:
+        raise KeyboardInterrupt  # Lightning returns from it
     if rank == 0:
-        minutes = round(model.seconds / 60, 1)
-        losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
-        side = config.side
-        origin = {
-            "init_from": None,
-            "encoder": encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2",
-            "licence": licence,
-        }
-        if init_from is not None:
-            first = checkpoint.load(init_from)[1]
-            side, source = first.recipe.side, first.provenance
-            origin = {
-                "init_from": init_from.name,
-                "encoder": source.get("encoder", ""),
-                "licence": licence or source.get("licence", ""),
-            }
-        provenance = {
-            "photographs": len(found.train),
-            "config": asdict(config),
-            **origin,
-            "losses": losses,
-            "minutes": minutes,
-            "steps": trainer.global_step,
-            "processes": ranks,
-            "precision": str(trainer.precision),
-            "device": device(),
-            "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
-            "prior": [float(f"{share:.4g}") for share in found.prior],
-        }
-        # Served at the side of its crops, or of the network that it began with, until training.fit
-        # finds a better one.
-        for head, trained in model.networks().items():
-            recipe = Recipe(
-                head=head,
-                side=side,
-                bins=gamut.bin_centres() if head == "classification" else (),
-                decoding=before.recipe.decoding if before else Recipe.decoding,
-                temperature=config.temperature,
-                chroma_gain=config.chroma_gain,
-            )
-            path = out / f"{head}.safetensors" if config.head == "both" else out
-            checkpoint.save(path, trained, Checkpoint(recipe, trained.widths, provenance))
-            print(f"wrote {path}: {trainer.global_step} steps, {losses}")
-    return out
+        origin = origin_of(encoder, init_from, start, licence)
+        decoding = start[1].recipe.decoding if fine_tuning and start else Recipe.decoding
+        side = start[1].recipe.side if start else config.side
+        write_checkpoints(model, trainer, out, origin, side, decoding)
 
 
-def device() -> str:
-    """What this run computes on."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU cores"
+def origin_of(
+    encoder: Path | None, init_from: Path | None, start: Start | None, licence: str
+) -> dict[str, Any]:
+    """Describe what a run started from, for the provenance."""
+    if init_from is None or start is None:
+        name = encoder.name if encoder else "torchvision ResNet50_Weights.IMAGENET1K_V2"
+        return {"init_from": None, "encoder": name, "licence": licence}
+    before = start[1].provenance
+    return {
+        "init_from": init_from.name,
+        "encoder": before.get("encoder", ""),
+        "licence": licence or before.get("licence", ""),
+    }
+
+
+def write_checkpoints(
+    model: Colorization,
+    trainer: lightning.Trainer,
+    out: Path,
+    origin: dict[str, Any],
+    side: int,
+    decoding: Decoding,
+) -> None:
+    """Write what was trained, with the recipe it is served with until `training.fit` finds one."""
+    config, photographs = model.config, model.photographs
+    losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
+    cuda = torch.cuda.is_available()
+    provenance = {
+        "photographs": len(photographs.train),
+        "config": asdict(config),
+        **origin,
+        "losses": losses,
+        "minutes": round(model.seconds / 60, 1),
+        "steps": trainer.global_step,
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "device": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU cores",
+        "versions": {"colorizer": colorizer.__version__, "torch": torch.__version__},
+        "prior": [float(f"{share:.4g}") for share in photographs.prior],
+    }
+    for head, net in model.networks().items():
+        recipe = Recipe(
+            head=head,
+            side=side,
+            bins=gamut.bin_centres() if head == "classification" else (),
+            decoding=decoding,
+            temperature=config.temperature,
+            chroma_gain=config.chroma_gain,
+        )
+        path = out / f"{head}.safetensors" if config.head == "both" else out
+        checkpoint.save(path, net, Checkpoint(recipe, net.widths, provenance))
+        print(f"wrote {path}: {trainer.global_step} steps, {losses}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and train; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    presets = sorted(p.stem for p in PRESETS.glob("*.toml"))
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
-    parser.add_argument("--preset", required=True, help=f"{', '.join(presets)}, or a .toml file")
-    parser.add_argument(
-        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="checkpoint to write; for both heads, a folder"
-    )
-    parser.add_argument(
+    presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+    add = parser.add_argument
+    add("--version", action="version", version=colorizer.__version__)
+    add("--preset", required=True, help=f"{presets}, or a .toml file")
+    add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
+    add("--out", type=Path, required=True, help="checkpoint to write; for both heads, a folder")
+    add(
         "--encoder",
         type=Path,
         help="ImageNet ResNet-50 weights (safetensors); without it torchvision's are downloaded",
     )
-    parser.add_argument("--init-from", type=Path, help="start from this checkpoint's trunk")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read photographs")
-    parser.add_argument("--licence", default="", help="terms of the weights, kept inside them")
+    add("--init-from", type=Path, help="start from this checkpoint's trunk")
+    add("--resume", action="store_true", help="continue an interrupted run")
+    add("--workers", type=int, default=1, help="processes that read photographs")
+    add("--licence", default="", help="terms of the weights, kept inside them")
     group = parser.add_argument_group("settings (default: the preset's)")
-    for f in fields(TrainConfig):
-        if f.name != "head":
-            kind = type(getattr(TrainConfig(), f.name))
-            option = {"type": kind} if kind is not bool else {"action": BooleanOptionalAction}
-            group.add_argument(f"--{f.name.replace('_', '-')}", dest=f"set_{f.name}", **option)
+    defaults = {name: value for name, value in asdict(TrainConfig()).items() if name != "head"}
+    for name, value in defaults.items():
+        kind: dict[str, Any] = {"type": type(value)}
+        if isinstance(value, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, **kind)
     options = vars(parser.parse_args(arguments))
-    overrides = {
-        key.removeprefix("set_"): options.pop(key)
-        for key in list(options)
-        if key.startswith("set_")
-    }
+    overrides = {name: options.pop(name) for name in defaults if name in options}
 
     def work() -> int:
-        config = read_preset(options.pop("preset")).override(
-            {key: value for key, value in overrides.items() if value is not None}
-        )
-        try:
-            train(config, **options)
-        except ValueError as error:  # a file that does not hold what it should
-            raise UserError(str(error)) from None
+        train(read_preset(options.pop("preset")).override(overrides), **options)
         return 0
 
     return run_command("training", work, "continue with --resume")

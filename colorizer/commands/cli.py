@@ -3,17 +3,22 @@
 The result of photo.jpg is photo-colour.jpg beside it, or what --out says: a file for one picture,
 or a folder, whose subfolders are those of the folder that is colorized. Results that are there
 already are kept, so the same command resumes a run that was stopped.
+
+colorizer verify ORIGINAL COLOURED checks that a result has its original's lightness, and
+colorizer explain FILE prints the record that --provenance yes put into one; see their --help.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -21,10 +26,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from colorizer import __version__
-from colorizer.commands import client, folder, results
+from colorizer.commands import check, client, folder, reports, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
 from colorizer.commands.run import run_command
 from colorizer.options import NAMES, OPTIONS
@@ -50,18 +55,32 @@ exit codes:
   130  interrupted by Ctrl-C; the same command resumes
 """
 
-Result = bytes | Exception  # a picture's result (of variants: a ZIP file), or why there is none
+COMMANDS = {"verify": check.verify, "explain": check.explain}
+
+
+class Made(NamedTuple):
+    """A picture's result (of variants: a ZIP file), how long it took, and what was left out."""
+
+    body: bytes
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+Result = Made | Exception  # or why there is none
 Method = Callable[[Iterable[Path]], Generator[Result]]  # in the order of the paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and colorize; returns the exit code, see EXIT_CODES."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):  # names of files may be anything
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # a pipe in the place of a file that was seekable
                 stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    options = _parser().parse_args(arguments)
     return run_command("colorizer", lambda: _work(options), "the same command resumes")
 
 
@@ -95,11 +114,17 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=_place,
         metavar="PATH",
-        help="a file (NAME.jpg, .png or .webp) for one picture, a folder, or - for standard "
+        help="a file (NAME.jpg, .png, .webp or .tif) for one picture, a folder, or - for standard "
         "output; folders need it",
     )
     add("--overwrite", action="store_true", help="colorize again, and replace what is there")
     add("--json", action="store_true", help="print a line of JSON for each picture")
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE.csv",
+        help="write each picture's name, SHA-256, results, seconds and warnings into a table",
+    )
     _add_where(parser.add_argument_group("what colorizes"))
     _add_how(parser.add_argument_group("how"))
     return parser
@@ -155,6 +180,8 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
             told += " (classification only)"
         elif option.name not in ADDED:
             told += f" (default: {option.default})"
+        if option.choices == ("no", "yes"):
+            how = {"action": "store_const", "const": "yes"}
         group.add_argument(f"--{option.name}", help=told, **how)
 
 
@@ -218,8 +245,11 @@ def colorize(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     if plan.jobs:
         _check_targets(plan.jobs, naming)
+    if options.report is not None:
+        reports.check(options.report, plan)
     method = choose_method(options) if plan.jobs else None
-    return run(plan, method, options.overwrite, options.json)
+    with reports.opened(options.report) as add:
+        return run(plan, method, options.overwrite, options.json, naming.out is not None, add)
 
 
 def _naming(options: argparse.Namespace) -> Naming:
@@ -233,7 +263,7 @@ def _naming(options: argparse.Namespace) -> Naming:
             if len(options.pictures) > 1 or options.pictures[0].is_dir():
                 raise Refused(f"--out {out} is one file, for more than one picture; name a folder")
             if kind is None:
-                raise Refused(f"--out {out}: results are .jpg, .png or .webp")
+                raise Refused(f"--out {out}: results are .jpg, .png, .webp or .tif")
             if options.format not in (None, kind):
                 raise Refused(f"--out {out} and --format {options.format} are two formats")
             options.format, file, out = kind, out, None
@@ -322,7 +352,10 @@ def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
         for _, reply in colorizer.colorize_files(paths, options, batch):
             if isinstance(reply, TooLarge):
                 reply = TooLarge(f"{reply} Or raise --max-bytes or --max-pixels.")
-            yield reply if isinstance(reply, Exception) else reply.body
+            if isinstance(reply, Exception):
+                yield reply
+            else:
+                yield Made(reply.body, sum(reply.seconds.values()), reply.notes)
 
     return colorize
 
@@ -350,7 +383,9 @@ def _serving(url: str, options: Mapping[str, object]) -> Method:
         try:
             if (size := path.stat().st_size) > results.MAX_BYTES:
                 return ValueError(f"the file has {size:,} bytes, too many to post")
-            return client.post(url, path.read_bytes(), options, wait_for_server=True)
+            start = time.perf_counter()
+            body = client.post(url, path.read_bytes(), options, wait_for_server=True)
+            return Made(body, time.perf_counter() - start)
         except (client.Refused, OSError) as error:
             return error
 
@@ -384,11 +419,29 @@ def _in_threads(ask: Callable[[Path], Result], paths: Iterable[Path]) -> Iterato
             threads.shutdown(cancel_futures=True)
 
 
-def run(plan: Plan, method: Method | None, overwrite: bool, as_json: bool) -> int:
-    """Colorize and write, showing the progress; returns how many pictures failed."""
+def run(
+    plan: Plan,
+    method: Method | None,
+    overwrite: bool,
+    as_json: bool,
+    sidecars: bool,
+    add: reports.Row,
+) -> int:
+    """Colorize and write, showing the progress; returns how many pictures failed.
+
+    Args:
+        plan: what to do.
+        method: that colorizes.
+        overwrite: whether to replace results.
+        as_json: whether to print JSON.
+        sidecars: whether to write the records of results beside them, too.
+        add: adds a row to the report.
+    """
     from tqdm import tqdm
 
-    counts = Counter(done=plan.done, failed=len(plan.failed))
+    reports.rows_of(plan, add)
+
+    counts = Counter({"colorized": 0, "failed": len(plan.failed), "there already": plan.done})
     for path, why in plan.failed:
         report(str(path), "", why, as_json)
     found = method(job.source for job in plan.jobs) if method else None
@@ -404,18 +457,20 @@ def run(plan: Plan, method: Method | None, overwrite: bool, as_json: bool) -> in
                 break
             targets, error = [str(target) for target in job.targets], None
             try:
-                counts["made" if _write(job, result, overwrite) else "done"] += 1
+                state = "colorized" if _write(job, result, overwrite, sidecars) else "there already"
             except Exception as why:  # every picture has its own
-                counts["failed"] += 1
-                error = str(why) or type(why).__name__
+                state, error = "failed", str(why) or type(why).__name__
+            counts[state] += 1
+            told = (result.seconds, result.notes) if isinstance(result, Made) else (None, ())
+            row = (None, [error]) if error else told
+            add(job.source, () if error else job.targets, state, *row)
             bar.update()
             report(job.name, targets if len(targets) > 1 else targets[0], error, as_json)
-    line = "{made} colorized, {failed} failed, {done} there already"
-    print(line.format_map(counts), file=sys.stderr)
+    print(", ".join(f"{number} {state}" for state, number in counts.items()), file=sys.stderr)
     return counts["failed"]
 
 
-def _write(job: Job, result: Result, overwrite: bool) -> bool:
+def _write(job: Job, result: Result, overwrite: bool, sidecars: bool) -> bool:
     """Write the results of a picture; returns False if another run has been faster.
 
     Raises:
@@ -426,9 +481,15 @@ def _write(job: Job, result: Result, overwrite: bool) -> bool:
     if isinstance(result, Exception):
         raise result
     left = job.targets if overwrite else folder.missing(job)
-    for target, body in zip(job.targets, results.unpack(result, len(job.targets)), strict=True):
-        if target in left:
-            write_whole(target, body)
+    bodies = results.unpack(result.body, len(job.targets))
+    for target, body in zip(job.targets, bodies, strict=True):
+        if target not in left:
+            continue
+        if sidecars and (told := check.described(body)):  # first: a result tells that all is done
+            told |= {"Source": job.source.name, "Result": target.name}
+            told["ResultSHA256"] = hashlib.sha256(body).hexdigest()
+            write_whole(folder.sidecar(target), json.dumps(told, indent=1).encode() + b"\n")
+        write_whole(target, body)
     return bool(left)
 
 
@@ -440,8 +501,12 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     """
     if options.server is not None or len(options.pictures) != 1 or options.out is None:
         raise Refused("--ray takes one folder, and --out for its results, without --server")
-    if any((options.variants, options.show, options.max_bytes, options.max_pixels)):
-        raise Refused("--ray goes without --variants, --show, --max-bytes and --max-pixels")
+    if any((options.variants, options.show, options.max_bytes, options.max_pixels, options.report)):
+        raise Refused(
+            "--ray goes without --variants, --show, --max-bytes, --max-pixels and --report"
+        )
+    if folder.same_file(Path(options.pictures[0]), Path(options.out)):
+        raise Refused(f"--out {options.out} is the folder of the pictures; choose another folder")
     # Ray is imported only after `cluster` has set the environment variables that it reads then.
     if not (find_spec("ray") and find_spec("pyarrow")):
         raise Refused("--ray needs Ray: pip install 'colorizer[ray]'")

@@ -13,16 +13,19 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import __version__
+from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import written_whole
 
 if TYPE_CHECKING:
     from colorizer.commands.video import Film, Tally
+    from colorizer.pipeline import Pipeline
 
 Float = NDArray[np.float32]
 
@@ -30,10 +33,6 @@ BATCH = 8  # frames per run of the network
 HOLD = 0.85  # share of the last frame's colour that a pixel keeps where nothing changed
 STILL = 4.0  # L; a change well below it is grain, one well above it is motion
 CUT = 18.0  # mean change of L over the frame that starts a new scene
-
-
-class CannotColorize(Exception):
-    """Why there is no film in colour; the message is meant for the user."""
 
 
 class TemporalFilter:
@@ -64,14 +63,14 @@ class TemporalFilter:
 
 
 def colorize_frames(
-    pipeline: Any, frames: Iterable[NDArray[np.uint8]], hold: float = HOLD, chroma: float = 1.0
+    pipeline: Pipeline, frames: Iterable[NDArray[np.uint8]], hold: float = HOLD, chroma: float = 1.0
 ) -> Iterator[NDArray[np.uint8]]:
     """Colorize the frames of a film, in order.
 
     Args:
-        pipeline: a `colorizer.pipeline.Pipeline`.
+        pipeline: whose network colorizes them.
         frames: (H, W, 3) uint8 each.
-        hold: see `TemporalFilter`; 0 colorizes each frame by itself.
+        hold: of `TemporalFilter`; 0 colorizes each frame by itself.
         chroma: strength of the colours, 0..3.
     """
     from colorizer.finish import finish, prepare
@@ -89,7 +88,7 @@ def colorize_frames(
 
 
 def colorize_film(
-    load: Callable[[], Any],
+    load: Callable[[], Pipeline],
     film: Film,
     target: Path,
     hold: float = HOLD,
@@ -99,18 +98,18 @@ def colorize_film(
     """Write a film in colour, verify it, and only then move it into place.
 
     Args:
-        load: gives a `colorizer.pipeline.Pipeline`; called once the container is known to do.
+        load: loads the network; called once the container's header is written.
         film: what `video.inspect` found.
         target: its suffix chooses the container, one of `video.FORMATS`.
-        hold: see `colorize_frames`.
-        chroma: see `colorize_frames`.
+        hold: of `colorize_frames`, as is chroma.
+        chroma: strength of the colours.
         deinterlace: whether to make whole frames of an interlaced film's fields.
 
     Returns:
         What was read, and what of it was damaged.
 
     Raises:
-        FilmError: if the film cannot be read or written, or what was written is not the same film.
+        FilmError: if the film can't be read or written, or the new one differs from it.
     """
     from tqdm import tqdm
 
@@ -152,15 +151,7 @@ def _tell(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and colorize a film; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        target = _target(options.film, options.out, options.overwrite)
-        return _run(options, target)
-    except CannotColorize as error:
-        print(f"colorizer-film: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("colorizer-film: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return run_command("colorizer-film", lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,12 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace the output if it exists")
     add("--model", default="model_store/colorize.mar", help="an archive (default: %(default)s)")
     add("--device", help="cpu or cuda:0 (default: a GPU if there is one)")
-    add("--chroma", type=float, help="strength of the colours, 0 to 3 (default: 1)")
+    add("--chroma", type=float, default=1.0, help="strength of the colours, 0 to 3 (default: 1)")
     add(
         "--hold",
         type=float,
         default=HOLD,
-        help="0 to 0.99: how much colour is kept from the last frame where nothing moves "
+        help="0 to 0.99: share of the last frame's colour kept where nothing moves "
         "(default: %(default)s)",
     )
     add(
@@ -196,38 +187,38 @@ def _target(film: Path, out: str | None, overwrite: bool) -> Path:
     """Choose the file to write.
 
     Raises:
-        CannotColorize: if there is no film, or its colours have no place.
+        UserError: if there is no film, or nowhere to write its colours.
     """
     if not film.is_file():
         what = "is a folder; name a film in it" if film.is_dir() else "is not a file that exists"
-        raise CannotColorize(f"{film} {what}")
+        raise UserError(f"{film} {what}")
     target = film.with_name(f"{film.stem}-colour.mp4") if out is None else Path(out)
     if out is not None and (target.is_dir() or out.endswith("/")):
         target = target / f"{film.stem}-colour.mp4"
     if target.exists() and target.samefile(film):
-        raise CannotColorize(f"{film} would be overwritten; choose another --out")
+        raise UserError(f"{film} would be overwritten; choose another --out")
     if target.exists() and not overwrite:
-        raise CannotColorize(f"{target} already exists; --overwrite replaces it")
+        raise UserError(f"{target} already exists; --overwrite replaces it")
     return target
 
 
-def _run(options: argparse.Namespace, target: Path) -> int:
-    """Colorize the film, and tell how it went; returns the exit code."""
+def _run(options: argparse.Namespace) -> int:
+    """Colorize the film, and report what was damaged; returns the exit code."""
+    target = _target(options.film, options.out, options.overwrite)
     if not 0 <= options.hold < 1:
-        raise CannotColorize(f"--hold must be 0 to 0.99, not {options.hold}")
-    chroma = 1.0 if options.chroma is None else options.chroma
-    if not 0 <= chroma <= 3:
-        raise CannotColorize(f"--chroma must be 0 to 3, not {chroma}")
+        raise UserError(f"--hold must be 0 to 0.99, not {options.hold}")
+    if not 0 <= options.chroma <= 3:
+        raise UserError(f"--chroma must be 0 to 3, not {options.chroma}")
     try:
         import av
 
         from colorizer.commands import video
     except ImportError:
-        raise CannotColorize("films need PyAV: pip install av") from None
+        raise UserError("films need PyAV: pip install av") from None
     if target.suffix.lower() not in video.FORMATS:
         *most, last = video.FORMATS
-        raise CannotColorize(
-            f"{target.name} must end in {', '.join(most)} or {last}: other containers cannot hold "
+        raise UserError(
+            f"{target.name} must end in {', '.join(most)} or {last}: other containers can't hold "
             "every film (or name a folder that exists)"
         )
     try:
@@ -243,13 +234,13 @@ def _run(options: argparse.Namespace, target: Path) -> int:
             film,
             target,
             options.hold,
-            chroma,
+            options.chroma,
             options.deinterlace,
         )
     except video.FilmError as error:
-        raise CannotColorize(f"{error}; nothing was written") from None
+        raise UserError(f"{error}; nothing was written") from None
     except (av.FFmpegError, OSError) as error:
-        raise CannotColorize(f"{target} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
     count = len(tally.times)
     print(f"wrote {target}: {count} frame{'s' if count != 1 else ''}", file=sys.stderr)
     problems = tally.problems(film)
@@ -258,22 +249,14 @@ def _run(options: argparse.Namespace, target: Path) -> int:
     return 1 if problems else 0
 
 
-def _load(model: str, device: str | None) -> Any:
-    """Load the network.
-
-    Raises:
-        CannotColorize: if there is no such network or device.
-    """
+def _load(model: str, device: str | None) -> Pipeline:
     from colorizer.api import Colorizer
     from colorizer.engines import BadDevice
-    from colorizer.errors import UserError
 
     try:
         return Colorizer(model, device).pipeline
     except BadDevice as error:
-        raise CannotColorize(f"--device {device}: {error}") from None
-    except UserError as error:
-        raise CannotColorize(str(error)) from None
+        raise UserError(f"--device {device}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -14,12 +15,13 @@ from typing import NamedTuple
 from colorizer.commands import results
 from colorizer.errors import UserError
 
-ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
 SAME_FORMAT = {
     ".jpg": {".jpg", ".jpeg", ".jpe", ".jfif"},
     ".png": {".png"},
     ".webp": {".webp"},
+    ".tif": {".tif", ".tiff"},
 }
 # Suffixes of pictures, whether or not they can be read here: names must not depend on what is
 # installed.
@@ -83,15 +85,20 @@ class Plan:
 
     Attributes:
         jobs: pictures to colorize, in order.
-        done: how many have their results already.
+        there: pictures that have their results already.
         failed: pictures and folders that cannot be read or written, each with the reason.
         left_out: a line for each kind of file that is passed over.
     """
 
     jobs: list[Job] = field(default_factory=list)
-    done: int = 0
+    there: list[Job] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """How many pictures have their results already."""
+        return len(self.there)
 
 
 def target_name(name: PurePath, ending: str) -> PurePath:
@@ -145,11 +152,16 @@ def plan(pictures: Sequence[Path], naming: Naming, overwrite: bool) -> Plan:
             pictures would go to one file.
     """
     found = Plan()
-    jobs: dict[Path, Job] = {}  # by the first target
+    jobs: dict[str, Job] = {}  # by the first target
+    folds: dict[Path, bool] = {}
     for source, name in _sources(pictures, naming, found):
         job = Job(source, naming.targets(source, name), str(source))
-        other = jobs.setdefault(job.targets[0], job)
-        if other is not job and not _same_file(other.source, source):
+        target = job.targets[0]
+        key = str(target)
+        if folds.setdefault(target.parent, _ignores_case(target.parent)):
+            key = unicodedata.normalize("NFC", key).casefold()
+        other = jobs.setdefault(key, job)
+        if other is not job and not same_file(other.source, source):
             raise Refused(
                 f"{other.source} and {source} would both go to {job.targets[0]}; colorize them "
                 "into different folders"
@@ -170,8 +182,13 @@ def plan(pictures: Sequence[Path], naming: Naming, overwrite: bool) -> Plan:
         if left:
             found.jobs.append(job)
         else:
-            found.done += 1
+            found.there.append(job)
     return found
+
+
+def sidecar(target: Path) -> Path:
+    """Name the file beside a result that holds its record."""
+    return target.with_name(_fit(target.name, ".colorizer.json"))
 
 
 def missing(job: Job) -> list[Path]:
@@ -217,7 +234,7 @@ def _sources(
             inside = iter([picture] if picture not in absent else [])
         elif naming.out is None:
             raise Refused(f"{picture} is a folder: say where its results go, with --out DIR")
-        elif _same_file(picture, naming.out):
+        elif same_file(picture, naming.out):
             raise Refused(f"--out is {picture}, the folder of the pictures; choose another folder")
         else:
             inside = _walk(picture, naming.out, found)
@@ -249,7 +266,7 @@ def _walk(folder: Path, out: Path, found: Plan) -> Iterator[Path]:
         if entry.name.startswith("."):
             passed.setdefault("hidden", []).append(entry.path)
         elif entry.is_dir(follow_symlinks=False):
-            if not _same_file(path, out):
+            if not same_file(path, out):
                 stack += _entries(path, found)
         elif entry.is_symlink() and os.path.isdir(path):
             passed.setdefault("links to folders; name them to have them", []).append(entry.path)
@@ -299,7 +316,17 @@ def _original(path: Path) -> Path | None:
     return None
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _ignores_case(folder: Path) -> bool:
+    """Whether Name and name are one file in a folder, which may not be there yet."""
+    place = folder.absolute()
+    while not place.exists() or place.name.swapcase() == place.name:
+        if place == place.parent:
+            return False
+        place = place.parent
+    return same_file(place, place.with_name(place.name.swapcase()))
+
+
+def same_file(one: Path, other: Path) -> bool:
     return one == other or _identity(one) == _identity(other) is not None
 
 

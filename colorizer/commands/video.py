@@ -1,7 +1,7 @@
-"""Read films and write them again with other pictures, by FFmpeg.
+"""Read films, and write them again with other pictures, with FFmpeg.
 
-Times, size, shape of the pixels, rotation, colour tags, field order, sound, subtitles, chapters and
-metadata are kept; what a container cannot hold is listed.
+Frame times, size, pixel shape, rotation, colour tags, field order, sound, subtitles, chapters and
+metadata are kept; what the new container can't hold is listed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from numpy.typing import NDArray
+
+from colorizer.errors import UserError
 
 RGB = NDArray[np.uint8]
 
@@ -44,20 +46,20 @@ JUMP, BACK = 10, Fraction(1, 10)
 TOLERANCE = 0.25  # seconds by which a sound track may end elsewhere: containers cut it differently
 
 
-class FilmError(Exception):
-    """Why a film cannot be read or written; the message is meant for the user."""
+class FilmError(UserError):
+    """A film that can't be read or written."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """What has to be known of a film before its frames are read.
+    """Properties of a film, known before its frames are read.
 
     Attributes:
         track: index of the picture's stream.
         rate: frames a second, for frames without a time.
-        frames: how many there are, about.
-        end: seconds at which it ends by its header; None where that does not tell.
-        start: seconds at which the film begins, where its container counts from anywhere.
+        frames: their approximate number.
+        end: seconds at which it ends, by its header; None if that doesn't tell.
+        start: seconds at which the film begins, in containers whose clock begins anywhere.
         matrix: FFmpeg's number of the YUV matrix, one of MATRICES.
         fields: which field comes first, if the film is interlaced.
         display_matrix: how players turn the picture; None for upright films.
@@ -98,17 +100,19 @@ class Tally:
         """Tell what of a film is missing."""
         lines = []
         if self.damaged:
-            packets = "packet was" if self.damaged == 1 else "packets were"
-            lines.append(f"{self.damaged} damaged {packets} skipped")
+            lines.append(f"{self.damaged} damaged packet{_were(self.damaged)} skipped")
         if self.repaired:
-            frames = "frame is" if self.repaired == 1 else "frames are"
-            lines.append(f"{self.repaired} {frames} damaged and kept as well as could be read")
+            lines.append(f"{self.repaired} damaged frame{_were(self.repaired)} patched up")
         if self.broken is not None:
             lines.append(f"the film breaks off: {self.broken}")
         elif film.end is not None and self.end < film.end - max(2 / film.rate, Fraction(1, 10)):
             read, whole = float(self.end), float(film.end)
             lines.append(f"the film breaks off after {read:.1f} of {whole:.1f} s")
         return lines
+
+
+def _were(count: int) -> str:
+    return " was" if count == 1 else "s were"
 
 
 def open_film(path: Path) -> InputContainer:

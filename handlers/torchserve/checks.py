@@ -1,4 +1,4 @@
-"""What must be right before TorchServe is started: it would end in stack traces, or in silence."""
+"""Checks before TorchServe is started, which would fail with stack traces, or silently."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 
 class CannotServe(Exception):
-    """Why the server can't start, or ended: a message for the person who started it."""
+    """Why the server can't start, or why it ended."""
 
 
 def find_archives(store: Path, models: Sequence[str]) -> list[str]:
-    """Name the archives to load; TorchServe's own "all" would try to load folders too."""
+    """List the archives to load; TorchServe's own "all" would try to load folders too."""
     if list(models) == ["all"]:
         models = sorted(path.name for path in store.glob("*.mar"))
         if not models:
@@ -28,7 +28,7 @@ def find_archives(store: Path, models: Sequence[str]) -> list[str]:
         path = store / model.split("=")[-1]  # TorchServe takes name=file too
         if not path.is_file():
             raise CannotServe(f"the archive {path} is missing: run `make archives` to build it")
-        if not zipfile.is_zipfile(path):  # by its end: Java would read on until there is no more
+        if not zipfile.is_zipfile(path):  # Java would read a cut one to its end, without an error
             raise CannotServe(f"{path} is cut short, or no archive: remove it, and `make archives`")
     return list(models)
 
@@ -45,7 +45,7 @@ def server_environment(logs: Path) -> dict[str, str]:
     """Give the environment in which TorchServe finds Java and the folder for its logs."""
     environment = {**os.environ, "LOG_LOCATION": str(logs.resolve())}
     environment["METRICS_LOCATION"] = environment["LOG_LOCATION"]
-    # The one would replace our settings; the other comes before the code in the archive.
+    # The first would replace our settings, the second would take precedence over archives' code.
     for name in ("TS_CONFIG_FILE", "PYTHONPATH"):
         environment.pop(name, None)
     # Idle threads sleep instead of spinning: workers share the cores with one another.
@@ -68,7 +68,7 @@ def server_environment(logs: Path) -> dict[str, str]:
 
 
 def check_free(addresses: Mapping[str, str]) -> None:
-    """Refuse to start where another program listens: TorchServe would only log stack traces."""
+    """Refuse ports in use, of which TorchServe would only log stack traces."""
     for key, value in addresses.items():
         port = urlsplit(value).port or int(value)
         with socket.socket() as one:
@@ -84,7 +84,7 @@ def check_free(addresses: Mapping[str, str]) -> None:
 
 
 def check_room(folder: Path, needed: int, what: str, other: str) -> None:
-    """Refuse a folder that can't be written to, or that has no room for what will go there."""
+    """Refuse a folder that isn't writable, or lacks space."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CannotServe(f"{folder.resolve()} can't be written to ({what}): choose {other}FOLDER")
     free = shutil.disk_usage(folder).free

@@ -1,8 +1,8 @@
-"""What TorchServe has still to answer, so that it can be ended when nothing is left.
+"""Find out what TorchServe still has to answer, so that it can be ended when nothing is left.
 
-TorchServe drops what it has when it is told to end. No single figure of it says what is in work:
-the queue is described over HTTP, a batch in a worker is seen in its log, and answers on their way
-are the system's to know.
+TorchServe drops its work when it is told to end, and no single figure tells what is left: the queue
+is described over HTTP, a batch in a worker shows in the log, and the system knows about replies
+that are being sent.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-KEPT_LINES = 1000  # of what TorchServe says last; its complete logs are in files
-# What a worker's thread says: these between getting a batch and having answered it, any other line
-# at other times. Source: org.pytorch.serve.wlm.WorkerThread of TorchServe 0.12.
-_SAID = re.compile(r"(W-\S+) org\.pytorch\.serve\.wlm\.WorkerThread - (.*)")
+KEPT_LINES = 1000  # of TorchServe's output; its complete logs are in files
+# A worker's thread logs _BUSY between getting a batch and having answered it, and other lines at
+# other times. Source: org.pytorch.serve.wlm.WorkerThread of TorchServe 0.12.
+_LOGGED = re.compile(r"(W-\S+) org\.pytorch\.serve\.wlm\.WorkerThread - (.*)")
 _BUSY = ("Flushing req.cmd", "Looping backend response")
-_TICK_SECONDS = 0.2  # between two looks
-_TOLD_SECONDS = 5  # between two lines of progress
+_TICK_SECONDS = 0.2  # between checks
+_TOLD_SECONDS = 5  # between lines of progress
 _SOCKETS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _OPEN = ("01", "08")  # connected, and closed by the client alone
 
 
 class Output:
-    """What TorchServe says: its last lines, and which workers have a batch."""
+    """TorchServe's output: its last lines, and which workers have a batch."""
 
     def __init__(self, stream: Iterable[str]) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -38,32 +38,32 @@ class Output:
 
     @property
     def busy(self) -> int:
-        """Workers that have a batch and haven't answered it."""
+        """How many workers have a batch that isn't answered."""
         return sum(self._busy.values())
 
     def finish(self) -> None:
-        """Wait for what is still being said; a second at most."""
+        """Read what is still being written; a second at most."""
         self._reader.join(1)
 
     def _read(self, stream: Iterable[str]) -> None:
         for line in stream:
             self.lines.append(line)
-            if found := _SAID.search(line):
+            if found := _LOGGED.search(line):
                 self._busy[found[1]] = found[2].startswith(_BUSY)
                 self.batches += found[2].startswith(_BUSY[0])
 
 
 class Look(NamedTuple):
-    """What there is to do at one moment."""
+    """Work left at one moment."""
 
     waiting: int  # requests in queues
     busy: int  # workers with a batch
-    unsent: int  # bytes of answers that clients have not taken yet
-    batches: int  # that workers ever got: one may pass from queue to worker unseen
+    unsent: int  # bytes of replies that clients have not received yet
+    batches: int  # given to workers so far: one may pass from queue to worker unseen
 
     @property
     def idle(self) -> bool:
-        """Nothing waits, nothing is in work, nothing is on its way."""
+        """Nothing is waiting, in work, or being sent."""
         return not (self.waiting or self.busy or self.unsent)
 
     def __str__(self) -> str:
@@ -71,46 +71,40 @@ class Look(NamedTuple):
         return ", ".join([*parts, f"{self.unsent} bytes on their way"] if self.unsent else parts)
 
 
-def look(
-    models: Sequence[str], describe: Callable[[str], Any], ports: Sequence[int], output: Output
-) -> Look:
-    """See what there is to do.
+def look(models: Mapping[str, Any], ports: Sequence[int], output: Output) -> Look:
+    """Find the work that is left.
 
     Args:
-        models: their names.
-        describe: gives TorchServe's description of a model; None while there is no answer.
-        ports: that predictions are asked for at.
+        models: TorchServe's description of each.
+        ports: of predictions.
         output: of TorchServe.
     """
-    waiting = 0
-    for model in models:
-        (found, *_) = describe(model) or [{}]
-        waiting += int(found.get("jobQueueStatus", {}).get("pendingRequests", 0))
-    return Look(waiting, output.busy, _unsent(ports), output.batches)
+    queues = [one.get("jobQueueStatus", {}).get("pendingRequests", 0) for one in models.values()]
+    return Look(sum(map(int, queues)), output.busy, _unsent(ports), output.batches)
 
 
 def wait(
-    jobs: Callable[[], Look],
+    look: Callable[[], Look],
     seconds: float,
     asked: Sequence[int],
     alive: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Wait until what was accepted is answered, or somebody asks for the end once more.
+    """Wait until accepted requests are answered, the time is over, or another signal comes.
 
-    TorchServe can't be told to accept nothing new: that is answered too, within the time.
+    TorchServe can't be told to refuse new requests: those are answered too, within the time.
 
     Args:
-        jobs: sees what there is to do.
+        look: finds the work that is left.
         seconds: to wait at most.
-        asked: grows with each wish for the end; it has one when this begins.
-        alive: whether there is a server to wait for.
+        asked: the signals so far; there is one at the beginning.
+        alive: whether the server still runs.
         say: takes lines of progress.
     """
     began, told, before = time.monotonic(), -1.0, None
     while alive():
-        now = jobs()
-        if now.idle and now == before:  # twice: a request is between queue and worker for a moment
+        now = look()
+        if now.idle and now == before:  # twice: a request may be between queue and worker
             return
         spent = time.monotonic() - began
         if len(asked) > 1 or spent >= seconds:
@@ -128,7 +122,7 @@ def wait(
 
 
 def _unsent(ports: Sequence[int]) -> int:
-    """Sum what lies in the sending queues of these ports; 0 where the system has no such table.
+    """Sum the bytes in the sending queues of these ports; 0 if the system has no such table.
 
     Source: proc(5), /proc/net/tcp.
     """

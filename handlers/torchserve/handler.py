@@ -1,4 +1,4 @@
-"""TorchServe's side of the pipeline: requests in, pictures or errors out, each on its own.
+"""TorchServe's handler: requests in, pictures or errors out, each for itself.
 
 TorchServe imports this file from the unpacked archive and makes one object of its one class.
 """
@@ -11,16 +11,21 @@ import sys
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-# The archive carries its own colorizer. An installed one, or one on PYTHONPATH, may be of another
-# version, and must not be the one that runs.
-_HERE = str(Path(__file__).resolve().parent)
-sys.path.insert(0, _HERE)
+# The archive carries its own colorizer, which must win over an installed one or one on PYTHONPATH.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-if TYPE_CHECKING:
-    from colorizer.errors import RequestError
-    from colorizer.pipeline import Outcome, Pipeline, Reply
+from colorizer import engines, pipeline
+from colorizer.errors import (
+    BadOption,
+    BadPicture,
+    Failure,
+    NotAPicture,
+    RequestError,
+    TooLarge,
+)
+from colorizer.options import HEADER, NAMES, from_headers
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +58,6 @@ class ColorizeHandler:
             BadGraph: if the graph is missing or altered; TorchServe then logs it and retries.
             RuntimeError: if another colorizer than the archive's was imported.
         """
-        from colorizer import engines, pipeline
-
         folder = context.system_properties["model_dir"]
         if not Path(pipeline.__file__).is_relative_to(Path(folder).resolve()):
             raise RuntimeError(
@@ -64,7 +67,7 @@ class ColorizeHandler:
         threads = int(settings.get("threads") or 0) or None
         gpu = context.system_properties.get("gpu_id")  # None where TorchServe sees no GPU
         device = "cpu" if gpu is None or int(gpu) >= engines.gpus() else f"cuda:{gpu}"
-        self.pipeline: Pipeline = pipeline.Pipeline.load(Path(folder), device, threads=threads)
+        self.pipeline = pipeline.Pipeline.load(Path(folder), device, threads=threads)
         self.pipeline.warm_up()
         self.model = str(getattr(context, "model_name", None) or "")
         self.metrics = _declare_metrics(getattr(context, "metrics", None))
@@ -97,8 +100,6 @@ class ColorizeHandler:
 
         A form field beats a header.
         """
-        from colorizer.errors import RequestError
-
         try:
             return self._take_apart(row, headers)
         except RequestError as error:
@@ -116,9 +117,6 @@ class ColorizeHandler:
         Raises:
             RequestError: if there is no picture, or more than one, or it can't be decompressed.
         """
-        from colorizer.errors import NotAPicture
-        from colorizer.options import from_headers
-
         sent = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
         files = {
             name
@@ -136,10 +134,8 @@ class ColorizeHandler:
             body = _decompress(body, encoding, self.pipeline.limits.max_bytes)
         return body, from_headers(sent.items()) | fields
 
-    def _answer(self, outcome: Outcome, index: int, context: Any) -> bytes:
+    def _answer(self, outcome: pipeline.Outcome, index: int, context: Any) -> bytes:
         """Set status and content type of one request, and give its bytes."""
-        from colorizer.errors import BadPicture, Failure, NotAPicture, RequestError
-
         request = context.get_request_id(index)
         if (reply := outcome.reply) is not None:
             self._note(reply, request)
@@ -165,7 +161,7 @@ class ColorizeHandler:
         context.set_response_content_type(index, "application/json")
         return failure.body
 
-    def _note(self, reply: Reply, request: str) -> None:
+    def _note(self, reply: pipeline.Reply, request: str) -> None:
         """Log a picture that went well, and report its size and times."""
         times = {name: round(value, 4) for name, value in reply.seconds.items()}
         size = {"bytes_in": reply.bytes_in, "pixels": reply.pixels, "bytes": len(reply.body)}
@@ -211,9 +207,6 @@ def _split_form(
         NotAPicture: if the whole form is compressed, which TorchServe can't read.
         BadOption: if an option is given twice.
     """
-    from colorizer.errors import BadOption, BadPicture, NotAPicture
-    from colorizer.options import HEADER, NAMES
-
     named: dict[str, Any] = {}
     others: dict[str, Any] = {}
     fields: dict[str, str] = {}
@@ -252,8 +245,6 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
         BadPicture: if the bytes aren't what it says, or are cut short.
         TooLarge: if there are more than the limit.
     """
-    from colorizer.errors import BadPicture, NotAPicture, TooLarge
-
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise NotAPicture(
             f"The body's Content-Encoding is {encoding!r:.40}; send it as it is, or use gzip."

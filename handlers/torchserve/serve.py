@@ -1,4 +1,4 @@
-"""Start TorchServe on this machine, wait until it answers, and stop it whole at Ctrl-C."""
+"""Start TorchServe, wait until it answers, and at Ctrl-C end it with all its processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,23 +30,23 @@ from handlers.torchserve.checks import (
     server_environment,
 )
 from handlers.torchserve.drain import Output
-from handlers.torchserve.settings import problems_of_properties
+from handlers.torchserve.lint import problems_of_properties
 
 STARTUP_SECONDS = 300.0  # as startup_s in serving.yaml: torch on a slow, cold disk
 GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes about 3
-TICK_SECONDS = 0.2  # between two looks at the server, and at whether somebody wants it to end
-LOG_SECONDS = 5  # between two lines of progress, where they can't overwrite one another
-DRAIN_SECONDS = 30.0  # to answer what was accepted: a full queue of photographs on two cores
-LOG_ROOM = 2**24  # bytes free to begin with; TorchServe says nothing of logs that it can't write
-SHOWN_LINES = 40  # of what it says, when it fails: a trace through server, handler and library
-# What it says when an archive can't be read, and when a worker fails to load one, or to start at
-# all; it then tries again for minutes.
+TICK_SECONDS = 0.2  # between checks of the server and of signals
+LOG_SECONDS = 5  # between lines of progress, if they can't overwrite one another
+DRAIN_SECONDS = 30.0  # to answer accepted requests: a full queue of photographs on two cores
+LOG_ROOM = 2**24  # bytes needed for logs; TorchServe fails silently when it can't write them
+SHOWN_LINES = 40  # of its output after a failure: a traceback through server, handler and library
+# Its output when an archive can't be read, and when a worker can't load one or start at all; it
+# would retry for minutes.
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
 
 KEY_FILE = Path("key_file.json")  # TorchServe writes its tokens into the folder that it starts in
 METRICS = Path(__file__).resolve().with_name("metrics.yaml")
 
-# What TorchServe listens on, with its own defaults, in the order in which --port numbers them.
+# Where TorchServe listens, with its defaults, in the order in which --port numbers them.
 ADDRESSES = {
     "inference_address": "http://127.0.0.1:8080",
     "management_address": "http://127.0.0.1:8081",
@@ -99,10 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
-    """Run TorchServe until somebody asks for its end, which makes `asked` non-empty.
+    """Run TorchServe until a signal comes, which makes `asked` non-empty.
 
     Raises:
-        CannotServe: if the server can't start, or ends unasked.
+        CannotServe: if the server can't start, or ends by itself.
     """
     package = find_torchserve()
     archives = find_archives(options.model_store, options.models)
@@ -120,8 +120,8 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     client = Client(options.certificate, KEY_FILE if options.tokens else None)
     options.logs.mkdir(parents=True, exist_ok=True)
     check_room(options.logs, LOG_ROOM, "logs", "--logs ")
-    # A folder of its own for what TorchServe puts into the temporary one: sockets named by worker,
-    # where a second server's would have the same names, and unpacked archives.
+    # Its own temporary folder, for unpacked archives and sockets: another server's sockets have the
+    # same names.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # for the workers
         sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
@@ -148,9 +148,14 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
         try:
             output = Output(server.stdout or ())
             models = _watch(server, addresses, len(archives), options.logs, asked, client, output)
-            jobs = _jobs(addresses, models, client, output)
             if models:
-                drain.wait(jobs, options.drain, asked, lambda: server.poll() is None, _say)
+                places = (addresses["inference_address"], addresses["grpc_inference_port"])
+                ports = [urlsplit(place).port or int(place) for place in places]
+
+                def look() -> drain.Look:
+                    return drain.look(client.models(addresses), ports, output)
+
+                drain.wait(look, options.drain, asked, lambda: server.poll() is None, _say)
         finally:
             _say("\nStopping TorchServe ...")
             stop(server)
@@ -158,7 +163,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
 
 
 def secure(options: argparse.Namespace) -> list[str]:
-    """Give the lines that must be added to settings for HTTPS and tokens."""
+    """Give the lines to add to the settings for HTTPS and tokens."""
     changes = ["disable_token_authorization=false"] if options.tokens else []
     if options.certificate:
         for path in (options.certificate, options.private_key):
@@ -180,9 +185,9 @@ def read_properties(text: str) -> dict[str, str]:
 def choose_addresses(
     settings: str, port: int | None, https: bool = False
 ) -> tuple[dict[str, str], list[str]]:
-    """Fill in ADDRESSES, and give the lines that must be added to settings to get them."""
-    said = read_properties(settings)
-    addresses = {key: said.get(key, default) for key, default in ADDRESSES.items()}
+    """Fill in ADDRESSES, and give the lines to add to the settings."""
+    given = read_properties(settings)
+    addresses = {key: given.get(key, default) for key, default in ADDRESSES.items()}
     before = dict(addresses)
     for number, (key, value) in enumerate(before.items(), start=port or 0):
         url = urlsplit(value)
@@ -198,7 +203,7 @@ def choose_addresses(
 
 
 class Client:
-    """Asks the server how it is, as a client that trusts its certificate and has its tokens."""
+    """Queries the server; trusts its certificate and uses its tokens."""
 
     def __init__(self, certificate: Path | None, key_file: Path | None) -> None:
         self._key_file = key_file
@@ -221,22 +226,25 @@ class Client:
         except (OSError, ValueError, KeyError, http.client.HTTPException):
             return None
 
+    def models(self, addresses: Mapping[str, str]) -> dict[str, Any]:
+        """Fetch TorchServe's description of each model, by name; empty for one without answer."""
+        api = f"{addresses['management_address']}/models"
+        names = [one["modelName"] for one in (self.get(api, "management") or {}).get("models", [])]
+        return {name: (self.get(f"{api}/{name}", "management") or [{}])[0] for name in names}
+
 
 def ready_models(addresses: Mapping[str, str], expected: int, client: Client) -> list[str]:
-    """Name the models, once all that are expected have their workers ready; until then none."""
+    """Name the models once all of them have ready workers; until then none."""
     if client.get(f"{addresses['inference_address']}/ping") is None:
         return []
-    api = f"{addresses['management_address']}/models"
-    found = client.get(api, "management") or {}
-    names = [model["modelName"] for model in found.get("models", [])]
-    described = [client.get(f"{api}/{name}", "management") or [{}] for name in names]
-    workers = [one[0].get("workers") for one in described]
+    models = client.models(addresses)
+    workers = [one.get("workers") for one in models.values()]
     ready = all(some and all(one["status"] == "READY" for one in some) for some in workers)
-    return names if ready and len(names) == expected else []
+    return list(models) if ready and len(models) == expected else []
 
 
 def stop(server: subprocess.Popen[str]) -> None:
-    """End TorchServe: its front end, which ends its workers, then whatever is left of it."""
+    """End TorchServe's front end, which ends its workers, then whatever is left."""
     server.terminate()
     for last in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
@@ -256,30 +264,29 @@ def _watch(
     client: Client,
     output: Output,
 ) -> list[str]:
-    """Wait until the server is ready, say so, and stay until somebody asks for the end.
+    """Wait until the server is ready, print how to use it, and wait for a signal.
 
     Returns:
-        The models that were ready; none where the end came before.
+        The models; none if the signal came before they were ready.
     """
-    said = output.lines
+    lines = output.lines
     began, seconds = time.monotonic(), -1
     models: list[str] = []
     while not asked:
         time.sleep(TICK_SECONDS)
         if server.poll() is not None:
             output.finish()
-            raise CannotServe(
-                _report("TorchServe ended by itself", list(said)[-SHOWN_LINES:], logs)
-            )
+            last = list(lines)[-SHOWN_LINES:]
+            raise CannotServe(_report("TorchServe ended by itself", last, logs))
         if models or seconds == int(time.monotonic() - began):
             continue
         seconds = int(time.monotonic() - began)
-        broken = [n for n, line in enumerate(list(said)) if any(sign in line for sign in FAILURES)]
-        if broken or seconds > STARTUP_SECONDS:
+        failed = [n for n, line in enumerate(list(lines)) if any(one in line for one in FAILURES)]
+        if failed or seconds > STARTUP_SECONDS:
             output.finish()  # the reason is still being written
-            first = broken[0] if broken else len(said) - SHOWN_LINES
-            lines = list(said)[first : first + SHOWN_LINES]
-            raise CannotServe(_report("TorchServe did not get ready", lines, logs))
+            first = failed[0] if failed else len(lines) - SHOWN_LINES
+            shown = list(lines)[first : first + SHOWN_LINES]
+            raise CannotServe(_report("TorchServe did not get ready", shown, logs))
         models = ready_models(addresses, expected, client)
         if models:
             _say(f"\nReady in {seconds} s. Colorize a photograph with")
@@ -293,22 +300,8 @@ def _watch(
     return models
 
 
-def _jobs(
-    addresses: Mapping[str, str], models: Sequence[str], client: Client, output: Output
-) -> Callable[[], drain.Look]:
-    """Give what sees how much there is to do."""
-    api = f"{addresses['management_address']}/models"
-    places = (addresses["inference_address"], addresses["grpc_inference_port"])
-    ports = [urlsplit(place).port or int(place) for place in places]
-
-    def describe(model: str) -> Any:
-        return client.get(f"{api}/{model}", "management")
-
-    return lambda: drain.look(models, describe, ports, output)
-
-
 def _signal_all(group: int, number: int) -> bool:
-    """Signal the processes that the server is made of; false where none is left."""
+    """Send a signal to all of the server's processes; false if none is left."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):  # macOS: the latter for one that has ended

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +31,32 @@ _SHARED = ("triton_", "sequence_")  # parameters that are Triton's own
 class TritonPythonModel:
     """Answer batches: a broken picture gets its own error, its neighbours get their colours."""
 
+    pipeline: Pipeline
+
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph beside this file, on the device that Triton says.
+
+        If the model's config names a network, that Triton model runs it, and this one has only its
+        manifest.
 
         Raises:
             BadGraph: if the graph is missing or altered; Triton then doesn't get ready.
             RuntimeError: if another colorizer than the folder's was imported.
         """
-        from colorizer import engines, pipeline
+        from colorizer import engines, graph, pipeline
 
         if not Path(pipeline.__file__).is_relative_to(_HERE):
             raise RuntimeError(f"the colorizer that runs is {pipeline.__file__}, not {_HERE}'s")
         settings = json.loads(args["model_config"])["parameters"]
+        if "network" in settings:
+            run = partial(_ask, settings["network"]["string_value"])
+            self.pipeline = pipeline.Pipeline(graph.read_graph(_HERE), run)
+            return  # not warmed up: the network may not be ready yet
         threads = int(settings["threads"]["string_value"]) or None
         number = int(args["model_instance_device_id"])
         gpu = args["model_instance_kind"] == "GPU" and number < engines.gpus()
         device = f"cuda:{number}" if gpu else "cpu"
-        self.pipeline: Pipeline = pipeline.Pipeline.load(_HERE, device, threads=threads)
+        self.pipeline = pipeline.Pipeline.load(_HERE, device, threads=threads)
         self.pipeline.warm_up()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -62,6 +72,22 @@ class TritonPythonModel:
         return [
             _answer(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)
         ]
+
+
+def _ask(network: str, lightness: np.ndarray) -> np.ndarray:
+    """Have another model run the network: (B, 1, S, S) -> (B, C, S, S).
+
+    Raises:
+        RuntimeError: with Triton's words, if it can't.
+    """
+    given = triton.Tensor.from_dlpack("LIGHTNESS", lightness.__dlpack__())
+    reply = triton.InferenceRequest(
+        model_name=network, requested_output_names=["OUTPUT"], inputs=[given]
+    ).exec()
+    if reply.has_error():
+        raise RuntimeError(f"{network}: {reply.error().message()}")
+    output = triton.get_output_tensor_by_name(reply, "OUTPUT")
+    return np.from_dlpack(output).copy()  # the reply's memory goes with it
 
 
 def _body(request: Any) -> bytes | RequestError:
