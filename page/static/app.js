@@ -64,8 +64,11 @@ class Photo {
       options.chroma = Number(((look.options.chroma ?? 1) * this.strength / 100).toFixed(3));
     }
     if (!download) return options;
-    if ($("format").value !== "jpeg") options.format = $("format").value;
+    const format = $("format").value;
+    if (format !== "jpeg") options.format = format;
+    if (format === "png" || format === "tiff") options.bits = "same";  // those of the photograph
     if ($("metadata").checked) options.metadata = "keep";
+    if ($("provenance").checked) options.provenance = "yes";
     return options;
   }
 }
@@ -297,7 +300,7 @@ async function finished(photo) {
   const { result } = photo;
   const there = result?.blob && result.key === JSON.stringify(options);
   const blob = there ? result.blob : await server.colour(photo.file, look.network, options);
-  const ending = { jpeg: "jpg" }[$("format").value] ?? $("format").value;
+  const ending = $("format").value.replace("jpeg", "jpg").replace("tiff", "tif");
   return [`${stem(photo)}-colour.${ending}`, blob];
 }
 

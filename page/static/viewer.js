@@ -56,7 +56,8 @@ export class Viewer extends EventTarget {
   get split() { return Number(this.#divider.getAttribute("aria-valuenow")); }
   set split(percent) {
     const value = Math.min(100, Math.max(0, percent));
-    this.#divider.setAttribute("aria-valuenow", Math.round(value));
+    this.#divider.ariaValueNow = Math.round(value);
+    this.#divider.ariaValueText = `${Math.round(value)} % before`;
     this.#root.style.setProperty("--split", `${value}%`);
     const [before, after] = this.#root.querySelectorAll(".tag");
     [before.hidden, after.hidden] = [value < 10, value > 90];
