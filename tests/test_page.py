@@ -306,8 +306,8 @@ def test_photographs_are_dropped_and_pasted(tab: Page, way: str) -> None:
             const data = new DataTransfer();
             data.items.add(new File([Uint8Array.from(body)], "mine.jpg"));
             const given = { bubbles: true, dataTransfer: data, clipboardData: data };
-            const event = way === "drop" ? new DragEvent(way, given) : new ClipboardEvent(way, given);
-            document.body.dispatchEvent(event);
+            const Kind = way === "drop" ? DragEvent : ClipboardEvent;
+            document.body.dispatchEvent(new Kind(way, given));
         }""",
         [way, list(PHOTO)],
     )

@@ -40,7 +40,8 @@ class Photo {
     this.image = make("img", { alt: "" });
     this.words = make("small");
     this.button = make("button", { className: "thumb", onclick: () => choose(this) },
-      this.image, make("span", { textContent: this.name }), this.words);
+      this.image, make("span", { title: this.name }, make("bdi", { textContent: this.name })),
+      this.words);
     this.item = make("li", {}, this.button);
   }
 
