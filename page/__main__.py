@@ -327,8 +327,9 @@ def serve(options: argparse.Namespace) -> int:
     Raises:
         UserError: if there is no network, or the address cannot be listened on.
     """
-    for wanted in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(wanted, signal.default_int_handler)
+    for wanted in ("SIGTERM", "SIGHUP"):  # Windows lacks the latter
+        if hasattr(signal, wanted):
+            signal.signal(getattr(signal, wanted), signal.default_int_handler)
     if options.server:
         try:
             client.check_address(options.server)

@@ -297,6 +297,24 @@ def test_looks_and_strength_are_shown_at_once_and_downloaded_as_shown(
 
 
 @in_chromium
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_photographs_are_dropped_and_pasted(tab: Page, way: str) -> None:
+    from playwright.sync_api import expect
+
+    tab.evaluate(
+        """([way, body]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(body)], "mine.jpg"));
+            const given = { bubbles: true, dataTransfer: data, clipboardData: data };
+            const Kind = way === "drop" ? DragEvent : ClipboardEvent;
+            document.body.dispatchEvent(new Kind(way, given));
+        }""",
+        [way, list(PHOTO)],
+    )
+    expect(tab.locator(".thumb.done")).to_have_text("mine.jpg")
+
+
+@in_chromium
 def test_all_can_be_done_by_keyboard(tab: Page) -> None:
     from playwright.sync_api import expect
 

@@ -40,7 +40,8 @@ class Photo {
     this.image = make("img", { alt: "" });
     this.words = make("small");
     this.button = make("button", { className: "thumb", onclick: () => choose(this) },
-      this.image, make("span", { textContent: this.name }), this.words);
+      this.image, make("span", { title: this.name }, make("bdi", { textContent: this.name })),
+      this.words);
     this.item = make("li", {}, this.button);
   }
 
@@ -64,8 +65,11 @@ class Photo {
       options.chroma = Number(((look.options.chroma ?? 1) * this.strength / 100).toFixed(3));
     }
     if (!download) return options;
-    if ($("format").value !== "jpeg") options.format = $("format").value;
+    const format = $("format").value;
+    if (format !== "jpeg") options.format = format;
+    if (format === "png" || format === "tiff") options.bits = "same";  // those of the photograph
     if ($("metadata").checked) options.metadata = "keep";
+    if ($("provenance").checked) options.provenance = "yes";
     return options;
   }
 }
@@ -93,16 +97,19 @@ function render(photo, look) {
     const [url, thumb] = [blob, small].map((one) => URL.createObjectURL(one));
     Object.assign(result, { small, url, thumb, strength });
     if (file === photo.file) result.blob = blob;
+    show(photo);
   };
   result.ended = (async () => {
     if (photo.copy && photo.hints.length) {
       await ask(photo.copy);
-      if (!signal.aborted) show(photo);
       await new Promise((resolve) => setTimeout(resolve, 700));
     }
     await ask(photo.file);
-  })().catch((error) => { if (!signal.aborted) result.failure = error.message; })
-    .then(() => show(photo));
+  })().catch((error) => {
+    if (signal.aborted) return;
+    result.failure = error.message;
+    show(photo);
+  });
   show(photo);
   return result.ended;
 }
@@ -124,7 +131,7 @@ async function renderGrey(photo) {
   show(photo);
 }
 
-function add(files) {
+async function add(files) {
   const before = photos.length;
   for (const file of files) {
     if (/\.json$/i.test(file.name)) {
@@ -134,18 +141,20 @@ function add(files) {
     const photo = new Photo(file);
     photos.push(photo);
     $("strip").append(photo.item);
-    shrunk(file, THUMB).then((small) => {
-      photo.first = small && URL.createObjectURL(small);
-      show(photo);
-    });
     if (file.size > info.bytes) {
       const most = Math.round(info.bytes / 2 ** 20);
       photo.failure = `The file has ${Math.ceil(file.size / 2 ** 20)} MB; ${most} MB are the most.`;
       show(photo);
     }
   }
-  if (photos.length > before) choose(photos[before]);
-  photos.slice(before).forEach(refresh);
+  const added = photos.slice(before);
+  if (added.length) choose(added[0]);
+  added.forEach(refresh);
+  for (const photo of added) {  // one by one: decoded, each may take 200 MB
+    const small = await shrunk(photo.file, THUMB);
+    photo.first = small && URL.createObjectURL(small);
+    show(photo);
+  }
 }
 
 function choose(photo) {
@@ -173,7 +182,10 @@ async function refresh(photo) {
 
 function remove(photo) {
   const index = photos.indexOf(photo);
-  for (const result of photo.results.values()) result.controller.abort();
+  for (const { controller, url, thumb } of photo.results.values()) {
+    controller.abort();
+    for (const one of [url, thumb, photo.grey, photo.first]) URL.revokeObjectURL(one);
+  }
   photos.splice(index, 1);
   photo.item.remove();
   choose(photos[Math.min(index, photos.length - 1)] ?? null);
@@ -251,17 +263,20 @@ function showLooks(photo) {
 }
 
 // Change a photograph's hints, so that it can be undone.
-function correct(photo, list, from = photo.past, to = null) {
-  (to ?? from).push(photo.hints);
-  if (!to) photo.future = [];
-  photo.hints = list;
-  photo.saved = false;
+function correct(photo, list) {
+  photo.past.push(photo.hints);
+  Object.assign(photo, { hints: list, future: [], saved: false });
   refresh(photo);
   show(photo);
 }
 
-function undo(photo, from, to) {
-  if (from.length) correct(photo, from.pop(), from, to);
+// Go back, or forth again: take hints from one list of states, and put the present ones on another.
+function step(photo, from, to) {
+  if (!photo[from].length) return;
+  photo[to].push(photo.hints);
+  Object.assign(photo, { hints: photo[from].pop(), saved: false });
+  refresh(photo);
+  show(photo);
 }
 
 async function loadHints(file) {
@@ -286,7 +301,7 @@ async function finished(photo) {
   const { result } = photo;
   const there = result?.blob && result.key === JSON.stringify(options);
   const blob = there ? result.blob : await server.colour(photo.file, look.network, options);
-  const ending = { jpeg: "jpg" }[$("format").value] ?? $("format").value;
+  const ending = $("format").value.replace("jpeg", "jpg").replace("tiff", "tif");
   return [`${stem(photo)}-colour.${ending}`, blob];
 }
 
@@ -309,10 +324,12 @@ async function downloadAll() {
     for (let count = 2, first = name; files.has(name); count++) name = `${count}-${first}`;
     files.set(name, blob);
   };
-  for (const photo of photos.filter((one) => one.result && !one.result.failure)) {
-    const [name, blob] = await finished(photo);
-    put(name, blob);
+  const whole = photos.filter((one) => one.result && !one.result.failure);
+  for (const [index, photo] of whole.entries()) {
+    $("download-all").textContent = `${index + 1} of ${whole.length}…`;
+    put(...await finished(photo));
     if (photo.hints.length) put(`${stem(photo)}-hints.json`, hintsFile(photo));
+    photo.saved = true;
   }
   save(await zip([...files]), "colour.zip");
 }
@@ -390,8 +407,8 @@ function connect() {
   }
   $("more").onclick = () => { chosen.others += 2; showLooks(chosen); show(chosen); refresh(chosen); };
   $("hint-mode").onclick = () => correctColours(!viewer.cross);
-  $("undo").onclick = () => undo(chosen, chosen.past, chosen.future);
-  $("redo").onclick = () => undo(chosen, chosen.future, chosen.past);
+  $("undo").onclick = () => step(chosen, "past", "future");
+  $("redo").onclick = () => step(chosen, "future", "past");
   $("clear").onclick = () => correct(chosen, []);
   $("save-hints").onclick = () => {
     chosen.saved = true;
@@ -400,12 +417,12 @@ function connect() {
   $("load-hints").onclick = () => $("hints-file").click();
   $("hints-file").onchange = () => { loadHints($("hints-file").files[0]); $("hints-file").value = ""; };
   document.addEventListener("keydown", (event) => {
-    if (!chosen || !(event.ctrlKey || event.metaKey) || event.target.matches("input:not([type])")) return;
     const key = event.key.toLowerCase();
-    if (key === "z" && !event.shiftKey) undo(chosen, chosen.past, chosen.future);
-    else if (key === "y" || key === "z") undo(chosen, chosen.future, chosen.past);
-    else return;
+    if (!chosen || !(event.ctrlKey || event.metaKey) || !"yz".includes(key)) return;
+    if (event.target.matches("input:not([type])")) return;  // it has its own
     event.preventDefault();
+    if (key === "z" && !event.shiftKey) step(chosen, "past", "future");
+    else step(chosen, "future", "past");
   });
   $("download").onclick = () => working($("download"), "Preparing…", async () => {
     const [name, blob] = await finished(chosen);

@@ -50,6 +50,7 @@ export class Hints {
       ? [...this.#marks.children].indexOf(document.activeElement) : -1;
     this.#marks.replaceChildren(...hints.map((hint, index) => this.#mark(hint, index)));
     this.#marks.children[Math.min(had, hints.length - 1)]?.focus();
+    if (this.#chosen >= hints.length && !this.#fresh) this.close();
     this.#draw();
   }
 

@@ -7,9 +7,11 @@ export class Viewer extends EventTarget {
   #before = document.querySelector("#before");
   #after = document.querySelector("#after");
   #divider = document.querySelector("#divider");
+  cross = null;  // place of a cross that the arrow keys move
   #pointers = new Map();
   #view = { x: 0, y: 0, scale: 0 };  // scale 0: fitted
   #moved = 0;
+  #holdsDivider = false;
 
   constructor() {
     super();
@@ -54,7 +56,8 @@ export class Viewer extends EventTarget {
   get split() { return Number(this.#divider.getAttribute("aria-valuenow")); }
   set split(percent) {
     const value = Math.min(100, Math.max(0, percent));
-    this.#divider.setAttribute("aria-valuenow", Math.round(value));
+    this.#divider.ariaValueNow = Math.round(value);
+    this.#divider.ariaValueText = `${Math.round(value)} % before`;
     this.#root.style.setProperty("--split", `${value}%`);
     const [before, after] = this.#root.querySelectorAll(".tag");
     [before.hidden, after.hidden] = [value < 10, value > 90];
@@ -129,7 +132,7 @@ export class Viewer extends EventTarget {
     this.#root.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, this.#inside(event));
     if (this.#pointers.size === 1) this.#moved = 0;
-    this.holdsDivider = Boolean(event.target.closest("#divider"));
+    this.#holdsDivider = Boolean(event.target.closest("#divider"));
   }
 
   #move(event) {
@@ -142,7 +145,7 @@ export class Viewer extends EventTarget {
       const [other] = [...this.#pointers].filter(([id]) => id !== event.pointerId).map((x) => x[1]);
       const apart = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
       this.zoom(apart(here) / (apart(last) || 1), other);
-    } else if (this.#moved > CLICK && (this.holdsDivider || this.fitted)) {
+    } else if (this.#moved > CLICK && (this.#holdsDivider || this.fitted)) {
       this.split = (here[0] / this.#root.clientWidth) * 100;
     } else if (this.#moved > CLICK) {
       this.#view.x += dx;
@@ -154,7 +157,7 @@ export class Viewer extends EventTarget {
 
   #up(event) {
     if (!this.#pointers.delete(event.pointerId) || event.type === "pointercancel") return;
-    if (this.#moved <= CLICK && !this.holdsDivider && !this.#pointers.size) {
+    if (this.#moved <= CLICK && !this.#holdsDivider && !this.#pointers.size) {
       this.#pick(this.toPlace(this.#inside(event)));
     }
   }
