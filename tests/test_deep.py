@@ -300,6 +300,14 @@ def test_every_kind_of_file_is_read_as_lightness_upright(name: str) -> None:
         assert np.array_equal(narrow.alpha, np.asarray(deep.alpha))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_lightness_is_turned_upright_as_pixels_are(format: str, orientation: int) -> None:
+    body = file_of(GREY, format, exif=exif(orientation))
+    narrow, deep = image.read(body).pixels, image.read(body, bits="16").pixels
+    assert np.abs(deep - true_lightness(narrow / 255)).max() < 0.3
+
+
 @pytest.mark.parametrize("name", ["rgb tiff", "rgb png", "rgb jpeg 2000"])
 @pytest.mark.parametrize("cut", [0.3, 0.9])
 def test_a_deep_file_cut_short_is_told(name: str, cut: float) -> None:
