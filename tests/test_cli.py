@@ -241,7 +241,7 @@ def test_out_may_be_a_file_for_one_picture(
     [
         (["{album}/one.png", "{album}/broken.jpg", "-o", "x.jpg"], "is one file, for more than"),
         (["{album}", "-o", "x.jpg"], "is one file, for more than"),
-        (["{album}/one.png", "-o", "x.tif"], "results are .jpg, .png or .webp"),
+        (["{album}/one.png", "-o", "x.gif"], "results are .jpg, .png, .webp or .tif"),
         (["{album}/one.png", "-o", "x.jpg", "--format", "png"], "are two formats"),
         (["{album}/one.png", "-o", "{album}/notes.txt"], "is a file; name a folder"),
         (["{album}/one.png", "-o", "{album}/one.png"], "would be overwritten"),
