@@ -7,6 +7,7 @@ import http.client
 import ipaddress
 import json
 import random
+import secrets
 import socket
 import time
 import urllib.request
@@ -19,6 +20,7 @@ CONNECT_SECONDS = 10.0
 SECONDS = 300.0  # to wait for a reply, as long as the server lets a batch take
 TRIES = 6
 BUSY = (429, 503)  # not 507: a picture that killed a worker might kill the next
+MOST_IN_HEADERS = 4000  # characters of options; servers take 8,000 of all headers together
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
 _MESSAGE = 300  # characters of a reply that are worth showing
 
@@ -110,9 +112,14 @@ def post(
 
 def _post(url: str, body: bytes, options: Mapping[str, object], seconds: float) -> bytes:
     """Post a picture once, as TorchServe takes it and answers."""
-    headers = {f"X-Colorize-{k}": str(v) for k, v in options.items() if v is not None}
-    headers["Content-Type"] = "application/octet-stream"
-    status, replied, answer = _send(url, headers, body, seconds)
+    chosen = {name: str(value) for name, value in options.items() if value is not None}
+    if sum(map(len, chosen.values())) > MOST_IN_HEADERS:
+        kind, sent = _form(chosen, body)
+        headers = {"Content-Type": kind}
+    else:
+        headers = {f"X-Colorize-{name}": value for name, value in chosen.items()}
+        headers["Content-Type"], sent = "application/octet-stream", body
+    status, replied, answer = _send(url, headers, sent, seconds)
     if status == 200:
         return answer
     if 300 <= status < 400:
@@ -130,6 +137,17 @@ def _post(url: str, body: bytes, options: Mapping[str, object], seconds: float) 
         after = replied.get("Retry-After", "")
         raise _Busy(f"{status}: {message}", float(after) if after.isdecimal() else None)
     raise Refused(f"{status}: {message}")
+
+
+def _form(fields: Mapping[str, str], body: bytes) -> tuple[str, bytes]:
+    """Make a form of options and picture: its content type, and its bytes (RFC 7578)."""
+    boundary = secrets.token_hex(16)
+    head = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    parts = [f'{head}"{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
+    kind = "Content-Type: application/octet-stream"
+    parts += [f'{head}"data"; filename="picture"\r\n{kind}\r\n\r\n'.encode(), body]
+    parts.append(f"\r\n--{boundary}--\r\n".encode())
+    return f"multipart/form-data; boundary={boundary}", b"".join(parts)
 
 
 def _send(
