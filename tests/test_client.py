@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import email
 import io
+import json
 import socket
 import threading
 import zipfile
@@ -84,6 +86,19 @@ def test_what_another_try_would_not_change_is_asked_once(
         client.post(url, PICTURE, {})
     assert len(ASKED) == 1
     assert not waits
+
+
+def test_options_that_are_too_long_for_headers_go_as_a_form(url: str) -> None:
+    hints = [{"x": 0.5, "y": 0.5, "color": "#7a2f2f"}] * 200
+    with pytest.raises(client.Refused, match="does not colorize"):  # it sends the form back
+        client.post(url, PICTURE, {"hints": json.dumps(hints), "chroma": None, "seed": 3})
+    (sent,) = ASKED
+    boundary = sent.split(b"\r\n", 1)[0].removeprefix(b"--").decode()
+    head = f"Content-Type: multipart/form-data; boundary={boundary}\r\n\r\n".encode()
+    form = email.message_from_bytes(head + sent)
+    parts = {part.get_param("name", header="content-disposition"): part for part in form.walk()}
+    fields = {name: part.get_payload(decode=True) for name, part in parts.items() if name}
+    assert fields == {"hints": json.dumps(hints).encode(), "seed": b"3", "data": PICTURE}
 
 
 # --- replies by hand

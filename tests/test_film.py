@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
 
 from colorizer import engines, lab
 from colorizer.commands import film, video
+from colorizer.hints import Hint
 from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
 from tests.support import encoded, picture
@@ -151,7 +154,7 @@ class Desk:
         self._capfd = capfd
 
     def paint(
-        self, pipeline: Any, frames: Iterable[np.ndarray], hold: float, chroma: float
+        self, pipeline: Any, frames: Iterable[np.ndarray], *settings: Any
     ) -> Iterator[np.ndarray]:
         for rgb in frames:
             self.painted.append(rgb.shape)
@@ -248,6 +251,46 @@ def test_colours_are_held_where_nothing_moves_and_begin_anew_where_it_does() -> 
     assert third[0, 1, 1] > -20
     cut = np.full((4, 4), 90, np.float32)
     assert np.array_equal(steady(cut, red), red)
+
+
+def test_a_hint_follows_what_it_lies_on_until_a_cut() -> None:
+    """A bright blot on a dark, textured ground goes to the right; then the picture changes."""
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.normal(30, 20, (64, 64)).astype(np.float32), (0, 0), 2)
+    blot = cv2.GaussianBlur(rng.normal(60, 40, (64, 64)).astype(np.float32), (0, 0), 1)
+    hint = Hint(((0.25, 0.5),), (200, 60, 60))
+    moving = film.MovingHints([(0.0, (hint,)), (2.0, (hint, hint))])
+    places = []
+    for number in range(12):
+        frame = ground.copy()
+        left = 8 + 2 * number
+        frame[24:40, left : left + 16] = blot[24:40, 8:24] + 20
+        ((x, y),) = moving(number / 16, np.clip(frame, 0, 100))[0].points
+        places.append((x, y))
+    expected = [(0.25 + 2 * number / 64, 0.5) for number in range(12)]
+    assert np.abs(np.array(places) - expected).max() < 0.04
+    assert moving(0.8, 100 - np.clip(ground, 0, 100)) == ()
+    assert len(moving(2.0, 100 - np.clip(ground, 0, 100))) == 2
+
+
+def test_a_films_hints_are_of_the_first_shot_or_of_several(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("old.mkv", count=6)
+    red = {"x": 0.5, "y": 0.5, "color": "#d02020"}
+    Path("all.json").write_text(json.dumps([red]))
+    Path("late.json").write_text(json.dumps([{"at": 0.2, "hints": [red]}]))
+    colours = []
+    for name in ("all", "late"):
+        arguments = ["old.mkv", "--out", f"{name}.mp4", "--hints", f"{name}.json"]
+        assert film.main([*arguments, "--model", str(model)]) == 0
+        frames = Seen(f"{name}.mp4").pictures
+        middles = [frame[23:28, 30:35].astype(int).mean(axis=(0, 1)) for frame in frames]
+        colours.append([middle[0] - middle[2] for middle in middles])
+    assert min(colours[0]) > 60
+    assert max(colours[1][:3]) < 40
+    assert min(colours[1][4:]) > 60
 
 
 def test_chroma_is_the_strength_of_the_colours(weights: Callable[[Head], Path]) -> None:
@@ -583,6 +626,9 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
         (["old.mp4", "--hold", "1"], "--hold must be"),
         (["old.mp4", "--hold", "nan"], "--hold must be"),
         (["old.mp4", "--chroma", "4"], "--chroma must be 0 to 3"),
+        (["old.mp4", "--hints", "none.json"], "--hints none.json: "),
+        (["old.mp4", "--hints", "text.mp4"], "--hints text.mp4: Expecting value"),
+        (["old.mp4", "--hints", "bad.json"], '--hints bad.json: "at" is the second'),
         (["old.mp4", "--model", "none.mar"], "no archive at none.mar"),
         *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),
     ],
@@ -600,6 +646,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     os.link("old.mp4", "same.mp4")
     Path("there").mkdir()
     Path("text.mp4").write_text("no film")
+    Path("bad.json").write_text('[{"at": -1, "hints": []}]')
     Path("text.txt").write_text("no film, \x1b[31mred\n" * 20)
     Path("taken.mp4").write_text("in the way")
     Path("empty.mp4").touch()

@@ -133,6 +133,40 @@ FILE = {"content-type": "image/jpeg"}
 TEXT = {"content-type": ""}
 
 
+HINTS = '[{"x": 0.2, "y": 0.3, "color": "#7a2f2f"}]'
+
+
+def test_hints_come_as_header_or_field_and_wrong_ones_fail_alone(handler: ColorizeHandler) -> None:
+    plain = {"body": bytearray(GOOD)}
+    rows: list[dict[str, Any]] = [
+        plain,
+        {"body": bytearray(GOOD)},
+        {"data": bytearray(GOOD), "hints": bytearray(HINTS.encode())},
+        {"data": bytearray(GOOD), "hints": json.loads(HINTS)},  # labelled application/json
+        *(
+            {"data": bytearray(GOOD), "hints": bytearray(wrong)}
+            for wrong in (b"[" * 10**5, b" " * 10**7, b"\xff", b'[{"x": 1e400}]')
+        ),
+        {"data": bytearray(GOOD), "hints": [bytearray(b"[]"), bytearray(b"[]")]},
+        {"data": bytearray(GOOD), "hints": {"x": 1}},
+        plain,
+    ]
+    headers: list[dict[str, Any]] = [{} for _ in rows]
+    headers[1] = {"X-Colorize-Hints": HINTS}
+    found = answers(handler, rows, headers)
+    assert [one.status for one in found] == [200] * 4 + [422] * 6 + [200]
+    assert found[0].body == found[-1].body != found[1].body
+    assert found[1].body == found[2].body == found[3].body
+
+
+def test_the_likely_colours_of_a_place_are_answered_in_json(handler: ColorizeHandler) -> None:
+    rows = [{"body": bytearray(GOOD)}] * 2
+    headers = [{"X-Colorize-Likely": "0.5,0.25"}, {"X-Colorize-Likely": "0.5,1.25"}]
+    (good, bad) = answers(handler, rows, headers)
+    assert (good.status, good.type, bad.status) == (200, "application/json", 422)
+    assert json.loads(good.body)["colours"]
+
+
 @pytest.mark.parametrize(
     "row",
     [
