@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,12 @@ from PIL import Image
 
 from benchmarks import servers
 from benchmarks.servers import free_port as free_port
+from colorizer.recipe import Head
 from handlers.triton import install as install_triton
+
+Weights = Callable[[Head], Path]  # the fixture `weights`
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120.0  # far more than anything here takes, even on a busy machine

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
 from colorizer import lab
-from colorizer.recipe import Head
 from evaluation import evaluate, figures
 from evaluation.bins import encode
 from evaluation.command import named
@@ -31,7 +29,7 @@ from evaluation.metrics import (
     measure,
     ssim,
 )
-from tests.support import coloured, encoded, opened
+from tests.support import Capture, Weights, coloured, encoded, opened
 
 QUIET = ["--workers", "1"]
 
@@ -159,7 +157,7 @@ def test_the_calibration_error_is_the_mean_gap() -> None:
 # --- methods
 
 
-def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None:
+def test_a_method_changes_what_it_names(weights: Weights) -> None:
     colours = Colours(coloured(0), {"net": eager_pipeline(weights("classification"))})
     served, recipe = colours.colour(Method("", "net")), colours.pipelines["net"].graph.recipe
     others = [
@@ -186,10 +184,7 @@ def rows_of(text: str) -> list[str]:
 
 
 def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     files = [str(weights("regression")), str(weights("classification"))]
     variants = ["--temperature", "0.2", "1", *QUIET]
@@ -247,7 +242,7 @@ def test_the_constant_colour_is_the_mean_of_the_truths(tmp_path: Path) -> None:
     assert list(result.scores) == ["grey", f"constant colour ({a:.1f}, {b:.1f})"]
 
 
-def test_two_processes_measure_what_one_does(photos: Path, weights: Callable[[Head], Path]) -> None:
+def test_two_processes_measure_what_one_does(photos: Path, weights: Weights) -> None:
     checkpoints = {"net": weights("regression")}
     paths = sorted(photos.iterdir())
     found = []
@@ -269,10 +264,7 @@ def test_worst_cases_come_worst_first(photos: Path) -> None:
 
 
 def test_evaluation_that_cannot_start_says_why_in_one_line(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     assert evaluate.main(["nothing", "--photos", str(photos), *QUIET]) == 2
     assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2

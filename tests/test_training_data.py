@@ -20,7 +20,7 @@ from colorizer import gamut, lab
 from colorizer.errors import UserError
 from evaluation.metrics import colorfulness
 from evaluation.photographs import Member, Part, find, find_photographs, is_held_out
-from tests.support import coloured, encoded, opened
+from tests.support import Capture, Patch, coloured, encoded, opened
 from training import augment, shards
 from training.config import TrainConfig
 from training.data import Photographs, fits, square
@@ -247,7 +247,7 @@ def test_unrelated_photographs_are_no_near_duplicates() -> None:
 
 
 def test_a_run_that_goes_on_does_not_look_at_its_photographs_again(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     before = survey(photos, 0.3, kept=tmp_path / "run" / "survey.json")
     monkeypatch.setattr("training.survey.look", None)
@@ -325,6 +325,7 @@ def test_each_process_sees_its_own_part(photos: Path, sharded: Path, kind: str) 
     if kind == "shards":
         files = [{member.shard for member in part} for part in parts]
         assert not files[0] & files[1]
+    assert not torch.equal(augment.draw(0, 0, 0, 4), augment.draw(0, 1, 0, 4))  # nor crops
 
 
 def test_shards_are_read_one_after_the_other_in_a_new_order_each_time(sharded: Path) -> None:
@@ -340,16 +341,8 @@ def test_shards_are_read_one_after_the_other_in_a_new_order_each_time(sharded: P
         assert changes == len(set(files)) - 1
 
 
-def test_processes_draw_different_crops(photos: Path) -> None:
-    photographs = survey(photos, 0).train
-    one, other = (Photographs(photographs, 32, 0, rank, ranks=2) for rank in (0, 1))
-    assert len(one) == len(other) == 4
-    assert not set(one.photographs) & set(other.photographs)
-    assert not torch.equal(augment.draw(0, 0, 0, 4), augment.draw(0, 1, 0, 4))
-
-
 def test_shards_that_cannot_be_used_say_why_in_one_line(
-    photos: Path, sharded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, sharded: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     with pytest.raises(UserError, match="too few for 9 processes"):
         Part(survey(sharded, 0.3).train, 0, 9)

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
-from colorizer.recipe import Head, Recipe
+from colorizer.recipe import Recipe
 from colorizer.unet import UNet
 from evaluation.methods import Method
 from evaluation.metrics import Measured, Scores
 from evaluation.prior import rebalancing_weights
+from tests.support import Capture, Patch, Weights
 from training import fit
 
 
@@ -88,11 +88,7 @@ def test_another_adjustment_takes_back_more_of_the_rebalancing() -> None:
 
 
 def test_a_fitted_checkpoint_has_new_settings_and_the_same_weights(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(fit, "SIDES", (32,))
     monkeypatch.setattr(fit, "GAINS", (0.1, 1.0))
@@ -111,10 +107,7 @@ def test_a_fitted_checkpoint_has_new_settings_and_the_same_weights(
 
 
 def test_fitting_that_cannot_start_says_why_in_one_line(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     out = ["--out", str(tmp_path / "fitted.safetensors")]
     assert fit.main(["nothing.safetensors", "--photos", str(photos), *out]) == 2
