@@ -29,7 +29,7 @@ from evaluation.metrics import (
     measure,
     ssim,
 )
-from tests.support import Capture, Weights, coloured, encoded, opened
+from tests.support import Capture, Weights, coloured, encoded, measured, opened
 
 QUIET = ["--workers", "1"]
 
@@ -84,19 +84,17 @@ def test_the_truth_scores_best() -> None:
     assert row["PSNR"] == 100
 
 
-def measured(
-    cf: tuple[float, float] = (0, 0), delta_e: float = 0, **counts: list[tuple[int, float, int]]
-) -> Measured:
-    """A picture of known measures; counts: errors=[(bin, ab error, pixels), ...]."""
+def with_errors(*errors: tuple[int, float, int]) -> Measured:
+    """A picture with (bin, ab error, pixels) each."""
     credit, pixels = np.zeros(261), np.zeros(261, np.int64)
-    for index, error, number in counts.get("errors", [(0, 0, 1)]):
+    for index, error, number in errors:
         credit[index] += number * (THRESHOLDS - np.ceil(error)) / THRESHOLDS
         pixels[index] += number
-    return Measured(0, 0, delta_e, cf, (0, 0), credit, pixels, np.zeros(67, np.int64))
+    return measured(credit=credit, pixels=pixels)
 
 
 def test_pale_and_loud_pictures_cancel_in_one_difference_of_colourfulness_only() -> None:
-    row = Scores([measured((10, 30)), measured((50, 30))]).row()
+    row = Scores([measured(colorfulness=(cf, 30)) for cf in (10, 50)]).row()
     assert row["CF"] == 30
     assert row["ΔCF"] == 0
     assert row["ΔCF each"] == 20
@@ -117,7 +115,7 @@ def test_auc_of_one_known_error_is_its_closed_form() -> None:
 def test_balanced_auc_counts_rare_colours_as_much_as_common_ones() -> None:
     far = [int(encode(torch.tensor([a, 0.0]).view(1, 2, 1, 1))) for a in (-60, 60)]
     common_right, rare_wrong = (far[0], 0.0, 9000), (far[1], 150.0, 1000)
-    row = Scores([measured(errors=[common_right, rare_wrong])]).row()
+    row = Scores([with_errors(common_right, rare_wrong)]).row()
     right, wrong = 1.0, 1 / THRESHOLDS
     assert row["AuC"] == pytest.approx(0.9 * right + 0.1 * wrong, abs=0.001)
     # Not exactly half: bins at the gamut's edge have fewer neighbours to smooth over.

@@ -15,7 +15,7 @@ from colorizer import lab
 from colorizer.errors import UserError
 from evaluation import evaluate
 from evaluation.methods import Colours, Method, Processes, eager_pipeline
-from evaluation.metrics import NOTICED, Measured, Scores, Truth, measure
+from evaluation.metrics import NOTICED, Scores, Truth, measure
 from evaluation.noticed import (
     MOUNTS,
     Seen,
@@ -26,7 +26,7 @@ from evaluation.noticed import (
     regions_of_one_colour,
 )
 from evaluation.perceptual import Perceptual, torchvision_models
-from tests.support import Weights, coloured, encoded
+from tests.support import Weights, coloured, encoded, measured
 
 LEFT, RIGHT = np.s_[:, :60], np.s_[:, 60:]
 
@@ -146,19 +146,12 @@ def test_kernel_distance_is_torch_fidelitys_u_statistic() -> None:
     assert not kernel_terms(found, found).any()
 
 
-def pooled(found: np.ndarray, truth: np.ndarray) -> list[Measured]:
-    empty = np.ones(261)
-    return [
-        Measured(0, 0, 0, (0, 0), (0, 0), empty, empty.astype(int), np.zeros(67, int), pooled=pair)
-        for pair in zip(found, truth, strict=True)
-    ]
-
-
 def test_the_kernel_distance_of_other_pictures_has_an_interval_above_zero() -> None:
     rng = np.random.default_rng(2)
     truth = rng.normal(0, 1, (40, 16))
     for shift, low in ((0.0, 0.0), (2.0, 100.0)):
-        scores = Scores(pooled(truth + shift, truth))
+        pairs = zip(truth + shift, truth, strict=True)
+        scores = Scores([measured(pooled=pair) for pair in pairs])
         between = scores.intervals(100)["KID × 1000"]
         assert between[0] >= low
         assert between[0] <= scores.row()["KID × 1000"] <= between[1]
@@ -236,17 +229,8 @@ def test_a_mount_is_a_grey_card_around_the_whole_photograph(number: int) -> None
 
 
 def test_a_measure_that_some_photographs_lack_is_the_mean_of_the_others() -> None:
-    values = [1.0, np.nan, 3.0]
-    empty = np.ones(261)
-    scores = Scores(
-        [
-            Measured(
-                *(0, 0, 0, (0, 0), (0, 0), empty, empty.astype(int), np.zeros(67, int)),
-                noticed={"stains": value, "bleeding": np.nan},
-            )
-            for value in values
-        ]
-    )
+    noticed = [{"stains": value, "bleeding": np.nan} for value in (1.0, np.nan, 3.0)]
+    scores = Scores([measured(noticed=one) for one in noticed])
     assert scores.row()["stains"] == 2
     assert scores.intervals()["stains"] == (1, 3)
     assert "bleeding" not in scores.row()

@@ -13,17 +13,15 @@ from colorizer.checkpoint import Checkpoint
 from colorizer.recipe import Recipe
 from colorizer.unet import UNet
 from evaluation.methods import Method
-from evaluation.metrics import Measured, Scores
+from evaluation.metrics import Scores
 from evaluation.prior import rebalancing_weights
-from tests.support import Capture, Patch, Weights
+from tests.support import Capture, Patch, Weights, measured
 from training import fit
 
 
 def scored(delta_e: float, cf: float) -> Scores:
     """Three pictures of one ΔE00 and one colorfulness, whose truths have 40."""
-    some = np.ones(261)
-    one = Measured(0, 0, delta_e, (cf, 40), (0, 0), some, some.astype(int), some.astype(int))
-    return Scores([one] * 3)
+    return Scores([measured(delta_e=delta_e, colorfulness=(cf, 40))] * 3)
 
 
 def by_error(error: Callable[[Recipe], float]) -> fit.Measure:
