@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from colorizer.commands import client
-from tests.support import AnyServer, encoded, picture
+from tests.support import AnyServer, Patch, encoded, picture
 
 PICTURE = encoded(picture(40, 60), "JPEG")
 ANSWERS: list[tuple[int, str | None]] = []  # status and Retry-After, in the order they are given
@@ -52,7 +52,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def waits(monkeypatch: Patch) -> list[float]:
     """Seconds that were waited for, without waiting."""
     waited: list[float] = []
     monkeypatch.setattr(client.time, "sleep", waited.append)
@@ -266,7 +266,7 @@ def test_any_path_can_be_asked(path: str) -> None:
 
 
 @pytest.fixture
-def behind_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def behind_proxy(monkeypatch: Patch) -> Callable[[str], None]:
     def use(proxy: str) -> None:
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
             monkeypatch.delenv(name, raising=False)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,9 +22,8 @@ from av.stream import Disposition
 from colorizer import engines, lab
 from colorizer.commands import film, video
 from colorizer.hints import Hint
-from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
-from tests.support import encoded, picture
+from tests.support import Capture, Patch, Weights, encoded, picture
 
 FRAMES = 12
 ORANGE = (200, 110, 50)  # what the stand-in for a network paints
@@ -149,7 +148,7 @@ class Seen:
 class Desk:
     """The command in an empty folder; frames are painted orange, not by a network."""
 
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, capfd: Capture) -> None:
         self.painted: list[tuple[int, ...]] = []  # shapes
         self._capfd = capfd
 
@@ -167,9 +166,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> Desk:
+def desk(monkeypatch: Patch, tmp_path: Path, capfd: Capture) -> Desk:
     monkeypatch.chdir(tmp_path)
     one = Desk(capfd)
     monkeypatch.setattr(film, "colorize_frames", one.paint)
@@ -187,7 +184,7 @@ def desk(
 def test_a_film_keeps_its_frames_times_size_and_sound_and_gets_colour(
     archives: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     size: tuple[int, int],
     sound: str | None,
     out: str,
@@ -217,7 +214,7 @@ def flicker(pictures: Sequence[np.ndarray], frames: Sequence[np.ndarray]) -> flo
     return float(np.concatenate(changes).mean())
 
 
-def test_colour_flickers_less_than_frame_by_frame(weights: Callable[[Head], Path]) -> None:
+def test_colour_flickers_less_than_frame_by_frame(weights: Weights) -> None:
     pipeline, frames = eager_pipeline(weights("regression")), grainy(6, 200, 256)
     alone, held = (list(film.colorize_frames(pipeline, frames, hold)) for hold in (0.0, film.HOLD))
     # Not by much here: a random network's colours follow each grain of L through the guided filter.
@@ -274,7 +271,7 @@ def test_a_hint_follows_what_it_lies_on_until_a_cut() -> None:
 
 
 def test_a_films_hints_are_of_the_first_shot_or_of_several(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make("old.mkv", count=6)
@@ -293,7 +290,7 @@ def test_a_films_hints_are_of_the_first_shot_or_of_several(
     assert min(colours[1][4:]) > 60
 
 
-def test_chroma_is_the_strength_of_the_colours(weights: Callable[[Head], Path]) -> None:
+def test_chroma_is_the_strength_of_the_colours(weights: Weights) -> None:
     pipeline, frames = eager_pipeline(weights("regression")), grainy(1)
     spreads = [
         float(np.ptp(next(film.colorize_frames(pipeline, frames, 0, chroma)).astype(int), 2).mean())
@@ -319,9 +316,7 @@ def test_pixel_shape_and_rotation_are_kept(desk: Desk, rotation: int, suffix: st
     assert desk.painted[0] == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
 
 
-def test_a_turned_film_is_painted_where_it_should_be(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_turned_film_is_painted_where_it_should_be(desk: Desk, monkeypatch: Patch) -> None:
     def half(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
         for rgb in frames:
             rgb = np.zeros_like(rgb)
@@ -634,11 +629,7 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
     ],
 )
 def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
-    arguments: list[str],
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "gpus", lambda: 0)
@@ -667,7 +658,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     [("picture", "40 frames were read, but 39 written"), ("sound", "its sound would last")],
 )
 def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, lost: str, told: str
+    desk: Desk, monkeypatch: Patch, lost: str, told: str
 ) -> None:
     add, copy = video.Writer.add, video.Writer.copy
 
@@ -689,7 +680,7 @@ def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
     assert os.listdir() == ["old.mp4"]
 
 
-def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: Patch) -> None:
     def interrupted(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
         yield from islice(frames, 3)
         raise KeyboardInterrupt
@@ -700,9 +691,7 @@ def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: pytest.Monk
     assert os.listdir() == ["old.mp4"]
 
 
-def test_progress_is_shown_before_the_network_is_loaded(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_shown_before_the_network_is_loaded(desk: Desk, monkeypatch: Patch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +13,9 @@ import yaml
 
 from colorizer.errors import BadOption
 from colorizer.options import HEADER, NAMES, Options
-from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
 from handlers.torchserve.handler import METRICS, ColorizeHandler
-from tests.support import ROOT, encoded, opened, picture
+from tests.support import ROOT, Patch, Weights, encoded, opened, picture
 
 SETTINGS = ROOT / "handlers" / "torchserve" / "metrics.yaml"
 GOOD = encoded(picture(60, 80), "JPEG")
@@ -54,14 +51,14 @@ class Context:
 
 
 @pytest.fixture(scope="module", params=["regression", "classification"])
-def handler(request: pytest.FixtureRequest, weights: Callable[[Head], Path]) -> ColorizeHandler:
+def handler(request: pytest.FixtureRequest, weights: Weights) -> ColorizeHandler:
     made = ColorizeHandler()
     made.pipeline = eager_pipeline(weights(request.param))
     return made
 
 
 @pytest.fixture(scope="module")
-def regression(weights: Callable[[Head], Path]) -> ColorizeHandler:
+def regression(weights: Weights) -> ColorizeHandler:
     made = ColorizeHandler()
     made.pipeline = eager_pipeline(weights("regression"))
     return made
@@ -111,7 +108,7 @@ def test_a_poisoned_batch_is_answered_picture_by_picture(handler: ColorizeHandle
 
 
 def test_a_picture_over_the_limit_is_answered_413(
-    handler: ColorizeHandler, monkeypatch: pytest.MonkeyPatch
+    handler: ColorizeHandler, monkeypatch: Patch
 ) -> None:
     from colorizer.image import Limits
 
@@ -266,7 +263,7 @@ def test_a_picture_that_is_labelled_a_form_is_coloured_and_a_spoilt_one_is_told_
 
 
 def test_a_fault_of_ours_is_answered_500_without_its_trace(
-    handler: ColorizeHandler, monkeypatch: pytest.MonkeyPatch
+    handler: ColorizeHandler, monkeypatch: Patch
 ) -> None:
     def broken(lightness: Any) -> Any:
         raise ZeroDivisionError("secret detail")

@@ -103,7 +103,8 @@ class MovingHints:
         """
         method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         pixels = method.calc(before, after, np.zeros((*before.shape, 2), np.float32))
-        flow = np.asarray(pixels) / len(before)  # (S, S, 2), shares of the sides
+        # (S, S, 2), shares of the sides
+        flow = np.asarray(pixels, np.float32) / np.float32(len(before))
         moved = []
         for hint in self._now:
             points = [_moved(point, flow) for point in hint.points]
