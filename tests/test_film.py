@@ -271,9 +271,11 @@ def test_a_hint_follows_what_it_lies_on_until_a_cut() -> None:
 
 
 def test_a_films_hints_are_of_the_first_shot_or_of_several(
-    model: Path, tmp_path: Path, monkeypatch: Patch
+    weights: Weights, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    pipeline = eager_pipeline(weights("regression"))
+    monkeypatch.setattr(film, "_load", lambda model, device: pipeline)
     make("old.mkv", count=6)
     red = {"x": 0.5, "y": 0.5, "color": "#d02020"}
     Path("all.json").write_text(json.dumps([red]))
@@ -281,7 +283,7 @@ def test_a_films_hints_are_of_the_first_shot_or_of_several(
     colours = []
     for name in ("all", "late"):
         arguments = ["old.mkv", "--out", f"{name}.mp4", "--hints", f"{name}.json"]
-        assert film.main([*arguments, "--model", str(model)]) == 0
+        assert film.main(arguments) == 0
         frames = Seen(f"{name}.mp4").pictures
         middles = [frame[23:28, 30:35].astype(int).mean(axis=(0, 1)) for frame in frames]
         colours.append([middle[0] - middle[2] for middle in middles])
