@@ -216,6 +216,23 @@ def test_a_part_that_comes_early_or_damaged_is_named_and_one_that_comes_twice_do
     assert (there / "load" / "big").read_bytes() == big.read_bytes()
 
 
+def test_weights_leave_the_tree_and_come_back(
+    weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    checkout = checked_out(tmp_path / "checkout", [weights("regression")])
+    for _ in range(2):
+        pack.lean(checkout)
+        travel = pack.travelling(checkout)
+        assert Path("colorizer/pipeline.py") in travel
+        assert not [path for path in travel if path.suffix == ".safetensors"]
+    (kept,) = (checkout / OUT / "weights").iterdir()
+    assert kept.read_bytes() == weights("regression").read_bytes()
+    for _ in range(2):
+        pack.whole(checkout)
+        assert not subprocess.check_output(["git", "status", "--porcelain"], cwd=checkout)
+        assert Path("model_store/regression.safetensors") in pack.travelling(checkout)
+
+
 def test_a_tree_that_leaves_no_room_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
