@@ -56,6 +56,7 @@ gpu-rehearsal: $(ALL_READY) ## Go through benchmarks/GPU.md on the CPU, without 
 	@test -n "$(PHOTOS)" -a -n "$(ENCODER)" || \
 	  { echo "Name photographs and weights: make gpu-rehearsal PHOTOS=... ENCODER=..." >&2; exit 2; }
 	@REHEARSAL_PHOTOS="$(PHOTOS)" REHEARSAL_ENCODER="$(ENCODER)" REHEARSAL_WHEELS="$(WHEELS)" \
+	  REHEARSAL_PYTHON="$(REHEARSAL_PYTHON)" \
 	  $(PY) -m pytest -s -m server tests/test_gpu.py --basetemp runs/rehearsal
 
 venv: $(ALL_READY) ## Make .venv with all that serving, training and testing need

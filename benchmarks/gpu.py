@@ -218,7 +218,7 @@ def once(command: Sequence[str], seconds: float, log: int) -> int | None:
         for number in (signal.SIGINT, signal.SIGKILL):  # the first lets it end its servers
             try:
                 os.killpg(process.pid, number)
-                process.wait(20)
+                process.wait(60)
                 break
             except subprocess.TimeoutExpired:
                 continue

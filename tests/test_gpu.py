@@ -1,7 +1,9 @@
 """GPU.md's calls, carried out on the CPU where there is no network, and what comes back of them.
 
 The short form takes small networks and some of the steps. `make gpu-rehearsal` takes all steps and
-the shipped weights: REHEARSAL_PHOTOS, _ENCODER and _WHEELS name folders and a file for it.
+the shipped weights. For it, REHEARSAL_PHOTOS and REHEARSAL_ENCODER name a folder and a file, and if
+wanted REHEARSAL_WHEELS a folder, and REHEARSAL_PYTHON an environment for these wheels, with only
+what the machine has.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ def call(checkout: Path, machine: Path, part: Path | None, command: str, out: Pa
     out.mkdir(parents=True)
     environment = {**os.environ, "OUT": str(out), "GPU_FOLDER": str(machine / "gpu")}
     environment |= {"GPU_REHEARSAL": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    there = os.environ.get("REHEARSAL_PYTHON") or sys.prefix
+    environment["PATH"] = f"{there}/bin:{os.environ['PATH']}"
     if not LONG:
         environment["GPU_STEPS"] = SHORT
     allowed = shutil.which("ip") and subprocess.run([*APART, "true"]).returncode == 0
@@ -126,17 +129,9 @@ def rehearsed(
     assert not subprocess.check_output(["git", "status", "--porcelain"], cwd=checkout)
     for path in work.glob("back/*/part-*"):
         copy(path, work / "parts" / path.name)
-    join = [
-        sys.executable,
-        "-m",
-        "training.carry",
-        "join",
-        work / "parts",
-        "--out",
-        work / "joined",
-    ]
-    subprocess.run(join, cwd=ROOT, check=True)
-    (last,) = work.glob("back/measure-*[1-9]-none/results.tar.gz")
+    join = ["training.carry", "join", work / "parts", "--out", work / "joined"]
+    subprocess.run([sys.executable, "-m", *join], cwd=ROOT, check=True)
+    (last,) = work.glob("back/*-measure/results.tar.gz")
     subprocess.run(["tar", "xzf", last, "-C", work], check=True)
     return work
 
@@ -219,6 +214,23 @@ def test_a_part_that_comes_early_or_damaged_is_named_and_one_that_comes_twice_do
     away.rename(second)
     assert {path.name for path in pack.unpack(checkout / OUT, there)} == {"big", "small"}
     assert (there / "load" / "big").read_bytes() == big.read_bytes()
+
+
+def test_weights_leave_the_tree_and_come_back(
+    weights: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    checkout = checked_out(tmp_path / "checkout", [weights("regression")])
+    for _ in range(2):
+        pack.lean(checkout)
+        travel = pack.travelling(checkout)
+        assert Path("colorizer/pipeline.py") in travel
+        assert not [path for path in travel if path.suffix == ".safetensors"]
+    (kept,) = (checkout / OUT / "weights").iterdir()
+    assert kept.read_bytes() == weights("regression").read_bytes()
+    for _ in range(2):
+        pack.whole(checkout)
+        assert not subprocess.check_output(["git", "status", "--porcelain"], cwd=checkout)
+        assert Path("model_store/regression.safetensors") in pack.travelling(checkout)
 
 
 def test_a_tree_that_leaves_no_room_is_refused(
