@@ -100,14 +100,14 @@ def most(networks: int, pictures: int, megapixels: float = LARGEST) -> float:
 
 
 def peak(
-    model: str, body: bytes, count: int = 1, options: Options = Options()
+    model: str, body: bytes, count: int = 1, options: Options | None = None
 ) -> tuple[int, int, int]:
     """Colorize in this process: pixels, bytes of memory before, and at most while it went on."""
     network = Colorizer(model, "cpu")
     network.pipeline.warm_up()
     before = peak_memory.held("cpu")
     peak_memory.forget("cpu")
-    outcomes = network.pipeline.colorize_batch([(body, options)] * count)
+    outcomes = network.pipeline.colorize_batch([(body, options or Options())] * count)
     pixels = sum(outcome.result().pixels for outcome in outcomes)
     return pixels, before, peak_memory.peak("cpu")
 
