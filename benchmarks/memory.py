@@ -1,7 +1,7 @@
 """Measure how much memory photographs take, from their bytes to their colours, above idle.
 
 Each kind is colorized in a process of its own, alone and (the last) four at once, and comes back as
-JPEG. Linux only.
+JPEG, or at 16 bits. Linux only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import tifffile
 from PIL import Image
@@ -39,6 +40,7 @@ WIDE: dict[str, tuple[Any, dict[str, Any]]] = {  # grey of more than 8 bits, and
     "TIFF, float, tiled": (np.float32, {"tile": (256, 256)}),
     "TIFF, double": (np.float64, {"rowsperstrip": 64}),
 }
+DEEP = ("TIFF", "PNG")  # colours of 16 bits, which come back at 16 bits in the same format
 AT_ONCE = 4
 # What a photograph may take: so many bytes for each of its pixels, and so many whatever its size.
 BYTES_A_PIXEL = 24
@@ -84,44 +86,58 @@ def wide_photograph(megapixels: float, kind: str) -> bytes:
     return file.getvalue()
 
 
+def deep_photograph(megapixels: float, kind: str) -> bytes:
+    """Make a file of colours of 16 bits, of soft shapes."""
+    narrow = photograph(megapixels, "PNG", colour=True)
+    bgr = cv2.imdecode(np.frombuffer(narrow, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
+    return cv2.imencode(f".{kind.lower()}", bgr.astype(np.uint16) * 257)[1].tobytes()
+
+
 def most(networks: int, pictures: int, megapixels: float = LARGEST) -> float:
     """Bytes that a server takes at most, while each network has so many photographs in work."""
     return networks * (IDLE + pictures * (BYTES_A_PIXEL * megapixels * 1e6 + BYTES_ALWAYS))
 
 
-def peak(model: str, body: bytes, count: int = 1) -> tuple[int, int, int]:
+def peak(
+    model: str, body: bytes, count: int = 1, options: Options | None = None
+) -> tuple[int, int, int]:
     """Colorize in this process: pixels, bytes of memory before, and at most while it went on."""
     network = Colorizer(model, "cpu")
     network.pipeline.warm_up()
     before = peak_memory.held("cpu")
     peak_memory.forget("cpu")
-    outcomes = network.pipeline.colorize_batch([(body, Options())] * count)
+    outcomes = network.pipeline.colorize_batch([(body, options or Options())] * count)
     pixels = sum(outcome.result().pixels for outcome in outcomes)
     return pixels, before, peak_memory.peak("cpu")
 
 
-def _cases(megapixels: float) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """Each case: its name, how many photographs at once, what makes one."""
+def _cases(megapixels: float) -> Iterator[tuple[str, int, Callable[[], bytes], Options]]:
+    """Each case: its name, how many photographs at once, what makes one, and its options."""
+    usual = Options()
     for kind in KINDS:
         for colour in (False, True):
             name = f"{kind}, {'colour' if colour else 'grey'}"
-            yield name, 1, partial(photograph, megapixels, kind, colour)
+            yield name, 1, partial(photograph, megapixels, kind, colour), usual
     for kind in WIDE:
-        yield kind, 1, partial(wide_photograph, megapixels, kind)
+        yield kind, 1, partial(wide_photograph, megapixels, kind), usual
+    for kind in DEEP:
+        options = Options.parse({"format": kind, "bits": "16"})
+        yield f"{kind}, 16 bits in and out", 1, partial(deep_photograph, megapixels, kind), options
     for kind in list(WIDE)[-1:]:
         name = f"{AT_ONCE} at once: {kind}"
-        yield name, AT_ONCE, partial(wide_photograph, megapixels, kind)
+        yield name, AT_ONCE, partial(wide_photograph, megapixels, kind), usual
 
 
 def measure(model: str, megapixels: float) -> Table:
     """Measure each kind of file."""
     rows: list[list[results.Value]] = []
-    for name, count, make in _cases(megapixels):
+    for name, count, make, options in _cases(megapixels):
         body = make()
         print(f"{name}: {len(body) / 1e6:.1f} MB ...", file=sys.stderr)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, context) as child:
-            pixels, before, highest = child.submit(peak, model, body, count).result()
+            pixels, before, highest = child.submit(peak, model, body, count, options).result()
         size = [pixels / 1e6, len(body) / 1e6, before / 1e6, (highest - before) / 1e6]
         rows.append([name, *size, (highest - before) / pixels])
     note = "Above idle: the most that the process had while it colorized, less what it had before."

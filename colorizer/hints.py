@@ -94,6 +94,12 @@ class Hint:
     colour: Colour | None
     radius: float = RADIUS
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The hint as `parse` reads it."""
+        colour = {"color": f"#{bytes(self.colour).hex()}"} if self.colour else {"neutral": True}
+        return {"points": [list(point) for point in self.points], **colour, "radius": self.radius}
+
 
 def parse(text: str) -> tuple[Hint, ...]:
     """Read hints from JSON: [{"x": 0.41, "y": 0.63, "color": "#7a2f2f", "radius": 0.02}, ...].

@@ -65,7 +65,7 @@ def record(source: bytes, graph: Graph, options: Options) -> dict[str, str]:
         "ModelSHA256": graph.checkpoint,
         "GraphSHA256": graph.sha256,
         "Engine": graph.engine,
-        "Options": json.dumps(chosen, sort_keys=True),
+        "Options": json.dumps(chosen, sort_keys=True, default=lambda hint: hint.entry),
         "SourceSHA256": hashlib.sha256(source).hexdigest(),
     }
 

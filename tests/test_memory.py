@@ -25,14 +25,16 @@ def test_a_photograph_stays_within_the_bound(
 ) -> None:
     monkeypatch.setattr(memory, "KINDS", ("PNG",))
     monkeypatch.setattr(memory, "WIDE", {"TIFF, float": memory.WIDE["TIFF, float"]})
+    monkeypatch.setattr(memory, "DEEP", ("PNG",))
     found = tmp_path / "memory.json"
     arguments = ["--model", str(archives / "colorize.mar"), "--megapixels", "6"]
     assert memory.main([*arguments, "--json", str(found)]) == 0
     command, _, (table,) = results.load(found)
     assert command.startswith("python -m benchmarks.memory --model ")
-    names = ["PNG, grey", "PNG, colour", "TIFF, float", "4 at once: TIFF, float"]
+    deep = "PNG, 16 bits in and out"
+    names = ["PNG, grey", "PNG, colour", "TIFF, float", deep, "4 at once: TIFF, float"]
     assert [row[0] for row in table.rows] == names
-    for row, count in zip(table.rows, (1, 1, 1, 4), strict=True):
+    for row, count in zip(table.rows, (1, 1, 1, 1, 4), strict=True):
         assert row[1] == pytest.approx(6 * count, rel=0.01)
         # L alone takes four bytes a pixel, and the reply's pixels three: less was not measured.
         assert float(row[4] or 0) * 1e6 > 7 * 6e6

@@ -45,6 +45,8 @@ def test_the_record_says_what_made_the_file_and_the_same_bytes_come_again(
     colorizer: Colorizer, format: str
 ) -> None:
     options: dict[str, Any] = {"format": format, "provenance": "yes", "chroma": 1.25, "seed": 7}
+    marks = [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}, {"points": [[0, 1]], "neutral": True}]
+    options["hints"] = json.dumps(marks)
     body = colorizer.colorize(BODY, **options)
     told = provenance.read(body)
     assert told["SourceSHA256"] == hashlib.sha256(BODY).hexdigest()
@@ -53,9 +55,10 @@ def test_the_record_says_what_made_the_file_and_the_same_bytes_come_again(
     assert told["Software"] == f"colorizer {__version__}"
     assert told["DigitalSourceType"] == provenance.COLOURED
     chosen = json.loads(told["Options"])
-    assert set(chosen) == set(NAMES)
+    assert set(chosen) == set(NAMES) - {"likely"}
     assert chosen["decoding"] == colorizer.pipeline.graph.recipe.decoding
-    again = Options.parse({name: str(value) for name, value in chosen.items()})
+    texts = {name: json.dumps(one) if name == "hints" else str(one) for name, one in chosen.items()}
+    again = Options.parse(texts)
     assert colorizer.pipeline.colorize(BODY, again).body != colorizer.colorize(BODY, format=format)
     assert provenance.read(colorizer.pipeline.colorize(BODY, again).body) == told
     assert colorizer.colorize(BODY, **options) == body
