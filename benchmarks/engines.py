@@ -31,7 +31,7 @@ from export import network, parity
 from export.parity import NoPhotographs, Reference
 
 MODULE = "benchmarks.engines"
-EAGER = ("eager torch", "eager torch, channels last", "eager torch, float16")
+EAGER = ("eager", "eager-channels-last", "eager-float16")
 AOT = "aotinductor"  # a .pt2 package, compiled here: not one of the library's engines
 ENGINES = (*EAGER, "torchscript", "onnx", AOT, "tensorrt", "tensorrt-rtx")
 COLUMNS = (
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="cpu", help="cpu or cuda:N (default: %(default)s)")
     add("--batches", type=results.positive, nargs="+", default=[1, 8], help="(default: 1 8)")
     add("--engines", nargs="+", choices=ENGINES, metavar="ENGINE",
-        help=f"{'; '.join(ENGINES)} (default: eager torch and those of GRAPHS)")  # fmt: skip
+        help=f"{', '.join(ENGINES)} (default: eager and those of GRAPHS)")  # fmt: skip
     add("--repeat", type=results.positive, default=9, help="rounds (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.quick:

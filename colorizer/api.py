@@ -131,7 +131,7 @@ class Colorizer:
         picture = Picture(np.ascontiguousarray(colour))
         if pixels.dtype == np.uint16:
             deep = Samples(colour.reshape(*pixels.shape[:2], -1), 65535)
-            picture = Picture(np.asarray(colours.lightness(deep, None)))
+            picture = Picture(colours.lightness(deep, None))
         rgb = self.pipeline.colorize_pixels(picture, options)
         return np.dstack([rgb, pixels[..., 3]]) if channels[0] == 4 else rgb
 

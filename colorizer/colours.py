@@ -62,7 +62,7 @@ def _wide_rows(
 
 def lightness(
     picture: Image.Image | Samples, profile: bytes | None, page: tiff.Page | None = None
-) -> Image.Image:
+) -> NDArray[np.float32]:
     """Take L at full depth, through the profile, clipped to no space in between.
 
     Args:
@@ -71,7 +71,7 @@ def lightness(
         page: of a TIFF, that a wide picture of Pillow's is.
 
     Returns:
-        In F (float32), 0..100.
+        (H, W) float32, 0..100.
     """
     blocks: Iterator[tuple[slice, NDArray[Any], float, bool]]
     if isinstance(picture, Image.Image):
@@ -86,7 +86,7 @@ def lightness(
         if not isinstance(picture, Image.Image) and picture.premultiplied:
             levels = _divided(levels, picture, rows)
         found[rows] = icc.lightness(levels.reshape(*levels.shape[:2], -1), profile)
-    return Image.fromarray(found)
+    return found
 
 
 def _rows(
@@ -187,8 +187,6 @@ def _split_alpha(im: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 def to_srgb(im: Image.Image, profile: bytes | None) -> Image.Image:
     """L, RGB or CMYK -> L or RGB in sRGB; a profile that is broken or misplaced is ignored."""
-    if im.mode == "F":  # L: see `lightness`
-        return im
     if profile and im.mode == "L":
         curve = _grey_curve(profile, 256)
         return im if curve is None else im.point(curve.tolist())

@@ -9,7 +9,6 @@ import struct
 import zlib
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -101,9 +100,9 @@ def png(rgb: NDArray[np.uint16], alpha: UInt8 | None, profile: bytes, metadata: 
         profile: of the colours; empty for sRGB.
         metadata: EXIF, XMP, IPTC, resolution.
     """
-    way = cv2.COLOR_RGB2BGR if alpha is None else cv2.COLOR_RGBA2BGRA
-    bgr = cv2.cvtColor(_with_alpha(rgb, alpha), way)
-    made = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _LEVEL])[1].tobytes()
+    height, width = rgb.shape[:2]
+    channels = 3 if alpha is None else 4
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if alpha is None else 6, 0, 0, 0)
     chunks = _chunk(b"sRGB", b"\0")
     if profile:
         chunks = _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
@@ -113,7 +112,24 @@ def png(rgb: NDArray[np.uint16], alpha: UInt8 | None, profile: bytes, metadata: 
     if metadata.exif:
         chunks += _chunk(b"eXIf", metadata.exif)
     chunks += b"".join(_chunk(kind, text) for kind, text in metadata.png_texts())
-    return made[:33] + chunks + made[33:]  # behind the header
+    packer = zlib.compressobj(_LEVEL)
+    packed = []
+    step = max(1, _STRIP_BYTES // (width * channels * 2))
+    for top in range(0, height, step):
+        rows = _with_alpha(rgb[top : top + step], None if alpha is None else alpha[top:][:step])
+        raw = rows.astype(">u2").view(np.uint8).reshape(len(rows), -1)
+        lines = np.ones((len(raw), raw.shape[1] + 1), np.uint8)  # each begins with filter 1:
+        lines[:, 1:] = raw
+        lines[:, 1 + 2 * channels :] -= raw[:, : -2 * channels]  # less the pixel before
+        packed.append(packer.compress(lines.tobytes()))
+    packed.append(packer.flush())
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + chunks,
+            *(_chunk(b"IDAT", part) for part in packed if part),
+            _chunk(b"IEND", b""),
+        ]
+    )
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -301,13 +301,25 @@ def _decode(body: bytes, limits: Limits, bits: Bits) -> Picture:
     is_tiff = body.startswith(_TIFF)
     stored = _open_tiff(body, limits, bits) if is_tiff else _open_other(body, limits, bits)
     how = _UPRIGHT.get(stored.orientation)
-    colour, mask = stored.colour, stored.alpha
-    if how is not None:
-        colour = colour.transpose(how)
-        mask = None if mask is None else mask.transpose(how)
-    about = stored.describe(colour.size, stored.orientation > 4)
-    pixels = np.asarray(colours.to_srgb(colour, stored.profile))
+    mask = stored.alpha if how is None or stored.alpha is None else stored.alpha.transpose(how)
+    if isinstance(stored.colour, Image.Image):
+        colour = stored.colour if how is None else stored.colour.transpose(how)
+        pixels = np.asarray(colours.to_srgb(colour, stored.profile))
+    else:
+        pixels = _upright(stored.colour, stored.orientation)
+    about = stored.describe((pixels.shape[1], pixels.shape[0]), stored.orientation > 4)
     return Picture(pixels, None if mask is None else np.asarray(mask), about, stored.notes)
+
+
+def _upright(lightness: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn an array as _UPRIGHT turns an image, without Pillow's copies."""
+    if orientation in (5, 6, 7, 8):
+        lightness = lightness.T
+    if orientation in (2, 3, 6, 7):
+        lightness = lightness[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        lightness = lightness[::-1]
+    return np.ascontiguousarray(lightness)
 
 
 def from_pillow(im: Image.Image) -> Picture:
@@ -328,7 +340,7 @@ class _Stored:
     """A decoded file: 8 bits a channel, or L, not yet turned or brought to sRGB.
 
     Attributes:
-        colour: in L, RGB or CMYK; in F, lightness.
+        colour: in L, RGB or CMYK; an array is L at full depth.
         alpha: in L, or None.
         profile: to apply.
         orientation: 1..8.
@@ -336,7 +348,7 @@ class _Stored:
         notes: as `Picture` has them.
     """
 
-    colour: Image.Image
+    colour: Image.Image | NDArray[np.float32]
     alpha: Image.Image | None
     profile: bytes | None
     orientation: int
@@ -369,17 +381,24 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
         _check_size(im.width, im.height, im.width * im.height, limits)
         loaded = _load(im, body)  # all: PNG may hold EXIF behind its pixels
         stored = profile or im.info.get("icc_profile")
-        colour, alpha, profile = colours.eight_bits(loaded, stored)
-        deep = colours.is_wide(loaded) or repair.bits(body) > 8
+        narrow, alpha, profile = colours.eight_bits(loaded, stored)
+        colour: Image.Image | NDArray[np.float32] = narrow
+        grey = colours.is_wide(loaded)
+        deep = grey or repair.bits(body) > 8
         to_lightness = bits == "16" or (bits == "same" and deep)
-        wide: Image.Image | samples.Samples = loaded if colours.is_wide(loaded) else colour
         # Pillow narrows colours, turns JPEG 2000's white to black by that, and has 12 bits miss it.
-        if deep and (im.format == "JPEG2000" or (to_lightness and wide is colour)):
-            with contextlib.nullcontext() if to_lightness else contextlib.suppress(NotAPicture):
-                wide = _wide(body, np.asarray(colour))
-                colour, alpha, profile = colours.of_samples(wide, stored)
-        if to_lightness:
-            colour = colours.lightness(wide, stored)
+        if deep and (im.format == "JPEG2000" or (to_lightness and not grey)):
+            sample = _sample(np.asarray(narrow))
+            if to_lightness:
+                del narrow, colour, loaded
+                im.close()  # its pixels
+                wide = _wide(body, sample)
+                colour, alpha = colours.lightness(wide, stored), colours.alpha_of(wide)
+            else:
+                with contextlib.suppress(NotAPicture):
+                    colour, alpha, profile = colours.of_samples(_wide(body, sample), stored)
+        elif to_lightness:
+            colour = colours.lightness(loaded if grey else narrow, stored)
         orientation = metadata.orientation(im)
     notes = (_NARROWED,) if deep and bits == "8" else ()
     return _Stored(
@@ -387,20 +406,25 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     )
 
 
-def _wide(body: bytes, narrow: UInt8) -> samples.Samples:
-    """Decode a PNG or JPEG 2000 of colours of 16 bits, which Pillow has narrowed.
+def _sample(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Copy some of a picture's pixels, (H, W, C)."""
+    rows, columns = (slice(None, None, max(1, side // 500)) for side in pixels.shape[:2])
+    return np.atleast_3d(pixels)[rows, columns].copy()
+
+
+def _wide(body: bytes, sample: NDArray[Any]) -> samples.Samples:
+    """Decode a PNG or JPEG 2000 of more than 8 bits, which Pillow narrows.
 
     Raises:
         NotAPicture: if OpenCV doesn't find what Pillow found.
     """
     found = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
     full = 2.0 ** repair.bits(body) - 1
-    if found is not None and found.dtype == np.uint16 and found.shape[:2] == narrow.shape[:2]:
+    if found is not None and found.dtype == np.uint16:
         values = np.atleast_3d(found)
-        colour = values[..., :1] if narrow.ndim == 2 else values[..., 2::-1]
-        rows, columns = (slice(None, None, max(1, side // 500)) for side in narrow.shape[:2])
-        apart = colour[rows, columns] * (255 / full) - np.atleast_3d(narrow)[rows, columns]
-        if np.abs((apart + 128) % 256 - 128).max() < 2:
+        colour = values[..., :1] if sample.shape[2] == 1 else values[..., 2::-1]
+        some = _sample(colour) * (255 / full)
+        if some.shape == sample.shape and np.abs((some - sample + 128) % 256 - 128).max() < 2:
             alpha = values[..., 3] if values.shape[2] == 4 else None
             return samples.Samples(colour, full, alpha=alpha)
     raise NotAPicture(
@@ -432,6 +456,7 @@ def _open_tiff(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     profile = page.profile
     deep = page.main.number(tiff.BITS, 1) > 8
     to_lightness = bits == "16" or (bits == "same" and deep)
+    colour: Image.Image | NDArray[np.float32]
     im: Image.Image | None = None
     whole: samples.Samples | None = None
     if deep and to_lightness:  # Pillow narrows colours
@@ -444,9 +469,10 @@ def _open_tiff(body: bytes, limits: Limits, bits: Bits) -> _Stored:
         _check_size(im.width, im.height, im.width * im.height, limits)
         with im:
             im.load()
-            colour, alpha, left = colours.eight_bits(im, profile, page)
+            narrow, alpha, left = colours.eight_bits(im, profile, page)
+            colour = narrow
             if to_lightness:
-                colour = colours.lightness(im if colours.is_wide(im) else colour, profile, page)
+                colour = colours.lightness(im if colours.is_wide(im) else narrow, profile, page)
     else:
         whole = whole or samples.decode(page)
         if to_lightness:

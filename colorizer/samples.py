@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from colorizer import lab
 from colorizer.errors import BadPicture, NotAPicture, TooLarge
 from colorizer.tiff import (
     BITS,
@@ -37,7 +38,8 @@ from colorizer.tiff import (
 )
 
 _FILL_ORDER = 266
-_COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}  # photometric -> channels: grey, grey, RGB, CMYK
+_COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 8: 3, 9: 3}  # photometric -> channels: grey, RGB, CMYK, Lab
+_LAB = (8, 9)  # CIE Lab, and ICC's, whose numbers have no sign
 _BYTES_OUT = {1, 5, 8, 32773, 32946, 34925, 50000}  # compressions of bytes, whatever they mean
 _NAMES = {
     **{6: "old-style JPEG", 7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP"},
@@ -98,6 +100,8 @@ def decode(page: Page) -> Samples:
         elif plane in wanted:
             values[rows, columns, wanted.index(plane)] = block[..., 0]
     alpha = None if extra is None else values[..., -1]
+    if layout.photometric in _LAB:
+        _lab_to_srgb(values, layout.photometric == 9)
     inverted = layout.photometric == 0
     return Samples(
         values[..., :colours],
@@ -106,6 +110,21 @@ def decode(page: Page) -> Samples:
         alpha,
         extra is not None and kinds[extra] == 1,
     )
+
+
+def _lab_to_srgb(values: NDArray[np.uint16], icc: bool) -> None:
+    """Convert Lab to sRGB where it is; L stays, as it is for D50 in one and for D65 in the other.
+
+    Source: TIFF Technical Note 4 (ICCLab), TIFF 6.0 section 23.
+    """
+    for rows in lab.bands(*values.shape[:2]):
+        band = values[rows]
+        lightness = band[..., 0].astype(np.float32) * np.float32(100 / (65280 if icc else 65535))
+        signed = (band[..., 1:3] ^ 0x8000 if icc else band[..., 1:3]).view(np.int16)
+        a, b = np.moveaxis(signed.astype(np.float32) / np.float32(256), -1, 0)
+        rgb = np.empty((*lightness.shape, 3), np.uint16)
+        lab.band_to_space(np.minimum(lightness, 100), a, b, rgb, lab.SPACES["srgb"])
+        band[..., :3] = rgb
 
 
 @dataclass(frozen=True)
@@ -164,6 +183,7 @@ class _Layout:
             and layout.predictor in (1, 2, 3)
             and (layout.predictor == 1 or whole)
             and (layout.predictor != 3 or layout.format == 3)
+            and (layout.photometric not in _LAB or (bits == 16 and layout.format == 1))
             and main.number(_FILL_ORDER, 1) == 1
         )
         if not readable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,47 +92,6 @@ def find(folder: Path) -> list[Photograph]:
     if not found:
         raise FileNotFoundError(f"the shards in {folder} hold no photographs")
     return found
-
-
-class Part:
-    """One rank's photographs, shuffled each epoch.
-
-    Of a folder, a rank gets every n-th photograph; of shards, every n-th shard, which it reads one
-    after the other, shuffling the photographs in each.
-
-    Raises:
-        UserError: if there is nothing for a rank.
-    """
-
-    def __init__(self, photographs: Sequence[Photograph], rank: int = 0, ranks: int = 1) -> None:
-        shards: dict[Path, list[Photograph]] = {}
-        for photograph in photographs:
-            if isinstance(photograph, Member):
-                shards.setdefault(photograph.shard, []).append(photograph)
-        whole = list(shards.values()) if shards else [list(photographs)]
-        if shards and len(shards) < ranks:
-            raise UserError(
-                f"{len(shards)} shards are too few for {ranks} processes: make smaller ones "
-                "(python -m training.shards --most)"
-            )
-        self.groups = whole[rank::ranks] if shards else [whole[0][rank::ranks]]
-        if not self.groups[0]:
-            raise UserError(f"{len(whole[0])} photographs are too few for {ranks} processes")
-
-    def __len__(self) -> int:
-        return sum(map(len, self.groups))
-
-    def __iter__(self) -> Iterator[Photograph]:
-        return (photograph for group in self.groups for photograph in group)
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.intp]:
-        """The order of one epoch, as indices into `iter(self)`."""
-        rng = np.random.default_rng([seed, epoch])
-        if len(self.groups) == 1:
-            return rng.permutation(len(self))
-        starts = np.cumsum([0, *map(len, self.groups)])
-        groups = rng.permutation(len(self.groups))
-        return np.concatenate([starts[g] + rng.permutation(len(self.groups[g])) for g in groups])
 
 
 def read_rgb(data: bytes) -> NDArray[np.uint8]:

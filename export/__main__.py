@@ -11,7 +11,6 @@ from typing import get_args
 import colorizer
 from colorizer import rtx
 from colorizer.commands.run import run_command
-from colorizer.errors import UserError
 from colorizer.graph import NAMES, Hardware
 from colorizer.plan import NotBuilt
 from export import graphs, parity, triton
@@ -111,17 +110,18 @@ def _export_all(options: argparse.Namespace, how: Build) -> int:
     rows: list[Row] = []
     try:
         _export_each(options, how, rows)
-    except (UserError, OSError):
-        _report(rows, options.out)
-        raise
-    _report(rows, options.out)
+    finally:
+        if rows:
+            options.out.mkdir(parents=True, exist_ok=True)
+            parity.save(rows, options.out)
+            print(f"\n{parity.table(rows)}\n\nsaved in {options.out}/parity.md and parity.json")
     return 0
 
 
 def _export_each(options: argparse.Namespace, how: Build, rows: list[Row]) -> None:
     photographs = parity.photographs(options.photos)
     print(f"comparing on {len(photographs)} photographs", flush=True)
-    refused: NotBuilt | None = None  # what can be made without a GPU is made first
+    refused: NotBuilt | None = None  # raised after all graphs that need no GPU are made
     several = len(options.checkpoints) > 1
     for path in options.checkpoints:
         source = Source.read(path, photographs)
@@ -133,14 +133,6 @@ def _export_each(options: argparse.Namespace, how: Build, rows: list[Row]) -> No
                 refused = error
     if refused:
         raise refused
-
-
-def _report(rows: Sequence[Row], out: Path) -> None:
-    """Print the matrix, and save it beside the graphs."""
-    if rows:
-        out.mkdir(parents=True, exist_ok=True)
-        parity.save(rows, out)
-        print(f"\n{parity.table(rows)}\n\nsaved in {out}/parity.md and parity.json")
 
 
 if __name__ == "__main__":

@@ -118,6 +118,15 @@ def cmyk_profile_whose_cyan_is_red() -> bytes:
     return icc(b"CMYK", tables, b"prtr", b"Lab ")  # A2B1 is colorimetric, A2B0 perceptual: grey
 
 
+def table_profile() -> bytes:
+    """A profile of RGB by a table alone: grey, by its green."""
+    straight = bytes(range(256))
+    unit = np.array([1, 0, 0, 0, 1, 0, 0, 0, 1], ">i4") * 65536
+    nodes = b"".join(bytes((255 * (node >> 1 & 1), 128, 128)) for node in range(8))
+    table = b"mft1" + bytes(4) + bytes((3, 3, 2, 0)) + unit.tobytes() + straight * 3
+    return icc(b"RGB ", {b"A2B0": table + nodes + straight * 3}, b"scnr", b"Lab ")
+
+
 def swapped_profile() -> bytes:
     """The profile of sRGB with red and green changed about."""
     table = SRGB_PROFILE[128:300]

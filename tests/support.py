@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,7 +23,15 @@ from PIL import Image
 
 from benchmarks import servers
 from benchmarks.servers import free_port as free_port
+from colorizer.recipe import Head
 from handlers.triton import install as install_triton
+
+if TYPE_CHECKING:
+    from evaluation.metrics import Measured
+
+Weights = Callable[[Head], Path]  # the fixture `weights`
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 120.0  # far more than anything here takes, even on a busy machine
@@ -56,6 +65,16 @@ def opened(body: bytes) -> Image.Image:
     im = Image.open(io.BytesIO(body))
     im.load()
     return im
+
+
+def measured(**values: Any) -> Measured:
+    """A picture of known measures; the others are 0."""
+    from evaluation.metrics import Measured
+
+    some, none = np.ones(261), (0, 0)
+    zeros = {"psnr": 0, "ssim": 0, "delta_e": 0, "colorfulness": none, "ddcolor": none}
+    arrays = {"credit": some, "pixels": some.astype(int), "chroma": np.zeros(67, int)}
+    return Measured(**{**zeros, **arrays, **values})
 
 
 class TorchServe(NamedTuple):

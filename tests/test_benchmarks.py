@@ -168,7 +168,7 @@ def test_engines_are_timed_and_compared_with_eager_torch(
 ) -> None:
     arguments = [str(weights("classification")), str(archives / "colorize-classes.mar")]
     timed, differences = tables(engines.main, arguments, tmp_path / "found.json")
-    names = ["eager torch", "eager torch, channels last", "onnx"]
+    names = ["eager", "eager-channels-last", "onnx"]
     assert timed.title == "Engines, classification, batch 1"
     assert column(timed, "engine") == names
     assert column(timed, "× eager")[0] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,7 @@ from safetensors.torch import load_file, save_file
 from colorizer import checkpoint
 from colorizer.checkpoint import BadCheckpoint, Checkpoint
 from colorizer.recipe import Head
-from tests.support import SIDE
-
-Weights = Callable[[Head], Path]
+from tests.support import SIDE, Weights
 
 
 @pytest.mark.parametrize("head", ["regression", "classification"])
@@ -38,26 +35,6 @@ def test_convolutions_are_float16_and_batch_norm_is_float32(weights: Weights) ->
     types = {len(v.shape): v.dtype for k, v in load_file(weights("regression")).items()}
     assert types[4] == torch.float16
     assert types[1] == torch.float32
-
-
-def test_a_file_that_cannot_be_finished_is_not_there(
-    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    net, known = checkpoint.load(weights("regression"))
-
-    def full(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        checkpoint.save(tmp_path / "weights", net, known)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        checkpoint.load(tmp_path / "nothing")
 
 
 def altered(name: str, path: Path) -> None:

@@ -127,6 +127,14 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
         (["{album}/one.png", "--model", "{album}/one.safetensors"], "python -m export.archive"),
         (["{album}/one.png", "--quality", "0"], "quality is '0'"),
         (["{album}/one.png", "--batch", "0"], "--batch must be"),
+        (["{album}/one.png", "--hint", "0.5,red"], "--hint '0.5,red': write X,Y,COLOUR"),
+        (["{album}/one.png", "--hint", "0,0,0,0,0"], "write X,Y,COLOUR"),
+        (["{album}/one.png", "--hint", "nan,0,neutral"], "hint 1: x is nan"),
+        (["{album}/one.png", "--hint", "0.5,0.5,red"], "hint 1: color is 'red'"),
+        (["{album}/one.png", "--hints", "{album}/none.json"], "none.json cannot be read"),
+        (["{album}/one.png", "--hints", "{album}/one.png"], "one.png cannot be read"),
+        (["{album}/one.png", "--hints", "{album}/notes.txt"], "hints are not JSON"),
+        (["{album}", "--out", "x", "--hint", "0,0,neutral"], "places in one picture"),
         (["{album}/one.png", "--server", "localhost"], "--server: a server's address begins with"),
     ],
 )
@@ -241,7 +249,7 @@ def test_out_may_be_a_file_for_one_picture(
     [
         (["{album}/one.png", "{album}/broken.jpg", "-o", "x.jpg"], "is one file, for more than"),
         (["{album}", "-o", "x.jpg"], "is one file, for more than"),
-        (["{album}/one.png", "-o", "x.tif"], "results are .jpg, .png or .webp"),
+        (["{album}/one.png", "-o", "x.gif"], "results are .jpg, .png, .webp or .tif"),
         (["{album}/one.png", "-o", "x.jpg", "--format", "png"], "are two formats"),
         (["{album}/one.png", "-o", "{album}/notes.txt"], "is a file; name a folder"),
         (["{album}/one.png", "-o", "{album}/one.png"], "would be overwritten"),
@@ -263,6 +271,26 @@ def test_places_that_do_not_go_together_are_refused(
     assert said in error
     assert error.count("\n") == 1
     assert names(album) == before
+
+
+def test_hints_come_from_a_file_and_from_the_command_line(
+    model: Path, album: Path, tmp_path: Path
+) -> None:
+    said = [{"x": 0.2, "y": 0.5, "color": "#c04040"}, {"x": 0.8, "y": 0.5, "neutral": True}]
+    (tmp_path / "hints.json").write_text(json.dumps(said))
+    shared = [str(album / "one.png"), "--model", str(model), "--spread", "0.3"]
+    given = {
+        "file": ["--hints", str(tmp_path / "hints.json")],
+        "line": ["--hint", "0.2,0.5,#c04040", "--hint", "0.8,0.5,neutral,0.02"],
+        "both": ["--hints", str(tmp_path / "hints.json"), "--hint", "0.2,0.5,#4040c0"],
+    }
+    for name, arguments in given.items():
+        out = ["--out", str(tmp_path / f"{name}.png")]
+        assert cli.main([*shared, *arguments, *out]) == 0
+    first, second, both = ((tmp_path / f"{name}.png").read_bytes() for name in given)
+    assert first == second
+    red, _, blue = np.asarray(opened(both))[20, 12].astype(int)
+    assert blue > red + 40
 
 
 def test_variants_and_uncertainty_have_names_of_their_own(

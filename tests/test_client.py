@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import email
 import io
+import json
 import socket
 import threading
 import zipfile
@@ -13,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from colorizer.commands import client
-from tests.support import AnyServer, encoded, picture
+from tests.support import AnyServer, Patch, encoded, picture
 
 PICTURE = encoded(picture(40, 60), "JPEG")
 ANSWERS: list[tuple[int, str | None]] = []  # status and Retry-After, in the order they are given
@@ -50,7 +52,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def waits(monkeypatch: Patch) -> list[float]:
     """Seconds that were waited for, without waiting."""
     waited: list[float] = []
     monkeypatch.setattr(client.time, "sleep", waited.append)
@@ -84,6 +86,19 @@ def test_what_another_try_would_not_change_is_asked_once(
         client.post(url, PICTURE, {})
     assert len(ASKED) == 1
     assert not waits
+
+
+def test_options_that_are_too_long_for_headers_go_as_a_form(url: str) -> None:
+    hints = [{"x": 0.5, "y": 0.5, "color": "#7a2f2f"}] * 200
+    with pytest.raises(client.Refused, match="does not colorize"):  # it sends the form back
+        client.post(url, PICTURE, {"hints": json.dumps(hints), "chroma": None, "seed": 3})
+    (sent,) = ASKED
+    boundary = sent.split(b"\r\n", 1)[0].removeprefix(b"--").decode()
+    head = f"Content-Type: multipart/form-data; boundary={boundary}\r\n\r\n".encode()
+    form = email.message_from_bytes(head + sent)
+    parts = {part.get_param("name", header="content-disposition"): part for part in form.walk()}
+    fields = {name: part.get_payload(decode=True) for name, part in parts.items() if name}
+    assert fields == {"hints": json.dumps(hints).encode(), "seed": b"3", "data": PICTURE}
 
 
 # --- replies by hand
@@ -251,7 +266,7 @@ def test_any_path_can_be_asked(path: str) -> None:
 
 
 @pytest.fixture
-def behind_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def behind_proxy(monkeypatch: Patch) -> Callable[[str], None]:
     def use(proxy: str) -> None:
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
             monkeypatch.delenv(name, raising=False)

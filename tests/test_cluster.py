@@ -23,7 +23,7 @@ import pytest
 from colorizer.commands import cli
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
-from tests.support import ROOT, SECONDS, encoded, opened, picture
+from tests.support import ROOT, SECONDS, Capture, Patch, encoded, opened, picture
 
 if TYPE_CHECKING:
     from colorizer.commands.cluster import Work
@@ -147,7 +147,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture
-def joined(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def joined(address: str, monkeypatch: Patch) -> None:
     """Let the command use that cluster in this process, which is connected to it."""
     from colorizer.commands import cluster
 
@@ -178,7 +178,7 @@ def test_all_is_colorized_as_without_ray_though_a_worker_is_killed(
 
 
 def test_a_later_run_makes_what_is_missing(
-    joined: None, model: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    joined: None, model: Path, album: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--model", str(model), "--worker-cores", "2", "--ray", "local"]
@@ -219,9 +219,7 @@ class Copier:
 
 
 @pytest.fixture
-def copied(
-    joined: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], tuple[int, set[str]]]:
+def copied(joined: None, tmp_path: Path, monkeypatch: Patch) -> Callable[[], tuple[int, set[str]]]:
     """Run the command with workers that copy 20 pictures: its result, and what is done."""
     from ray import cloudpickle
 
@@ -246,7 +244,7 @@ def copied(
 
 
 def test_a_worker_that_cannot_load_is_given_no_picture_and_told_once(
-    copied: Callable[[], tuple[int, set[str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Callable[[], tuple[int, set[str]]], tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "one able" / "this").mkdir(parents=True)
     assert copied() == (0, set(files(tmp_path / "here")))
@@ -256,7 +254,7 @@ def test_a_worker_that_cannot_load_is_given_no_picture_and_told_once(
 
 
 def test_a_picture_that_kills_its_workers_fails_alone(
-    copied: Callable[[], tuple[int, set[str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Callable[[], tuple[int, set[str]]], tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "here" / "3.jpg").write_bytes(b"deadly")
     failed, done = copied()
@@ -283,7 +281,7 @@ def test_workers_are_counted_by_gpus_where_they_use_them(
     device: str | None,
     threads: int | None,
     fitted: tuple[str | None, int, int, int] | str,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:
     from colorizer.commands import cluster
 
@@ -318,7 +316,7 @@ def test_what_would_fail_for_every_picture_is_told_once(
     model: Path,
     album: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     given = [one.format(album=album) for one in arguments]
     plain = ["--out", str(tmp_path / "out"), "--model", str(model), "--ray", "local"]
@@ -331,10 +329,7 @@ def test_what_would_fail_for_every_picture_is_told_once(
 
 
 def test_an_address_needs_a_cluster_and_ray_says_how_to_get_it(
-    model: Path,
-    album: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    model: Path, album: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = f"127.0.0.1:{server.getsockname()[1]}"

@@ -14,7 +14,7 @@ import yaml
 from export import archive
 from export.serving import Settings
 from handlers.torchserve import lint
-from tests.support import ROOT
+from tests.support import ROOT, Capture
 
 CONFIG = ROOT / "config.properties"
 LINES = CONFIG.read_text().splitlines()
@@ -121,7 +121,7 @@ def test_a_variable_replaces_nothing_where_the_file_does_not_let_it_in() -> None
 
 
 def test_all_that_is_wrong_is_printed_with_its_file_and_the_exit_code_is_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: Capture
 ) -> None:
     path = tmp_path / "config.properties"
     path.write_text("max_request_siz=1\ndebug=yes\n")
@@ -132,9 +132,7 @@ def test_all_that_is_wrong_is_printed_with_its_file_and_the_exit_code_is_1(
     assert lint.main([str(path)]) == 0
 
 
-def test_what_is_no_settings_file_is_said_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_settings_file_is_said_in_one_line(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.properties").write_bytes(b"\xff\xfe")
     for name, part in [("a.properties", "decode"), ("b.properties", "No such file")]:
         assert lint.main([str(tmp_path / name)]) == 2

@@ -30,10 +30,8 @@ from tests.pictures import (
     file_of,
     linear_grey_profile,
     swapped_profile,
+    table_profile,
     tiff,
-)
-from tests.pictures import (
-    icc as made_icc,
 )
 from tests.support import SIDE
 
@@ -173,15 +171,6 @@ def through(profile: bytes, levels: np.ndarray) -> np.ndarray:
     return true_lightness(np.asarray(rgb) / 255)
 
 
-def table_profile() -> bytes:
-    """A profile of RGB by a table alone: grey, by its green."""
-    straight = bytes(range(256))
-    unit = np.array([1, 0, 0, 0, 1, 0, 0, 0, 1], ">i4") * 65536
-    nodes = b"".join(bytes((255 * (node >> 1 & 1), 128, 128)) for node in range(8))
-    table = b"mft1" + bytes(4) + bytes((3, 3, 2, 0)) + unit.tobytes() + straight * 3
-    return made_icc(b"RGB ", {b"A2B0": table + nodes + straight * 3}, b"scnr", b"Lab ")
-
-
 @pytest.mark.parametrize(
     ("profile", "channels", "near"),
     [
@@ -213,6 +202,19 @@ def test_lightness_through_a_profile_is_littlecms(
 )
 def test_a_profile_of_no_use_is_ignored(profile: bytes) -> None:
     assert np.abs(icc.lightness(NOISE, profile) - true_lightness(NOISE / 65535)).max() < NEAR
+
+
+@pytest.mark.parametrize("icc_lab", [False, True])
+def test_lab_of_16_bits_keeps_its_lightness(icc_lab: bool) -> None:
+    """TIFF's own Lab has signed a and b, ICC's counts from 32768 and has white at 65280."""
+    true = rgb2lab(NOISE / 65535)
+    stored = true * [65280 / 100 if icc_lab else 65535 / 100, 256, 256]
+    stored[..., 1:] += 32768 if icc_lab else 0
+    values = np.rint(stored).astype(np.int64).astype(np.uint16)
+    body = bytearray(tiff(values, photometric="icclab" if icc_lab else "cielab"))
+    deep = image.read(body, bits="same").pixels
+    assert np.abs(deep - true[..., 0]).max() < NEAR
+    assert np.abs(image.read(body).pixels.astype(int) - (NOISE >> 8)).mean() < 3
 
 
 def test_inks_without_a_profile_are_multiplied() -> None:
@@ -298,6 +300,14 @@ def test_every_kind_of_file_is_read_as_lightness_upright(name: str) -> None:
     assert (narrow.alpha is None) == (deep.alpha is None)
     if narrow.alpha is not None:
         assert np.array_equal(narrow.alpha, np.asarray(deep.alpha))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_lightness_is_turned_upright_as_pixels_are(format: str, orientation: int) -> None:
+    body = file_of(GREY, format, exif=exif(orientation))
+    narrow, deep = image.read(body).pixels, image.read(body, bits="16").pixels
+    assert np.abs(deep - true_lightness(narrow / 255)).max() < 0.3
 
 
 @pytest.mark.parametrize("name", ["rgb tiff", "rgb png", "rgb jpeg 2000"])

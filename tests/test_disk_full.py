@@ -23,7 +23,7 @@ from tests.support import (
     start_launcher,
     wait_for_line,
 )
-from tests.test_serve import ECHO, fails_with, write_archive
+from tests.test_serve import ECHO, write_archive
 from tests.test_torchserve import put
 
 SIZE = 20 * 2**20  # bytes of the small disk: more than the launcher wants for logs, not much more
@@ -72,9 +72,12 @@ def test_the_launcher_refuses_a_disk_without_room_for_logs_or_archives(
             fill(disk)
         arguments = ["--logs", str(disk / "logs")] if full == "logs" else []
         port = str(free_port())
-        said = fails_with(
-            start_launcher(tmp_path / "store", tmp_path, "--port", port, *arguments, **variables)
-        )
+        command = tmp_path / "store", tmp_path, "--port", port, *arguments
+        process = start_launcher(*command, **variables)
+        said, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 1
+        assert said.startswith("serve: ")
+        assert said.count("\n") == 1, said
         assert f"needed ({full}): free some, or choose " in said
         assert not list(disk.glob("serve-*"))
 

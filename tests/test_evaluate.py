@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
 from colorizer import lab
-from colorizer.recipe import Head
 from evaluation import evaluate, figures
 from evaluation.bins import encode
 from evaluation.command import named
@@ -31,7 +29,7 @@ from evaluation.metrics import (
     measure,
     ssim,
 )
-from tests.support import coloured, encoded, opened
+from tests.support import Capture, Weights, coloured, encoded, measured, opened
 
 QUIET = ["--workers", "1"]
 
@@ -86,19 +84,17 @@ def test_the_truth_scores_best() -> None:
     assert row["PSNR"] == 100
 
 
-def measured(
-    cf: tuple[float, float] = (0, 0), delta_e: float = 0, **counts: list[tuple[int, float, int]]
-) -> Measured:
-    """A picture of known measures; counts: errors=[(bin, ab error, pixels), ...]."""
+def with_errors(*errors: tuple[int, float, int]) -> Measured:
+    """A picture with (bin, ab error, pixels) each."""
     credit, pixels = np.zeros(261), np.zeros(261, np.int64)
-    for index, error, number in counts.get("errors", [(0, 0, 1)]):
+    for index, error, number in errors:
         credit[index] += number * (THRESHOLDS - np.ceil(error)) / THRESHOLDS
         pixels[index] += number
-    return Measured(0, 0, delta_e, cf, (0, 0), credit, pixels, np.zeros(67, np.int64))
+    return measured(credit=credit, pixels=pixels)
 
 
 def test_pale_and_loud_pictures_cancel_in_one_difference_of_colourfulness_only() -> None:
-    row = Scores([measured((10, 30)), measured((50, 30))]).row()
+    row = Scores([measured(colorfulness=(cf, 30)) for cf in (10, 50)]).row()
     assert row["CF"] == 30
     assert row["ΔCF"] == 0
     assert row["ΔCF each"] == 20
@@ -119,7 +115,7 @@ def test_auc_of_one_known_error_is_its_closed_form() -> None:
 def test_balanced_auc_counts_rare_colours_as_much_as_common_ones() -> None:
     far = [int(encode(torch.tensor([a, 0.0]).view(1, 2, 1, 1))) for a in (-60, 60)]
     common_right, rare_wrong = (far[0], 0.0, 9000), (far[1], 150.0, 1000)
-    row = Scores([measured(errors=[common_right, rare_wrong])]).row()
+    row = Scores([with_errors(common_right, rare_wrong)]).row()
     right, wrong = 1.0, 1 / THRESHOLDS
     assert row["AuC"] == pytest.approx(0.9 * right + 0.1 * wrong, abs=0.001)
     # Not exactly half: bins at the gamut's edge have fewer neighbours to smooth over.
@@ -159,7 +155,7 @@ def test_the_calibration_error_is_the_mean_gap() -> None:
 # --- methods
 
 
-def test_a_method_changes_what_it_names(weights: Callable[[Head], Path]) -> None:
+def test_a_method_changes_what_it_names(weights: Weights) -> None:
     colours = Colours(coloured(0), {"net": eager_pipeline(weights("classification"))})
     served, recipe = colours.colour(Method("", "net")), colours.pipelines["net"].graph.recipe
     others = [
@@ -186,10 +182,7 @@ def rows_of(text: str) -> list[str]:
 
 
 def test_evaluation_prints_baselines_each_network_its_decodings_and_the_truth(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     files = [str(weights("regression")), str(weights("classification"))]
     variants = ["--temperature", "0.2", "1", *QUIET]
@@ -247,7 +240,7 @@ def test_the_constant_colour_is_the_mean_of_the_truths(tmp_path: Path) -> None:
     assert list(result.scores) == ["grey", f"constant colour ({a:.1f}, {b:.1f})"]
 
 
-def test_two_processes_measure_what_one_does(photos: Path, weights: Callable[[Head], Path]) -> None:
+def test_two_processes_measure_what_one_does(photos: Path, weights: Weights) -> None:
     checkpoints = {"net": weights("regression")}
     paths = sorted(photos.iterdir())
     found = []
@@ -269,10 +262,7 @@ def test_worst_cases_come_worst_first(photos: Path) -> None:
 
 
 def test_evaluation_that_cannot_start_says_why_in_one_line(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     assert evaluate.main(["nothing", "--photos", str(photos), *QUIET]) == 2
     assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2

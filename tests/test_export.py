@@ -24,9 +24,8 @@ from export import archive, graphs, network, parity, torchscript
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.parity import Row
-from tests.support import SIDE, encoded, picture
+from tests.support import SIDE, Capture, Patch, Weights, encoded, picture
 
-Weights = Callable[[Head], Path]
 HEADS: list[Head] = ["regression", "classification"]
 ON_CPU: list[Name] = ["torchscript", "onnx"]
 PICTURES = [picture(90, 120, seed) for seed in range(3)]
@@ -109,10 +108,7 @@ def test_the_manifest_tells_what_the_graph_is(
 
 @pytest.mark.parametrize("fault", ["another function", "no number"])
 def test_a_graph_that_is_not_equal_is_measured_and_not_written(
-    fault: str,
-    sources: dict[str, Source],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    fault: str, sources: dict[str, Source], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     right = torchscript.write
 
@@ -270,7 +266,7 @@ def test_a_manifest_with_a_value_that_is_not_allowed_is_refused(
 
 @pytest.mark.parametrize("main", [command.main, archive.main])
 def test_the_command_says_in_one_line_what_is_wrong(
-    main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    main: Callable[[list[str]], int], tmp_path: Path, capsys: Capture
 ) -> None:
     missing = str(tmp_path / "missing.safetensors")
     assert main([missing, "--out", str(tmp_path / "a.mar")]) == 2
@@ -279,7 +275,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
 
 
 def test_the_command_writes_graphs_and_the_matrix_and_says_what_tensorrt_needs(
-    weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(encoded(PICTURES[0]))
@@ -302,7 +298,7 @@ def test_the_command_writes_graphs_and_the_matrix_and_says_what_tensorrt_needs(
     assert (out / "parity.md").read_text().strip() in said.out
 
 
-def test_batches_that_fall_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batches_that_fall_are_refused(tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         command.main(["x", "--out", str(tmp_path), "--batches", "1", "9", "8"])
     assert "must rise" in capsys.readouterr().err

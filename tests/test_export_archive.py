@@ -20,12 +20,10 @@ from colorizer.engines import Eager
 from colorizer.graph import Name, find
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
-from colorizer.recipe import Head
 from export import archive, parity, serving, verify
 from export.serving import Settings
-from tests.support import encoded, opened, picture
+from tests.support import Capture, Weights, encoded, opened, picture
 
-Weights = Callable[[Head], Path]
 ON_CPU: list[Name] = ["torchscript", "onnx"]
 
 
@@ -134,7 +132,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(
     assert again.read_bytes() == mar.read_bytes()
 
 
-def test_verify_takes_what_export_wrote(mar: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_takes_what_export_wrote(mar: Path, capsys: Capture) -> None:
     assert verify.main([str(mar)]) == 0
     assert "all as export wrote them" in capsys.readouterr().out
 
@@ -164,7 +162,7 @@ def test_verify_refuses_an_archive_that_was_changed(
     said: str,
     mar: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     path = rewritten(mar, tmp_path / "a.mar", change)
     assert verify.main([str(path)]) == 1

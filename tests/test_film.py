@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
 
 from colorizer import engines, lab
 from colorizer.commands import film, video
-from colorizer.recipe import Head
+from colorizer.hints import Hint
 from evaluation.methods import eager_pipeline
-from tests.support import encoded, picture
+from tests.support import Capture, Patch, Weights, encoded, picture
 
 FRAMES = 12
 ORANGE = (200, 110, 50)  # what the stand-in for a network paints
@@ -146,12 +148,12 @@ class Seen:
 class Desk:
     """The command in an empty folder; frames are painted orange, not by a network."""
 
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, capfd: Capture) -> None:
         self.painted: list[tuple[int, ...]] = []  # shapes
         self._capfd = capfd
 
     def paint(
-        self, pipeline: Any, frames: Iterable[np.ndarray], hold: float, chroma: float
+        self, pipeline: Any, frames: Iterable[np.ndarray], *settings: Any
     ) -> Iterator[np.ndarray]:
         for rgb in frames:
             self.painted.append(rgb.shape)
@@ -164,9 +166,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> Desk:
+def desk(monkeypatch: Patch, tmp_path: Path, capfd: Capture) -> Desk:
     monkeypatch.chdir(tmp_path)
     one = Desk(capfd)
     monkeypatch.setattr(film, "colorize_frames", one.paint)
@@ -184,7 +184,7 @@ def desk(
 def test_a_film_keeps_its_frames_times_size_and_sound_and_gets_colour(
     archives: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     size: tuple[int, int],
     sound: str | None,
     out: str,
@@ -214,7 +214,7 @@ def flicker(pictures: Sequence[np.ndarray], frames: Sequence[np.ndarray]) -> flo
     return float(np.concatenate(changes).mean())
 
 
-def test_colour_flickers_less_than_frame_by_frame(weights: Callable[[Head], Path]) -> None:
+def test_colour_flickers_less_than_frame_by_frame(weights: Weights) -> None:
     pipeline, frames = eager_pipeline(weights("regression")), grainy(6, 200, 256)
     alone, held = (list(film.colorize_frames(pipeline, frames, hold)) for hold in (0.0, film.HOLD))
     # Not by much here: a random network's colours follow each grain of L through the guided filter.
@@ -250,7 +250,47 @@ def test_colours_are_held_where_nothing_moves_and_begin_anew_where_it_does() -> 
     assert np.array_equal(steady(cut, red), red)
 
 
-def test_chroma_is_the_strength_of_the_colours(weights: Callable[[Head], Path]) -> None:
+def test_a_hint_follows_what_it_lies_on_until_a_cut() -> None:
+    """A bright blot on a dark, textured ground goes to the right; then the picture changes."""
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.normal(30, 20, (64, 64)).astype(np.float32), (0, 0), 2)
+    blot = cv2.GaussianBlur(rng.normal(60, 40, (64, 64)).astype(np.float32), (0, 0), 1)
+    hint = Hint(((0.25, 0.5),), (200, 60, 60))
+    moving = film.MovingHints([(0.0, (hint,)), (2.0, (hint, hint))])
+    places = []
+    for number in range(12):
+        frame = ground.copy()
+        left = 8 + 2 * number
+        frame[24:40, left : left + 16] = blot[24:40, 8:24] + 20
+        ((x, y),) = moving(number / 16, np.clip(frame, 0, 100))[0].points
+        places.append((x, y))
+    expected = [(0.25 + 2 * number / 64, 0.5) for number in range(12)]
+    assert np.abs(np.array(places) - expected).max() < 0.04
+    assert moving(0.8, 100 - np.clip(ground, 0, 100)) == ()
+    assert len(moving(2.0, 100 - np.clip(ground, 0, 100))) == 2
+
+
+def test_a_films_hints_are_of_the_first_shot_or_of_several(
+    model: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("old.mkv", count=6)
+    red = {"x": 0.5, "y": 0.5, "color": "#d02020"}
+    Path("all.json").write_text(json.dumps([red]))
+    Path("late.json").write_text(json.dumps([{"at": 0.2, "hints": [red]}]))
+    colours = []
+    for name in ("all", "late"):
+        arguments = ["old.mkv", "--out", f"{name}.mp4", "--hints", f"{name}.json"]
+        assert film.main([*arguments, "--model", str(model)]) == 0
+        frames = Seen(f"{name}.mp4").pictures
+        middles = [frame[23:28, 30:35].astype(int).mean(axis=(0, 1)) for frame in frames]
+        colours.append([middle[0] - middle[2] for middle in middles])
+    assert min(colours[0]) > 60
+    assert max(colours[1][:3]) < 40
+    assert min(colours[1][4:]) > 60
+
+
+def test_chroma_is_the_strength_of_the_colours(weights: Weights) -> None:
     pipeline, frames = eager_pipeline(weights("regression")), grainy(1)
     spreads = [
         float(np.ptp(next(film.colorize_frames(pipeline, frames, 0, chroma)).astype(int), 2).mean())
@@ -276,9 +316,7 @@ def test_pixel_shape_and_rotation_are_kept(desk: Desk, rotation: int, suffix: st
     assert desk.painted[0] == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
 
 
-def test_a_turned_film_is_painted_where_it_should_be(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_turned_film_is_painted_where_it_should_be(desk: Desk, monkeypatch: Patch) -> None:
     def half(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
         for rgb in frames:
             rgb = np.zeros_like(rgb)
@@ -583,16 +621,15 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
         (["old.mp4", "--hold", "1"], "--hold must be"),
         (["old.mp4", "--hold", "nan"], "--hold must be"),
         (["old.mp4", "--chroma", "4"], "--chroma must be 0 to 3"),
+        (["old.mp4", "--hints", "none.json"], "--hints none.json: "),
+        (["old.mp4", "--hints", "text.mp4"], "--hints text.mp4: Expecting value"),
+        (["old.mp4", "--hints", "bad.json"], '--hints bad.json: "at" is the second'),
         (["old.mp4", "--model", "none.mar"], "no archive at none.mar"),
         *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),
     ],
 )
 def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
-    arguments: list[str],
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "gpus", lambda: 0)
@@ -600,6 +637,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     os.link("old.mp4", "same.mp4")
     Path("there").mkdir()
     Path("text.mp4").write_text("no film")
+    Path("bad.json").write_text('[{"at": -1, "hints": []}]')
     Path("text.txt").write_text("no film, \x1b[31mred\n" * 20)
     Path("taken.mp4").write_text("in the way")
     Path("empty.mp4").touch()
@@ -620,7 +658,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     [("picture", "40 frames were read, but 39 written"), ("sound", "its sound would last")],
 )
 def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, lost: str, told: str
+    desk: Desk, monkeypatch: Patch, lost: str, told: str
 ) -> None:
     add, copy = video.Writer.add, video.Writer.copy
 
@@ -642,7 +680,7 @@ def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
     assert os.listdir() == ["old.mp4"]
 
 
-def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: Patch) -> None:
     def interrupted(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
         yield from islice(frames, 3)
         raise KeyboardInterrupt
@@ -653,9 +691,7 @@ def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: pytest.Monk
     assert os.listdir() == ["old.mp4"]
 
 
-def test_progress_is_shown_before_the_network_is_loaded(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_shown_before_the_network_is_loaded(desk: Desk, monkeypatch: Patch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -14,7 +14,7 @@ from evaluation import evaluate, perceptual
 from evaluation.methods import Processes
 from evaluation.metrics import Scores, Truth, measure
 from evaluation.perceptual import Perceptual, frechet_distance, torchvision_models
-from tests.support import coloured, encoded
+from tests.support import Patch, coloured, encoded
 
 torchvision_models()  # without which torch_fidelity's torchvision fails
 
@@ -107,7 +107,7 @@ def test_evaluation_has_both_where_their_weights_are_at_hand(home: Path, tmp_pat
 
 
 def test_weights_that_are_broken_are_told_with_what_belongs_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     perceptual.folder().mkdir(parents=True)

@@ -21,7 +21,16 @@ import psutil
 import pytest
 
 from handlers.torchserve import checks, frontend, serve
-from tests.support import ROOT, SECONDS, free_port, is_free, start_launcher, wait_for_line
+from tests.support import (
+    ROOT,
+    SECONDS,
+    Capture,
+    Patch,
+    free_port,
+    is_free,
+    start_launcher,
+    wait_for_line,
+)
 
 ECHO = """
 class Echo:
@@ -98,9 +107,7 @@ def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def refused(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def refused(store: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> Callable[..., str]:
     """Run the launcher in this process: it can't start, and gives the one line that says why."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JAVA_HOME", raising=False)
@@ -139,7 +146,7 @@ def test_an_archive_that_is_missing_or_cut_names_the_command_that_builds_it(
 
 
 def test_java_that_is_missing_is_said_in_one_line(
-    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert f"JAVA_HOME is {tmp_path}, which has no bin/java" in refused()
@@ -160,7 +167,7 @@ def test_settings_that_are_missing_or_wrong_are_refused(
     assert "did you mean max_request_size?" in said
 
 
-def test_a_port_without_room_for_the_others_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_without_room_for_the_others_is_refused(capsys: Capture) -> None:
     with pytest.raises(SystemExit, match="2"):
         serve.main(["--port", "65535"])
     assert "--port must be 1 to 65531" in capsys.readouterr().err

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from colorizer.recipe import Head
 from evaluation import sheet
-from tests.support import encoded, opened, picture
+from tests.support import Capture, Patch, Weights, encoded, opened, picture
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +23,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _two_photographs_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def _two_photographs_a_page(monkeypatch: Patch) -> None:
     assert sheet.ROWS == 5
     monkeypatch.setattr(sheet, "ROWS", 2)
 
 
 @pytest.fixture
-def networks(weights: Callable[[Head], Path]) -> list[str]:
+def networks(weights: Weights) -> list[str]:
     return [str(weights("regression")), str(weights("classification"))]
 
 
@@ -43,7 +41,7 @@ def cells(file: Path, row: int) -> list[np.ndarray]:
 
 
 def test_a_row_a_photograph_a_column_a_network(
-    photos: Path, networks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, networks: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     out = ["--photos", str(photos), "--out", str(tmp_path / "sheet.png")]
     assert sheet.main([*networks, *out]) == 0
@@ -78,7 +76,7 @@ def test_a_blind_sheet_has_the_pictures_that_its_key_names(
 
 
 def test_a_sheet_that_cannot_be_made_says_why_in_one_line(
-    photos: Path, networks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, networks: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     given = ["--photos", str(photos), "--out"]
     assert sheet.main([*networks, *given, str(tmp_path / "sheet.pdf")]) == 2

@@ -40,7 +40,7 @@ from export import graphs, network, parity, tensorrt
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.tensorrt import Build
-from tests.support import ROOT, SIDE, picture
+from tests.support import ROOT, SIDE, Capture, Patch, Weights, picture
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="TensorRT for RTX is installed on x86-64 Linux only"
@@ -64,7 +64,7 @@ def source(sources: dict[str, Source]) -> Source:
 def exported(
     source: Source,
     folders: dict[str, Path],
-    weights: Callable[[Head], Path],
+    weights: Weights,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """For each head a folder with the graph of this engine, and regression's float32 one."""
@@ -89,7 +89,7 @@ def graph(exported: dict[str, Path]) -> Graph:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: Patch) -> Path:
     monkeypatch.setenv("COLORIZER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -249,7 +249,7 @@ def test_a_cut_file_is_refused(keep: int, half: bytes) -> None:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_in(monkeypatch: Patch) -> None:
     """TensorRT for RTX in the place of TensorRT, whose calls are the same.
 
     TensorRT builds for the GPU at hand; the stand-in is told one.
@@ -300,7 +300,7 @@ def test_a_build_that_fails_tells_the_librarys_reason_and_writes_no_timing_cache
 
 
 def test_the_parser_reads_the_graph_before_a_tensorrt_is_asked_for(
-    half: bytes, monkeypatch: pytest.MonkeyPatch
+    half: bytes, monkeypatch: Patch
 ) -> None:
     said: list[str] = []
     tensorrt.check_graph(half, said.append)
@@ -357,11 +357,7 @@ def homeless() -> Path:
 
 @pytest.mark.parametrize("place", ["file", "/proc/colorizer", "no home"])
 def test_a_home_that_cannot_be_written_costs_a_line_and_a_build_a_start(
-    place: str,
-    graph: Graph,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    place: str, graph: Graph, tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("COLORIZER_HOME", str(tmp_path / place))
@@ -379,7 +375,7 @@ def test_a_home_that_cannot_be_written_costs_a_line_and_a_build_a_start(
 
 
 def test_a_full_disk_costs_a_line_and_leaves_nothing(
-    graph: Graph, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    graph: Graph, home: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(self: Path, body: bytes) -> int:
         self.touch()
@@ -391,7 +387,7 @@ def test_a_full_disk_costs_a_line_and_leaves_nothing(
     assert [path.name for path in (home / "tensorrt-rtx").iterdir()] == ["lock"]
 
 
-def test_the_home_is_the_users_cache_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_is_the_users_cache_unless_it_is_named(monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLORIZER_HOME", "/named")
     assert rtx.home() == Path("/named")
     monkeypatch.setenv("COLORIZER_HOME", "")
@@ -434,7 +430,7 @@ def test_of_several_processes_one_builds_and_a_killed_one_holds_nobody_up() -> N
     assert sorted(said) == ["building\ndone\n", "done\n"]
 
 
-def on_a_card(monkeypatch: pytest.MonkeyPatch, cc: tuple[int, int] = (8, 9)) -> None:
+def on_a_card(monkeypatch: Patch, cc: tuple[int, int] = (8, 9)) -> None:
     """Make this machine one with a card, as far as can be told before a plan is loaded."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: cc)
@@ -465,11 +461,7 @@ def compiled_by(release: str) -> dict[str, object]:
     ],
 )
 def test_a_graph_or_plan_is_passed_over_where_it_cannot_run(
-    changes: dict[str, Any],
-    cc: tuple[int, int],
-    said: str,
-    graph: Graph,
-    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any], cc: tuple[int, int], said: str, graph: Graph, monkeypatch: Patch
 ) -> None:
     on_a_card(monkeypatch, cc)
     reason = engines.incompatibility(dataclasses.replace(graph, **changes), "cuda:0")
@@ -479,7 +471,7 @@ def test_a_graph_or_plan_is_passed_over_where_it_cannot_run(
 
 
 def test_one_log_line_says_why_it_does_not_run_and_the_next_engine_does(
-    exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exported: dict[str, Path], monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engines, "gpus", lambda: 1)
     with caplog.at_level(logging.INFO):
@@ -495,7 +487,7 @@ def test_one_log_line_says_why_it_does_not_run_and_the_next_engine_does(
 
 
 def test_libraries_that_cannot_be_loaded_are_a_reason_too(
-    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     (tmp_path / "tensorrt_rtx_bindings.py").write_text("raise ImportError('GLIBC_2.99 not found')")
     monkeypatch.delitem(sys.modules, "tensorrt_rtx_bindings")
@@ -598,7 +590,7 @@ class Driver:
 
 @pytest.fixture
 def driver(
-    exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    exported: dict[str, Path], monkeypatch: Patch
 ) -> Callable[[], tuple[rtx.TensorRTRTX, Driver]]:
     """Load the engine on a machine with a card, whose driver is the stand-in."""
     folder = exported["regression"] / "tensorrt-rtx"
@@ -671,11 +663,7 @@ def test_kernels_are_kept_for_the_next_start_once_a_batch_size_is_compiled(
 
 
 def test_the_command_compiles_plans_for_named_cards_turing_apart(
-    weights: Callable[[Head], Path],
-    source: Source,
-    half: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    weights: Weights, source: Source, half: bytes, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     # Reading the checkpoint and writing the graph take long, and were done before.
     monkeypatch.setattr(parity, "photographs", lambda folder: PICTURES)
@@ -709,7 +697,7 @@ def test_the_command_compiles_plans_for_named_cards_turing_apart(
     ],
 )
 def test_other_cards_are_refused_before_anything_is_done(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], said: str, tmp_path: Path, capsys: Capture
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(["missing.safetensors", "--out", str(tmp_path / "out"), *arguments])
@@ -718,7 +706,7 @@ def test_other_cards_are_refused_before_anything_is_done(
 
 
 def test_cards_cannot_be_named_where_the_compiler_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
     with pytest.raises(SystemExit, match="2"):

@@ -100,7 +100,8 @@ def test_torchserve_gives_the_librarys_bytes(
     server: str, model: str, library: dict[str, Pipeline]
 ) -> None:
     body = encoded(picture(90, 120), "JPEG")
-    for chosen in ({"format": "png"}, {"format": "webp", "quality": "70", "chroma": "0.5"}):
+    hints = {"hints": '[{"x": 0.2, "y": 0.3, "color": "#7a2f2f"}]'}
+    for chosen in ({"format": "png"}, {"format": "webp", "quality": "70", "chroma": "0.5"}, hints):
         expected = library[model].colorize(body, Options.parse(chosen))
         found = put(f"{server}/{model}", body, {f"X-Colorize-{k}": v for k, v in chosen.items()})
         assert (found.status, found.type) == (200, expected.content_type)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +13,9 @@ import yaml
 
 from colorizer.errors import BadOption
 from colorizer.options import HEADER, NAMES, Options
-from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
 from handlers.torchserve.handler import METRICS, ColorizeHandler
-from tests.support import ROOT, encoded, opened, picture
+from tests.support import ROOT, Patch, Weights, encoded, opened, picture
 
 SETTINGS = ROOT / "handlers" / "torchserve" / "metrics.yaml"
 GOOD = encoded(picture(60, 80), "JPEG")
@@ -54,14 +51,14 @@ class Context:
 
 
 @pytest.fixture(scope="module", params=["regression", "classification"])
-def handler(request: pytest.FixtureRequest, weights: Callable[[Head], Path]) -> ColorizeHandler:
+def handler(request: pytest.FixtureRequest, weights: Weights) -> ColorizeHandler:
     made = ColorizeHandler()
     made.pipeline = eager_pipeline(weights(request.param))
     return made
 
 
 @pytest.fixture(scope="module")
-def regression(weights: Callable[[Head], Path]) -> ColorizeHandler:
+def regression(weights: Weights) -> ColorizeHandler:
     made = ColorizeHandler()
     made.pipeline = eager_pipeline(weights("regression"))
     return made
@@ -111,7 +108,7 @@ def test_a_poisoned_batch_is_answered_picture_by_picture(handler: ColorizeHandle
 
 
 def test_a_picture_over_the_limit_is_answered_413(
-    handler: ColorizeHandler, monkeypatch: pytest.MonkeyPatch
+    handler: ColorizeHandler, monkeypatch: Patch
 ) -> None:
     from colorizer.image import Limits
 
@@ -131,6 +128,40 @@ def test_options_come_as_headers_in_any_case_and_a_form_field_beats_them(
 
 FILE = {"content-type": "image/jpeg"}
 TEXT = {"content-type": ""}
+
+
+HINTS = '[{"x": 0.2, "y": 0.3, "color": "#7a2f2f"}]'
+
+
+def test_hints_come_as_header_or_field_and_wrong_ones_fail_alone(handler: ColorizeHandler) -> None:
+    plain = {"body": bytearray(GOOD)}
+    rows: list[dict[str, Any]] = [
+        plain,
+        {"body": bytearray(GOOD)},
+        {"data": bytearray(GOOD), "hints": bytearray(HINTS.encode())},
+        {"data": bytearray(GOOD), "hints": json.loads(HINTS)},  # labelled application/json
+        *(
+            {"data": bytearray(GOOD), "hints": bytearray(wrong)}
+            for wrong in (b"[" * 10**5, b" " * 10**7, b"\xff", b'[{"x": 1e400}]')
+        ),
+        {"data": bytearray(GOOD), "hints": [bytearray(b"[]"), bytearray(b"[]")]},
+        {"data": bytearray(GOOD), "hints": {"x": 1}},
+        plain,
+    ]
+    headers: list[dict[str, Any]] = [{} for _ in rows]
+    headers[1] = {"X-Colorize-Hints": HINTS}
+    found = answers(handler, rows, headers)
+    assert [one.status for one in found] == [200] * 4 + [422] * 6 + [200]
+    assert found[0].body == found[-1].body != found[1].body
+    assert found[1].body == found[2].body == found[3].body
+
+
+def test_the_likely_colours_of_a_place_are_answered_in_json(handler: ColorizeHandler) -> None:
+    rows = [{"body": bytearray(GOOD)}] * 2
+    headers = [{"X-Colorize-Likely": "0.5,0.25"}, {"X-Colorize-Likely": "0.5,1.25"}]
+    (good, bad) = answers(handler, rows, headers)
+    assert (good.status, good.type, bad.status) == (200, "application/json", 422)
+    assert json.loads(good.body)["colours"]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +263,7 @@ def test_a_picture_that_is_labelled_a_form_is_coloured_and_a_spoilt_one_is_told_
 
 
 def test_a_fault_of_ours_is_answered_500_without_its_trace(
-    handler: ColorizeHandler, monkeypatch: pytest.MonkeyPatch
+    handler: ColorizeHandler, monkeypatch: Patch
 ) -> None:
     def broken(lightness: Any) -> Any:
         raise ZeroDivisionError("secret detail")

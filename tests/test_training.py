@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from colorizer.recipe import Head
 from colorizer.unet import AB_SCALE
 from evaluation.bins import encode, soft_encode
 from evaluation.prior import rebalancing_weights
+from tests.support import Capture, Weights
 from training import average
 from training.config import BadConfig, TrainConfig, read_preset
 from training.losses import classification_loss, regression_loss
@@ -149,7 +149,7 @@ def test_grey_photographs_teach_nothing(head: Head) -> None:
 
 
 def test_the_average_lies_in_the_middle_and_says_of_what(
-    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     first, second = weights("regression"), tmp_path / "second.safetensors"
     net, known = checkpoint.load(first)
@@ -167,7 +167,7 @@ def test_the_average_lies_in_the_middle_and_says_of_what(
 
 
 def test_two_kinds_of_network_have_no_mean(
-    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "mean.safetensors"
     pair = [str(weights("regression")), str(weights("classification"))]

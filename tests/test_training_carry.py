@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from colorizer import checkpoint
-from colorizer.recipe import Head
 from colorizer.unet import UNet
 from evaluation.photographs import find, read_rgb
+from tests.support import Capture, Weights
 from training import carry, shards
 
 
 @pytest.fixture
-def pair(weights: Callable[[Head], Path], tmp_path: Path) -> list[Path]:
+def pair(weights: Weights, tmp_path: Path) -> list[Path]:
     """Two checkpoints with one trunk."""
     net, header = checkpoint.load(weights("classification"))
     other = UNet("regression", widths=net.widths)
@@ -41,7 +40,7 @@ def test_joined_parts_are_the_checkpoints_that_were_split(pair: list[Path], tmp_
 
 
 def test_a_missing_or_damaged_part_is_named(
-    pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: list[Path], tmp_path: Path, capsys: Capture
 ) -> None:
     parts = tmp_path / "parts"
     carry.split(pair, parts, 12)

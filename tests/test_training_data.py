@@ -19,8 +19,8 @@ from skimage.color import rgb2lab
 from colorizer import gamut, lab
 from colorizer.errors import UserError
 from evaluation.metrics import colorfulness
-from evaluation.photographs import Member, Part, find, find_photographs, is_held_out
-from tests.support import coloured, encoded, opened
+from evaluation.photographs import Member, find, find_photographs, is_held_out
+from tests.support import Capture, Patch, coloured, encoded, opened
 from training import augment, shards
 from training.config import TrainConfig
 from training.data import Photographs, fits, square
@@ -247,7 +247,7 @@ def test_unrelated_photographs_are_no_near_duplicates() -> None:
 
 
 def test_a_run_that_goes_on_does_not_look_at_its_photographs_again(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     before = survey(photos, 0.3, kept=tmp_path / "run" / "survey.json")
     monkeypatch.setattr("training.survey.look", None)
@@ -319,40 +319,33 @@ def test_shards_made_elsewhere_are_looked_at_like_a_folder(photos: Path, tmp_pat
 @pytest.mark.parametrize("kind", ["files", "shards"])
 def test_each_process_sees_its_own_part(photos: Path, sharded: Path, kind: str) -> None:
     photographs = survey(photos if kind == "files" else sharded, 0.3).train
-    parts = [set(Part(photographs, rank, 2)) for rank in (0, 1)]
+    parts = [set(Photographs(photographs, 32, 0, rank, 2).photographs) for rank in (0, 1)]
     assert not parts[0] & parts[1]
     assert parts[0] | parts[1] == set(photographs)
     if kind == "shards":
         files = [{member.shard for member in part} for part in parts]
         assert not files[0] & files[1]
+    assert not torch.equal(augment.draw(0, 0, 0, 4), augment.draw(0, 1, 0, 4))  # nor crops
 
 
 def test_shards_are_read_one_after_the_other_in_a_new_order_each_time(sharded: Path) -> None:
-    part = Part(survey(sharded, 0.3).train)
-    members = list(part)
-    orders = [part.order(0, epoch).tolist() for epoch in range(6)]
+    stream = Photographs(survey(sharded, 0.3).train, 32, seed=0)
+    members = stream.photographs
+    orders = [stream.order(epoch).tolist() for epoch in range(6)]
     assert len({tuple(order) for order in orders}) > 1
-    assert orders[0] == part.order(0, 0).tolist()
+    assert orders[0] == stream.order(0).tolist()
     for order in orders:
-        assert sorted(order) == list(range(len(part)))
+        assert sorted(order) == list(range(len(members)))
         files = [members[i].shard for i in order if isinstance(members[i], Member)]
         changes = sum(one != other for one, other in pairwise(files))
         assert changes == len(set(files)) - 1
 
 
-def test_processes_draw_different_crops(photos: Path) -> None:
-    photographs = survey(photos, 0).train
-    one, other = (Photographs(photographs, 32, 0, rank, ranks=2) for rank in (0, 1))
-    assert len(one) == len(other) == 4
-    assert not set(one.photographs) & set(other.photographs)
-    assert not torch.equal(augment.draw(0, 0, 0, 4), augment.draw(0, 1, 0, 4))
-
-
 def test_shards_that_cannot_be_used_say_why_in_one_line(
-    photos: Path, sharded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, sharded: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     with pytest.raises(UserError, match="too few for 9 processes"):
-        Part(survey(sharded, 0.3).train, 0, 9)
+        Photographs(survey(sharded, 0.3).train, 32, 0, 0, 9)
     with pytest.raises(UserError, match="was made with"):
         survey(sharded, 0.1)
     copy = tmp_path / "copy"

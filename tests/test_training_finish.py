@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 from colorizer import checkpoint
-from colorizer.recipe import Head
+from tests.support import Capture, Weights
 from training import finish
 from training.augment import rgb_to_lab
 
@@ -38,7 +36,7 @@ def test_a_critic_learns_to_tell_grey_from_colour() -> None:
 
 
 def test_a_finish_moves_the_decoder_alone_and_says_so(
-    photos: Path, encoder: Path, weights: Callable[[Head], Path], tmp_path: Path
+    photos: Path, encoder: Path, weights: Weights, tmp_path: Path
 ) -> None:
     before, _ = checkpoint.load(weights("regression"))
     out = tmp_path / "finished.safetensors"
@@ -58,11 +56,7 @@ def test_a_finish_moves_the_decoder_alone_and_says_so(
 
 
 def test_a_classifier_is_not_finished(
-    photos: Path,
-    encoder: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, encoder: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     arguments = [str(weights("classification")), "--photos", str(photos)]
     arguments += ["--encoder", str(encoder), "--out", str(tmp_path / "out.safetensors")]

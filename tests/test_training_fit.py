@@ -6,24 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
-from colorizer.recipe import Head, Recipe
+from colorizer.recipe import Recipe
 from colorizer.unet import UNet
 from evaluation.methods import Method
-from evaluation.metrics import Measured, Scores
+from evaluation.metrics import Scores
 from evaluation.prior import rebalancing_weights
+from tests.support import Capture, Patch, Weights, measured
 from training import fit
 
 
 def scored(delta_e: float, cf: float) -> Scores:
     """Three pictures of one ΔE00 and one colorfulness, whose truths have 40."""
-    some = np.ones(261)
-    one = Measured(0, 0, delta_e, (cf, 40), (0, 0), some, some.astype(int), some.astype(int))
-    return Scores([one] * 3)
+    return Scores([measured(delta_e=delta_e, colorfulness=(cf, 40))] * 3)
 
 
 def by_error(error: Callable[[Recipe], float]) -> fit.Measure:
@@ -88,11 +86,7 @@ def test_another_adjustment_takes_back_more_of_the_rebalancing() -> None:
 
 
 def test_a_fitted_checkpoint_has_new_settings_and_the_same_weights(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(fit, "SIDES", (32,))
     monkeypatch.setattr(fit, "GAINS", (0.1, 1.0))
@@ -111,10 +105,7 @@ def test_a_fitted_checkpoint_has_new_settings_and_the_same_weights(
 
 
 def test_fitting_that_cannot_start_says_why_in_one_line(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     out = ["--out", str(tmp_path / "fitted.safetensors")]
     assert fit.main(["nothing.safetensors", "--photos", str(photos), *out]) == 2

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from colorizer import checkpoint
 from colorizer.recipe import Head
 from colorizer.unet import UNet
-from tests.support import ROOT, SECONDS, free_port
+from tests.support import ROOT, SECONDS, Capture, Patch, Weights, free_port
 from training import train
 from training.config import TrainConfig, read_preset
 from training.shards import make_shards
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # lightning's advice on this 
 
 
 @pytest.fixture(autouse=True)
-def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_figures(monkeypatch: Patch) -> None:
     """They take a second each; test_training_data.py looks at them."""
     monkeypatch.setattr(train, "write_report", lambda folder, found: None)
 
@@ -44,7 +43,7 @@ def run(photos: Path, out: Path, *arguments: str, head: str = "regression") -> i
 
 @pytest.mark.parametrize(("slower", "fastest"), [("bf16", "32"), ("32", "bf16")])
 def test_the_precision_is_the_one_that_was_fastest_when_tried(
-    slower: str, fastest: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    slower: str, fastest: str, monkeypatch: Patch, capsys: Capture
 ) -> None:
     now = 0.0
 
@@ -69,7 +68,7 @@ def test_the_precision_is_the_one_that_was_fastest_when_tried(
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
 def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
-    photos: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    photos: Path, encoder: Path, tmp_path: Path, monkeypatch: Patch, kind: str
 ) -> None:
     if kind == "shards":
         make_shards(photos, tmp_path / "shards", validation=0.3, min_colorfulness=15, most=2)
@@ -107,12 +106,7 @@ def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
     ("rate", "unfreeze", "learns"), [(0.1, 1, True), (0.1, 2, False), (0, 0, False)]
 )
 def test_the_encoder_stands_still_until_it_is_told_to_learn(
-    photos: Path,
-    weights: Callable[[Head], Path],
-    tmp_path: Path,
-    rate: float,
-    unfreeze: int,
-    learns: bool,
+    photos: Path, weights: Weights, tmp_path: Path, rate: float, unfreeze: int, learns: bool
 ) -> None:
     out = tmp_path / "out.safetensors"
     before = weights("classification")
@@ -134,7 +128,7 @@ def test_the_encoder_stands_still_until_it_is_told_to_learn(
 
 
 def test_a_run_that_cannot_start_says_why_in_one_line(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out, missing = tmp_path / "out.safetensors", str(tmp_path / "missing.safetensors")
     assert run(photos, out, "--init-from", missing) == 2
@@ -151,7 +145,7 @@ def test_a_run_that_cannot_start_says_why_in_one_line(
 
 @pytest.mark.parametrize("head", ["regression", "classification"])
 def test_a_handful_of_photographs_fine_tunes_a_network_of_either_head(
-    photos: Path, weights: Callable[[Head], Path], tmp_path: Path, head: Head
+    photos: Path, weights: Weights, tmp_path: Path, head: Head
 ) -> None:
     net, header = checkpoint.load(weights(head))
     prior = [0.0] * 261
@@ -178,7 +172,7 @@ def test_a_handful_of_photographs_fine_tunes_a_network_of_either_head(
 
 
 def test_both_heads_learn_on_one_trunk_and_become_two_checkpoints(
-    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
+    photos: Path, weights: Weights, tmp_path: Path
 ) -> None:
     before = weights("classification")
     arguments = ["--init-from", str(before), "--steps", "2", "--unfreeze", "0", "--late-side", "64"]
@@ -196,7 +190,7 @@ def test_both_heads_learn_on_one_trunk_and_become_two_checkpoints(
 
 
 def test_a_run_by_the_clock_ends_with_its_minutes(
-    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
+    photos: Path, weights: Weights, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.safetensors"
     arguments = ["--init-from", str(weights("regression")), "--minutes", "0.01"]
@@ -206,9 +200,7 @@ def test_a_run_by_the_clock_ends_with_its_minutes(
     assert known.provenance["steps"] > 0
 
 
-def test_two_processes_train_one_network(
-    photos: Path, weights: Callable[[Head], Path], tmp_path: Path
-) -> None:
+def test_two_processes_train_one_network(photos: Path, weights: Weights, tmp_path: Path) -> None:
     make_shards(photos, tmp_path / "shards", validation=0.3, min_colorfulness=15, most=2)
     photos = tmp_path / "shards"
     out = tmp_path / "out.safetensors"

@@ -158,6 +158,11 @@ def test_tritonclient_gets_the_librarys_bytes(
         for model in MODELS:
             expected = library[model].colorize(PHOTO, Options.parse({"format": "png"})).body
             assert ask(client, module, model, PHOTO, {"format": "png"}) == expected
+            hints = {"hints": '[{"x": 0.2, "y": 0.3, "color": "#7a2f2f"}]'}
+            expected = library[model].colorize(PHOTO, hints).body
+            assert ask(client, module, model, PHOTO, hints) == expected
+        with pytest.raises(Exception, match="422 bad_option: hint 1: x is 1"):
+            ask(client, module, "colorize", PHOTO, {"hints": '[{"x": 1.5, "y": 0}]'})
         with pytest.raises(Exception, match="422 bad_option: quality is"):
             ask(client, module, "colorize", PHOTO, {"quality": "best"})
         metadata = client.get_model_metadata("colorize")

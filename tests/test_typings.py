@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from export import check_typings
+from tests.support import Capture
 
 FULL = """
 class Builder:
@@ -47,9 +48,7 @@ def test_the_stub_holds_against_every_release() -> None:
     assert check_typings.main([os.environ["TENSORRT_API"]]) == 0
 
 
-def test_a_folder_without_stubs_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_stubs_is_refused(tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(SystemExit, match="2"):
         check_typings.main([str(tmp_path)])
     assert "holds no RELEASE/tensorrt.pyi" in capsys.readouterr().err

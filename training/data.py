@@ -6,23 +6,27 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from evaluation.photographs import Part, Photograph, read_rgb, shrink
+from colorizer.errors import UserError
+from evaluation.photographs import Member, Photograph, read_rgb, shrink
 
 _SHARE = 0.4  # of the free memory that photographs may take
 
 
 class Photographs(Dataset[Tensor]):
-    """Photograph number n of an endless stream, as (3, T, T) uint8.
+    """Photograph number n of one rank's endless stream, as (3, T, T) uint8.
 
-    Each epoch goes through all photographs in a new order, which depends on the seed alone, so a
-    resumed run sees the same. Each of several processes has its own stream, through its own part of
-    the photographs.
+    Of a folder, a rank gets every n-th photograph; of shards, every n-th shard. Each epoch goes
+    through them in a new order, shard by shard, which depends on the seed alone, so a resumed run
+    sees the same.
 
     Args:
         photographs: all of them.
@@ -31,6 +35,9 @@ class Photographs(Dataset[Tensor]):
         rank: of this process.
         ranks: processes in all.
         in_memory: whether items are indices into what `load` returns.
+
+    Raises:
+        UserError: if there is nothing for a rank.
     """
 
     def __init__(
@@ -42,18 +49,38 @@ class Photographs(Dataset[Tensor]):
         ranks: int = 1,
         in_memory: bool = False,
     ) -> None:
-        self.part = Part(photographs, rank, ranks)
-        self.photographs = list(self.part)
+        shards: dict[Path, list[Photograph]] = {}
+        for photograph in photographs:
+            if isinstance(photograph, Member):
+                shards.setdefault(photograph.shard, []).append(photograph)
+        if shards and len(shards) < ranks:
+            raise UserError(
+                f"{len(shards)} shards are too few for {ranks} processes: make smaller ones "
+                "(python -m training.shards --most)"
+            )
+        self.groups = list(shards.values())[rank::ranks] or [list(photographs[rank::ranks])]
+        self.photographs = [photograph for group in self.groups for photograph in group]
+        if not self.photographs:
+            raise UserError(f"{len(photographs)} photographs are too few for {ranks} processes")
         self.stored, self.seed, self.in_memory = stored, seed, in_memory
-        self._order = -1, self.part.order(seed, 0)
+        self._order = -1, self.order(0)
 
     def __len__(self) -> int:
         return len(self.photographs)
 
+    def order(self, epoch: int) -> NDArray[np.intp]:
+        """The order of one epoch, as indices into `photographs`."""
+        rng = np.random.default_rng([self.seed, epoch])
+        if len(self.groups) == 1:
+            return rng.permutation(len(self))
+        starts = np.cumsum([0, *map(len, self.groups)])
+        groups = rng.permutation(len(self.groups))
+        return np.concatenate([starts[g] + rng.permutation(len(self.groups[g])) for g in groups])
+
     def __getitem__(self, number: int) -> Tensor:
-        epoch, place = divmod(number, len(self.photographs))
+        epoch, place = divmod(number, len(self))
         if self._order[0] != epoch:
-            self._order = epoch, self.part.order(self.seed, epoch)
+            self._order = epoch, self.order(epoch)
         chosen = int(self._order[1][place])
         if self.in_memory:
             return torch.tensor(chosen)

@@ -21,8 +21,6 @@ from training.data import Photographs, fits, square
 from training.losses import classification_loss, joint_regression_loss, regression_loss
 from training.survey import Survey
 
-_VALIDATION_SEED = 1 << 20  # apart from every rank's
-
 
 class Colorization(lightning.LightningModule):
     """A network with its loss, optimizer and photographs.

@@ -183,6 +183,18 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         if option.choices == ("no", "yes"):
             how = {"action": "store_const", "const": "yes"}
         group.add_argument(f"--{option.name}", help=told, **how)
+    group.add_argument(
+        "--hint",
+        action="append",
+        default=[],
+        metavar="X,Y,COLOUR",
+        help="the colour of a place in the picture, as 0.41,0.63,#7a2f2f: shares of width and "
+        "height from the upper left, and a colour or the word neutral; again for more hints; a "
+        "fourth value is the place's radius",
+    )
+    group.add_argument(
+        "--hints", type=Path, metavar="FILE", help="a file of hints, in JSON (docs/hints.md)"
+    )
 
 
 def _place(text: str) -> Path | str:
@@ -237,6 +249,7 @@ def colorize(options: argparse.Namespace) -> int:
     for place in (*options.pictures, options.out):
         if isinstance(place, str):
             raise Refused(f"{place} is no path; addresses need --ray (or --ray local)")
+    _hints(options)  # wrong ones are told before any work
     naming = _naming(options)
     plan = folder.plan(options.pictures, naming, options.overwrite)
     if options.pictures[0].name == STDIN:
@@ -309,7 +322,54 @@ def _say_on_terminal(line: str) -> None:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, object]:
-    return {name: getattr(options, name, None) for name in NAMES}
+    chosen = {name: getattr(options, name, None) for name in NAMES}
+    return chosen | {"hints": _hints(options)}
+
+
+def _hints(options: argparse.Namespace) -> str | None:
+    """Join the file of hints and the command line's, which win, into one text of JSON.
+
+    Raises:
+        Refused: if the file cannot be read, a hint is not one, or there are several pictures.
+    """
+    if options.hints is None and not options.hint:
+        return None
+    if len(options.pictures) > 1 or Path(options.pictures[0]).is_dir():
+        raise Refused("hints are places in one picture: leave the other pictures out")
+    from colorizer import hints
+    from colorizer.errors import BadOption
+
+    entries: list[Any] = []
+    try:
+        if options.hints is not None:
+            text = options.hints.read_text(encoding="utf-8")
+            hints.parse(text)
+            entries = json.loads(text)
+        entries += [_hint(text) for text in options.hint]
+        hints.parse(text := json.dumps(entries))
+    except (OSError, UnicodeError) as error:
+        raise Refused(f"--hints {options.hints} cannot be read: {error}") from None
+    except BadOption as error:
+        raise Refused(f"--hint: {error}" if options.hint else f"--hints: {error}") from None
+    return text
+
+
+def _hint(text: str) -> dict[str, object]:
+    """Read X,Y,COLOUR or X,Y,COLOUR,RADIUS.
+
+    Raises:
+        Refused: if it is neither; whether the values are right, `hints.parse` finds.
+    """
+    x, y, colour, radius, *more = [*text.split(","), *[""] * 4][: max(4, text.count(",") + 1)]
+    try:
+        if more:
+            raise ValueError
+        entry: dict[str, object] = {"x": float(x), "y": float(y)}
+        if radius:
+            entry["radius"] = float(radius)
+    except ValueError:
+        raise Refused(f"--hint {text!r:.60}: write X,Y,COLOUR, as 0.41,0.63,#7a2f2f") from None
+    return entry | ({"neutral": True} if colour == "neutral" else {"color": colour})
 
 
 def _check_positive(options: argparse.Namespace, *names: str) -> None:
@@ -505,6 +565,8 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         raise Refused(
             "--ray goes without --variants, --show, --max-bytes, --max-pixels and --report"
         )
+    if options.hint or options.hints:
+        raise Refused("--ray goes without --hint and --hints, which are for one picture")
     if folder.same_file(Path(options.pictures[0]), Path(options.out)):
         raise Refused(f"--out {options.out} is the folder of the pictures; choose another folder")
     # Ray is imported only after `cluster` has set the environment variables that it reads then.

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import random
 import re
+import secrets
 import socket
 import time
 import urllib.request
@@ -20,6 +21,7 @@ CONNECT_SECONDS = 10.0
 SECONDS = 300.0  # to wait for a reply, as long as the server lets a batch take
 TRIES = 6
 BUSY = (429, 503)  # not 507: a picture that killed a worker might kill the next
+MOST_IN_HEADERS = 4000  # characters of options; servers take 8,000 of all headers together
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
 _JSON_LENGTH = "Inference-Header-Content-Length"  # of what stands before the picture, for Triton
 _MESSAGE = 300  # characters of a reply that are worth showing
@@ -120,6 +122,8 @@ def _post(url: str, body: bytes, options: Mapping[str, object], seconds: float) 
     chosen = {name: str(value) for name, value in options.items() if value is not None}
     if triton := "/v2/models/" in url:
         headers, body = _for_triton(body, chosen)
+    elif sum(map(len, chosen.values())) > MOST_IN_HEADERS:
+        headers, body = _form(chosen, body)
     else:
         headers = {f"X-Colorize-{name}": value for name, value in chosen.items()}
         headers["Content-Type"] = "application/octet-stream"
@@ -163,6 +167,17 @@ def _for_triton(picture: bytes, options: Mapping[str, str]) -> tuple[dict[str, s
         "Content-Type": "application/octet-stream",
         _JSON_LENGTH: str(len(line)),
     }, line + picture
+
+
+def _form(fields: Mapping[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
+    """Make a form of options and picture: its headers and its bytes (RFC 7578)."""
+    boundary = secrets.token_hex(16)
+    head = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    parts = [f'{head}"{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
+    kind = "Content-Type: application/octet-stream"
+    parts += [f'{head}"data"; filename="picture"\r\n{kind}\r\n\r\n'.encode(), body]
+    parts.append(f"\r\n--{boundary}--\r\n".encode())
+    return {"Content-Type": f"multipart/form-data; boundary={boundary}"}, b"".join(parts)
 
 
 def _send(

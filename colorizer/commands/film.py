@@ -10,11 +10,14 @@ written, and why; 130 interrupted, nothing was written.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +28,7 @@ from colorizer.files import written_whole
 
 if TYPE_CHECKING:
     from colorizer.commands.video import Film, Tally
+    from colorizer.hints import Hint
     from colorizer.pipeline import Pipeline
 
 Float = NDArray[np.float32]
@@ -62,8 +66,102 @@ class TemporalFilter:
         return ab
 
 
+class MovingHints:
+    """Hints of a shot: they begin at a time, move with what they lie on, and end with a cut."""
+
+    def __init__(self, shots: Sequence[tuple[float, tuple[Hint, ...]]] = ()) -> None:
+        """Take (seconds, hints) of each shot, by its begin."""
+        self._waiting = sorted(shots, key=lambda shot: shot[0])
+        self._now: tuple[Hint, ...] = ()
+        self._last: NDArray[np.uint8] | None = None
+        self._last_lightness: Float | None = None
+
+    def __call__(self, seconds: float, lightness: Float) -> tuple[Hint, ...]:
+        """Give the hints of the next frame.
+
+        Args:
+            seconds: the frame's time.
+            lightness: (S, S), 0..100, the network's input.
+        """
+        if not self._now and not self._waiting:
+            return ()
+        grey = np.asarray(lightness * np.float32(2.55), np.uint8)
+        if self._last is not None and self._last_lightness is not None and self._now:
+            if np.abs(lightness - self._last_lightness).mean() >= CUT:
+                self._now = ()
+            else:
+                self._move(self._last, grey)
+        while self._waiting and self._waiting[0][0] <= seconds:
+            self._now = self._waiting.pop(0)[1]
+        self._last, self._last_lightness = grey, lightness
+        return self._now
+
+    def _move(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
+        """Move each point by the optical flow; one that leaves the frame is given up.
+
+        Source: Kroeger et al. 2016, "Fast optical flow using dense inverse search".
+        """
+        method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        pixels = method.calc(before, after, np.zeros((*before.shape, 2), np.float32))
+        # (S, S, 2), shares of the sides
+        flow = np.asarray(pixels, np.float32) / np.float32(len(before))
+        moved = []
+        for hint in self._now:
+            points = [_moved(point, flow) for point in hint.points]
+            inside = tuple((x, y) for x, y in points if 0 <= x <= 1 and 0 <= y <= 1)
+            if inside:
+                moved.append(replace(hint, points=inside))
+        self._now = tuple(moved)
+
+
+def _moved(point: tuple[float, float], flow: Float) -> tuple[float, float]:
+    """Move a point by the middle one of the flows around it."""
+    side = len(flow)
+    column, row = (min(int(value * side), side - 1) for value in point)
+    around = flow[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].reshape(-1, 2)
+    x, y = np.median(around, axis=0).tolist()
+    return point[0] + x, point[1] + y
+
+
+def read_hints(path: Path) -> list[tuple[float, tuple[Hint, ...]]]:
+    """Read a film's hints: [{"at": 12.5, "hints": [...]}, ...], or hints of the first shot alone.
+
+    Returns:
+        For each shot, the seconds at which its hints begin, and these.
+
+    Raises:
+        UserError: if it can't be read, or something in it is wrong.
+    """
+    from colorizer import hints
+    from colorizer.errors import BadOption
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > hints.MOST_CHARACTERS:
+            raise BadOption(f"it has more than {hints.MOST_CHARACTERS:,} characters")
+        shots = json.loads(text)
+        if not isinstance(shots, list) or not all(
+            isinstance(shot, dict) and shot.keys() == {"at", "hints"} for shot in shots
+        ):
+            return [(0.0, hints.parse(text))]
+        found = []
+        for shot in shots:
+            at = shot["at"]
+            if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < 1e6:
+                raise BadOption('"at" is the second that a shot\'s hints begin at, from 0')
+            found.append((float(at), hints.parse(json.dumps(shot["hints"]))))
+        return found
+    except (OSError, ValueError, RecursionError, BadOption) as error:
+        raise UserError(f"--hints {path}: {error!s:.300}") from None
+
+
 def colorize_frames(
-    pipeline: Pipeline, frames: Iterable[NDArray[np.uint8]], hold: float = HOLD, chroma: float = 1.0
+    pipeline: Pipeline,
+    frames: Iterable[NDArray[np.uint8]],
+    hold: float = HOLD,
+    chroma: float = 1.0,
+    hints: MovingHints | None = None,
+    seconds: Callable[[int], float] = float,
 ) -> Iterator[NDArray[np.uint8]]:
     """Colorize the frames of a film, in order.
 
@@ -72,19 +170,24 @@ def colorize_frames(
         frames: (H, W, 3) uint8 each.
         hold: of `TemporalFilter`; 0 colorizes each frame by itself.
         chroma: strength of the colours, 0..3.
+        hints: colours that a person knows, of each shot.
+        seconds: gives the time of a frame by its number.
     """
     from colorizer.finish import finish, prepare
     from colorizer.image import Picture
     from colorizer.options import Options
 
-    steady, frames = TemporalFilter(hold), iter(frames)
+    steady, frames, number = TemporalFilter(hold), iter(frames), 0
+    hints = hints or MovingHints()
     while some := [one for _, one in zip(range(BATCH), frames, strict=False)]:
         recipe = pipeline.graph.recipe
         prepared = [prepare(Picture(one), recipe.side) for one in some]
         outputs = pipeline.run(np.stack([one.small for one in prepared]))
         for one, output in zip(prepared, outputs, strict=True):
             filtered = steady(one.small[0], pipeline.decode(one, output, Options()))
-            yield finish(one, filtered, recipe.chroma_gain * chroma)
+            known = hints(seconds(number), one.small[0])
+            yield finish(one, filtered, recipe.chroma_gain * chroma, known=known)
+            number += 1
 
 
 def colorize_film(
@@ -94,6 +197,7 @@ def colorize_film(
     hold: float = HOLD,
     chroma: float = 1.0,
     deinterlace: bool = False,
+    hints: MovingHints | None = None,
 ) -> Tally:
     """Write a film in colour, verify it, and only then move it into place.
 
@@ -104,6 +208,7 @@ def colorize_film(
         hold: of `colorize_frames`, as is chroma.
         chroma: strength of the colours.
         deinterlace: whether to make whole frames of an interlaced film's fields.
+        hints: see `colorize_frames`.
 
     Returns:
         What was read, and what of it was damaged.
@@ -128,7 +233,10 @@ def colorize_film(
             pipeline = load()
             bar.set_description("colorizing")
             bar.unpause()  # the time left is that of frames alone
-            coloured = colorize_frames(pipeline, upright, hold, chroma)
+            coloured = colorize_frames(
+                *(pipeline, upright, hold, chroma, hints),
+                lambda number: float(tally.times[number][0] * film.time_base),
+            )
             for number, rgb in enumerate(coloured):
                 writer.add(np.rot90(rgb, -film.turns), *tally.times[number])
                 bar.update()
@@ -168,6 +276,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default="model_store/colorize.mar", help="an archive (default: %(default)s)")
     add("--device", help="cpu or cuda:0 (default: a GPU if there is one)")
     add("--chroma", type=float, default=1.0, help="strength of the colours, 0 to 3 (default: 1)")
+    add(
+        "--hints",
+        type=Path,
+        metavar="FILE",
+        help="colours of places, in JSON: hints of the first shot, or of several, each from a "
+        "second on; they follow what they lie on until a cut (docs/hints.md)",
+    )
     add(
         "--hold",
         type=float,
@@ -209,6 +324,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"--hold must be 0 to 0.99, not {options.hold}")
     if not 0 <= options.chroma <= 3:
         raise UserError(f"--chroma must be 0 to 3, not {options.chroma}")
+    shots = read_hints(options.hints) if options.hints else []
     try:
         import av
 
@@ -236,6 +352,7 @@ def _run(options: argparse.Namespace) -> int:
             options.hold,
             options.chroma,
             options.deinterlace,
+            MovingHints(shots),
         )
     except video.FilmError as error:
         raise UserError(f"{error}; nothing was written") from None

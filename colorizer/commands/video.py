@@ -31,19 +31,19 @@ QUALITY = "18"  # x264's constant rate factor: visually lossless
 # FFmpeg's numbers of the YUV matrices that swscale computes, and their names in its filters.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}
 BT709, BT601, FULL_RANGE = 1, 6, 2
-# Formats and codecs of FFmpeg that turn text into pictures; their probing takes many a text file.
+# FFmpeg's formats that turn text into pictures; they accept many text files.
 TEXT_ART = {"tty", "bin", "adf", "idf", "xbin"}
-# Tags that describe the old file; the new one gets its own.
+# Tags that describe the old file, not the film.
 OWN_TAGS = {"encoder", "software", "duration", "vendor_id"}
 OWN_TAGS |= {"major_brand", "minor_version", "compatible_brands"}
 OWN_TAGS |= {"bps", "number_of_frames", "number_of_bytes"}
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 TS_DISCONT = 0x0200  # FFmpeg's flag of formats whose clock begins anywhere and may jump
-LOOK = 10  # frames to look at: an interlaced film may begin with a whole one
-# Seconds; a clock that jumps further, or back, was set anew: FFmpeg's own command has these limits.
+LOOK = 10  # first frames to inspect: an interlaced film may begin with a progressive one
+# Seconds; a clock that jumps further, or back, was reset: FFmpeg's command has the same limits.
 JUMP, BACK = 10, Fraction(1, 10)
-TOLERANCE = 0.25  # seconds by which a sound track may end elsewhere: containers cut it differently
+TOLERANCE = 0.25  # seconds that a sound track's length may differ: containers cut it differently
 
 
 class FilmError(UserError):
@@ -92,12 +92,12 @@ class Tally:
 
     times: list[tuple[int, int]] = field(default_factory=list)  # (pts, duration) of each frame
     end: Fraction = Fraction(0)  # seconds at which the last packet of any track ends
-    damaged: int = 0  # packets that could not be decoded
-    repaired: int = 0  # frames that the decoder had to patch up
-    broken: str | None = None  # FFmpeg's reason to end reading before the film's end
+    damaged: int = 0  # packets that couldn't be decoded
+    repaired: int = 0  # frames that the decoder patched up
+    broken: str | None = None  # FFmpeg's error that ended reading early
 
     def problems(self, film: Film) -> list[str]:
-        """Tell what of a film is missing."""
+        """Describe what is missing of a film."""
         lines = []
         if self.damaged:
             lines.append(f"{self.damaged} damaged packet{_were(self.damaged)} skipped")
@@ -116,10 +116,10 @@ def _were(count: int) -> str:
 
 
 def open_film(path: Path) -> InputContainer:
-    """Open a film; whatever its name looks like, it is a path.
+    """Open a film by its path, even if that looks like a URL.
 
     Raises:
-        FilmError: if FFmpeg cannot read it, or it is no film.
+        FilmError: if FFmpeg can't read it, or it isn't a film.
     """
     try:
         # Old tags may be in any encoding: their bytes are kept.
@@ -136,10 +136,10 @@ def open_film(path: Path) -> InputContainer:
 
 
 def inspect(path: Path) -> Film:
-    """Read what has to be known of a film, its first frame included.
+    """Read the properties of a film, from its header and first frames.
 
     Raises:
-        FilmError: if it cannot be read, or holds no moving picture.
+        FilmError: if it can't be read, or holds no moving picture.
     """
     with open_film(path) as film:
         video = _picture(film)
@@ -179,7 +179,7 @@ def inspect(path: Path) -> Film:
 
 
 def _picture(film: InputContainer) -> av.VideoStream | None:
-    """Find the track to colorize; cover art and previews are video streams too."""
+    """Find the track to colorize; cover art and previews are video streams, too."""
     tracks = [one for one in film.streams.video if not one.disposition & NOT_A_FILM]
     best = film.streams.best("video")  # FFmpeg's choice; a picture of one frame comes last
     return best if best in tracks else tracks[0] if tracks else None
@@ -193,19 +193,17 @@ def _count(path: Path, track: int) -> int:
 
 def _first_frames(film: InputContainer, video: Any, path: Path) -> list[av.VideoFrame]:
     frames: list[av.VideoFrame] = []
-    reason = "it holds none"
+    reason, packets = "it holds none", film.demux(video)
     if video.codec_context is None:
         raise FilmError(f"{path}: FFmpeg has no decoder for its picture")
-    try:
-        for packet in film.demux(video):
-            try:
-                frames += video.decode(packet)
-            except av.FFmpegError as error:
-                reason = str(error.strerror)
-            if len(frames) >= LOOK:
-                break
-    except av.FFmpegError as error:
-        reason = str(error.strerror)
+    while len(frames) < LOOK:
+        try:
+            packet = next(packets)
+            frames += video.decode(packet)
+        except av.FFmpegError as error:
+            reason = str(error.strerror)
+        except StopIteration:
+            break
     if not frames:
         raise FilmError(f"{path} has no frame that can be read: {reason}")
     return frames
@@ -282,19 +280,17 @@ def _decode(
             tally.damaged += 1
             continue
         for frame in frames:
-            after = sum(tally.times[-1]) if tally.times else 0
-            before = tally.times[-1][0] if tally.times else None
             pts = frame.pts
-            if pts is None or (before is not None and pts <= before):
-                pts = after
-            tally.times.append((pts, frame.duration or step))
+            if tally.times and (pts is None or pts <= tally.times[-1][0]):
+                pts = sum(tally.times[-1])  # after the last frame
+            tally.times.append((pts or 0, frame.duration or step))
             tally.repaired += frame.is_corrupt
             frame.pts = None
             yield frame
 
 
 def _packets(source: InputContainer, film: Film, tally: Tally) -> Iterator[Any]:
-    """Demux, with the times of broadcasts made to begin at zero and never to jump."""
+    """Demux; the times of broadcasts begin at zero, and never jump."""
     shift, last = -film.start, Fraction(0)
     due: dict[int, Fraction] = {}  # when the next packet of each track should come
     floating = source.format.flags & TS_DISCONT
@@ -320,7 +316,7 @@ def _packets(source: InputContainer, film: Film, tally: Tally) -> Iterator[Any]:
 
 
 def _deinterlaced(frames: Iterator[av.VideoFrame], film: Film) -> Iterator[av.VideoFrame]:
-    """Make whole frames of fields, as many as there were."""
+    """Deinterlace; the number of frames stays."""
     graph = None
     for count, frame in enumerate(frames):
         if graph is None:
@@ -336,10 +332,10 @@ def _deinterlaced(frames: Iterator[av.VideoFrame], film: Film) -> Iterator[av.Vi
 
 
 class Writer:
-    """A film that is being written: pictures in H.264, all other tracks as they were.
+    """A film that is being written: pictures in H.264, all other tracks unchanged.
 
     Attributes:
-        notes: what the container cannot hold as it is, each with what becomes of it.
+        notes: lines about what the container can't hold unchanged.
     """
 
     def __init__(
@@ -348,8 +344,8 @@ class Writer:
         """Choose the tracks and write the header.
 
         Raises:
-            FilmError: if the container cannot hold the film's sound.
-            av.FFmpegError: if the file cannot be written.
+            FilmError: if the container can't hold the film's sound, but another one can.
+            av.FFmpegError: if the file can't be written.
         """
         self._film = film
         self._fields = None if deinterlace else film.fields
@@ -402,10 +398,10 @@ class Writer:
         return video
 
     def _add_track(self, stream: Any, kind: str, suffix: str) -> None:
-        """Copy a track if the container holds it; else encode sound anew, or leave it out.
+        """Copy a track if the container can hold it; else encode its sound anew, or leave it out.
 
         Raises:
-            FilmError: if it is sound that another container holds as it is.
+            FilmError: if it is sound that another container can hold unchanged.
         """
         codec = stream.codec_context.name if stream.codec_context else stream.name or "unknown"
         what = f"track {stream.index} ({stream.type}, {codec})"
@@ -492,13 +488,13 @@ class Writer:
         self._file.mux(packet)
 
     def finish(self) -> None:
-        """Encode what is left and complete the file."""
+        """Flush the encoders and complete the file."""
         for track in (self._video, *self._encoded.values()):
             self._file.mux(track.encode(None))
         self._file.close()
 
     def abandon(self) -> None:
-        """Close the file, which is then removed."""
+        """Close an incomplete file."""
         with contextlib.suppress(av.FFmpegError, ValueError):
             self._file.close()
 
@@ -513,7 +509,7 @@ def _kept_tags(tags: dict[str, str]) -> dict[str, str]:
 
 
 def _fits(stream: Any, kind: str) -> bool:
-    """Whether a kind of container can hold a track: only writing one tells."""
+    """Whether a kind of container can hold a track; only writing a header tells."""
     trial: Any = av.open(io.BytesIO(), "w", format=kind, metadata_errors="surrogateescape")
     try:
         trial.add_stream_from_template(stream, True)
@@ -527,13 +523,13 @@ def _fits(stream: Any, kind: str) -> bool:
 
 
 def verify(path: Path, film: Film, tally: Tally, writer: Writer) -> list[str]:
-    """Open a film that was written, and compare it with what was read.
+    """Open the new film, and compare it with what was read.
 
     Returns:
-        What of the old film the new one lacks without harm: covers, titles, languages, tags.
+        Harmless losses: covers, titles, languages, tags.
 
     Raises:
-        FilmError: if frames or sound tracks are missing, or are of another length.
+        FilmError: if frames or sound tracks are missing, or have another length.
     """
     times: list[Fraction] = []
     ends: dict[int, list[Fraction]] = {}
@@ -572,7 +568,7 @@ def _compare(what: str, now: Fraction, before: Fraction, tolerance: float) -> No
 
 
 def _lost_tracks(old: list[Any], new: list[Any]) -> list[str]:
-    """List covers, fonts, languages and titles that a container dropped without an error."""
+    """List covers, fonts, languages and titles that a container silently dropped."""
     lost = []
     for kind in {one.type for one in old}:
         mine = [one for one in new if one.type == kind]

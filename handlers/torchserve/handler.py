@@ -216,6 +216,8 @@ def _split_form(
             named[name] = value
         elif name in files and option not in NAMES:
             others[name] = value
+        elif option == "hints" and isinstance(value, (list, dict)) and not _repeated(value):
+            fields[option] = json.dumps(value)  # TorchServe has read a field labelled as JSON
         elif isinstance(value, list):
             raise BadOption(f"{name!r:.40} is given {len(value)} times; give it once.")
         else:
@@ -290,6 +292,11 @@ def _keep_repeated_fields() -> None:
 def _is_form(headers: Mapping[str, Any]) -> bool:
     kinds = [value for name, value in headers.items() if name.lower() == "content-type"]
     return any(str(kind).partition(";")[0].strip().lower() == FORM for kind in kinds)
+
+
+def _repeated(value: Any) -> bool:
+    """Whether a field's value is those of several fields of one name."""
+    return isinstance(value, list) and any(_is_bytes(one) for one in value)
 
 
 def _is_bytes(value: Any) -> bool:
