@@ -231,7 +231,10 @@ def tabs(port: int) -> Iterator[Page]:
 
 @pytest.fixture
 def tab(tabs: Page, port: int) -> Page:
+    from playwright.sync_api import expect
+
     tabs.goto(f"http://127.0.0.1:{port}")
+    expect(tabs.locator("#where")).not_to_be_empty()  # the page knows its server
     return tabs
 
 

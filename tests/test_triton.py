@@ -141,6 +141,7 @@ def test_the_commands_client_gets_the_librarys_bytes_and_errors(
     url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
     expected = library["colorize"].colorize(PHOTO, Options(format="png", chroma=1.5)).body
     assert client.post(url, PHOTO, {"format": "png", "chroma": 1.5}) == expected
+    assert json.loads(client.post(url, PHOTO, {"likely": "0.5,0.5"}))["colours"]
     with pytest.raises(client.Refused, match=r"^415: .*convert the picture"):
         client.post(url, b"text", {})
     with pytest.raises(client.Refused, match=r"^422: chroma is '9'"):

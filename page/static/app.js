@@ -148,7 +148,10 @@ async function add(files) {
     }
   }
   const added = photos.slice(before);
-  if (added.length) choose(added[0]);
+  if (added.length) {
+    choose(added[0]);
+    added[0].button.focus({ preventScroll: true });
+  }
   added.forEach(refresh);
   for (const photo of added) {  // one by one: decoded, each may take 200 MB
     const small = await shrunk(photo.file, THUMB);

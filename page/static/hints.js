@@ -15,6 +15,7 @@ const COMMON = Object.entries({
   pink: "#dd8fa5", yellow: "#dfb637",
 });
 const place = (hint) => (hint.points ? { x: hint.points[0][0], y: hint.points[0][1] } : hint);
+const hex = (hint) => (hint.color ?? hint.colour)?.replace(/^#?/, "#");  // null: grey
 
 export class Hints {
   #marks = document.querySelector("#marks");
@@ -32,8 +33,9 @@ export class Hints {
     viewer.addEventListener("pick", ({ detail }) => {
       if (this.#sampling) {
         colourAt(viewer.image, detail).then((color) => this.#colour({ color }));
+      } else if (viewer.cross) {
+        this.#open(this.#hints.length, detail);
       }
-      else if (viewer.cross) this.#open(this.#hints.length, detail);
     });
     this.#box.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.close();
@@ -79,10 +81,10 @@ export class Hints {
   }
 
   #mark(hint, index) {
-    const what = hint.neutral ? "grey" : hint.color;
+    const what = hex(hint) ?? "grey";
     const mark = make("button", { className: "mark" });
     mark.setAttribute("aria-label", `Correction ${index + 1}, ${what}`);
-    mark.style.setProperty("--colour", hint.neutral ? "#808080" : hint.color);
+    mark.style.setProperty("--colour", hex(hint) ?? "#808080");
     let start = null;
     let moved = null;
     mark.addEventListener("pointerdown", (event) => {
@@ -117,10 +119,11 @@ export class Hints {
   }
 
   #move(index, where) {
-    const [x, y] = [where.x, where.y].map((one) => Number(Math.min(1, Math.max(0, one)).toFixed(4)));
     const hint = this.#hints[index];
     const old = place(hint);
-    const points = hint.points?.map(([px, py]) => [px + x - old.x, py + y - old.y]);
+    const inside = ([x, y]) => [x, y].map((one) => Number(Math.min(1, Math.max(0, one)).toFixed(4)));
+    const [x, y] = inside([where.x, where.y]);
+    const points = hint.points?.map(([px, py]) => inside([px + x - old.x, py + y - old.y]));
     this.change(this.#hints.with(index, points ? { ...hint, points } : { ...hint, x, y }));
   }
 
@@ -135,7 +138,7 @@ export class Hints {
     this.#sampling = false;
     this.#box.querySelector("[aria-pressed]")?.setAttribute("aria-pressed", false);
     const old = this.#hints[this.#chosen] ?? { ...this.#fresh, radius: 0.02 };
-    const { color, neutral, ...where } = old;
+    const { color: _, colour: __, neutral: ___, ...where } = old;
     const hints = [...this.#hints];
     hints[this.#chosen] = { ...where, ...colour };
     this.#fresh = null;
@@ -154,16 +157,17 @@ export class Hints {
         swatch.style.background = color;
         return swatch;
       })));
-    const typed = make("input", { value: this.#hints[index]?.color ?? "", placeholder: "#7a2f2f",
+    const given = this.#hints[index] && hex(this.#hints[index]);
+    const typed = make("input", { value: given ?? "", placeholder: "#7a2f2f",
       maxLength: 7, spellcheck: false });
     typed.setAttribute("aria-label", "Colour as hex");
     typed.addEventListener("change", () => {
-      const hex = typed.value.trim().toLowerCase().replace(/^#?/, "#");
-      const right = /^#[0-9a-f]{6}$/.test(hex);
+      const color = typed.value.trim().toLowerCase().replace(/^#?/, "#");
+      const right = /^#[0-9a-f]{6}$/.test(color);
       typed.setCustomValidity(right ? "" : "Six hex digits, such as #7a2f2f");
-      if (typed.reportValidity()) this.#colour({ color: hex });
+      if (typed.reportValidity()) this.#colour({ color });
     });
-    const wheel = make("input", { type: "color", value: this.#hints[index]?.color ?? "#a06040" });
+    const wheel = make("input", { type: "color", value: given ?? "#a06040" });
     wheel.setAttribute("aria-label", "Any colour");
     wheel.addEventListener("change", () => this.#colour({ color: wheel.value }));
     const sample = make("button", { textContent: "Eyedropper", onclick: () => {
@@ -171,16 +175,14 @@ export class Hints {
       sample.setAttribute("aria-pressed", this.#sampling);
     } });
     sample.title = "Take a colour from elsewhere in the photograph";
-    const buttons = [sample,
-      make("button", { textContent: "Keep grey", onclick: () => this.#colour({ neutral: true }) })];
-    if (!fresh) {
-      buttons.push(make("button", { textContent: "Remove", onclick: () => this.#remove(index) }));
-    }
-    buttons.push(make("button", { textContent: "Done", onclick: () => this.close() }));
+    const remove = () => (this.#hints[index] ? this.#remove(index) : this.close());
+    const buttons = [["Keep grey", () => this.#colour({ neutral: true })], ["Remove", remove],
+      ["Done", () => this.close()]];
     const here = make("div", { className: "here" });
     this.#box.replaceChildren(here, swatches("Common", COMMON),
       make("div", { className: "buttons" }, typed, wheel),
-      make("div", { className: "buttons" }, ...buttons));
+      make("div", { className: "buttons" }, sample,
+        ...buttons.map(([textContent, onclick]) => make("button", { textContent, onclick }))));
     this.#box.hidden = this.#sampling = false;
     this.#box.parentElement.scrollIntoView({ block: "nearest" });
     const [left] = this.viewer.toPixels(where);
