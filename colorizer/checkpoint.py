@@ -1,4 +1,4 @@
-"""One file that rebuilds its own network: weights, recipe and provenance.
+"""Checkpoints: weights, recipe and provenance in one file, which rebuilds its own network.
 
 The format is safetensors. Convolutions are stored as float16 (half the size; the difference is
 below 0.01 ab units), batch-norm tensors as float32; the header's `checkpoint` entry is JSON.
@@ -21,21 +21,21 @@ from colorizer.files import written_whole
 from colorizer.recipe import Recipe
 from colorizer.unet import WIDTHS, UNet
 
-FORMAT = 1  # of the header; raised when an older reader could misread a file
+FORMAT = 1  # of the header; increased if an older reader could misread a file
 
 
 class BadCheckpoint(UserError):
-    """A file that is not a checkpoint of this project, or not whole."""
+    """A file that isn't a checkpoint of this project, or is damaged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What stands beside the weights.
+    """The header of a checkpoint.
 
     Attributes:
         recipe: how the network is used.
-        widths: of the network, as `UNet` has them.
-        provenance: how the weights came about: data, steps, versions, licence.
+        widths: of `UNet`.
+        provenance: of the weights: data, steps, versions, licence.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -43,7 +43,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Serialize, with the format's number."""
+        """Serialize, with the format number."""
         recipe = self.recipe
         header = {
             "format": FORMAT,
@@ -66,7 +66,7 @@ class Checkpoint:
         """Read what `to_json` wrote.
 
         Raises:
-            BadCheckpoint: on another format, unknown keys, or a value that is not allowed.
+            BadCheckpoint: for another format, unknown keys, or invalid values.
         """
         try:
             values = json.loads(text)
@@ -85,14 +85,14 @@ class Checkpoint:
 
 
 def save(path: Path, net: UNet, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     tensors = {
         name: (value.half() if value.ndim == 4 else value).contiguous().cpu()
         for name, value in net.state_dict().items()
     }
     with written_whole(path) as beside:
         save_file(tensors, beside, metadata={"checkpoint": checkpoint.to_json()})
-        beside.chmod(0o644)  # save_file lets nobody else read it
+        beside.chmod(0o644)  # save_file makes it private
 
 
 def load(path: Path) -> tuple[UNet, Checkpoint]:
@@ -100,7 +100,7 @@ def load(path: Path) -> tuple[UNet, Checkpoint]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        BadCheckpoint: if the file is not a checkpoint, is cut off, or lacks tensors.
+        BadCheckpoint: if the file isn't a checkpoint, is truncated, or lacks tensors.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")

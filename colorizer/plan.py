@@ -1,7 +1,7 @@
-"""Compile an ONNX graph into a plan, by the parser and builder of TensorRT or TensorRT for RTX.
+"""Compile an ONNX graph into a plan, with the parser and builder of TensorRT or TensorRT for RTX.
 
-One path for TensorRT 10, TensorRT 11 and TensorRT for RTX: their networks are strongly typed, so
-the precision of each layer is the graph's own.
+TensorRT 10, 11 and TensorRT for RTX share this path: their networks are strongly typed, so each
+layer has the precision of the graph.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What is imported -> what people call it.
+# Package -> name.
 Library = Literal["tensorrt", "tensorrt_rtx_bindings"]
 TITLES: dict[Library, str] = {
     "tensorrt": "TensorRT",
@@ -36,7 +36,7 @@ Shape = tuple[int, ...]
 
 
 class NotBuilt(UserError):
-    """The library is missing, or it refused the graph; the message says what to do."""
+    """A library that is missing, or that refused the graph."""
 
 
 class Parsed:
@@ -120,8 +120,8 @@ class Parsed:
 def shared_logger(library: Library) -> tuple[tensorrt.ILogger, deque[str]]:
     """Make a library's logger, and the list of errors that it collects.
 
-    All messages also go to Python's logging. There is one for each process: a library keeps the
-    first logger that it was given, and ignores others.
+    All messages also go to Python's logging. A process has one for each library, which keeps the
+    first logger it is given and ignores others.
     """
     if TYPE_CHECKING:
         import tensorrt as trt
@@ -184,7 +184,7 @@ def _monitor(
 
 @contextlib.contextmanager
 def _interrupts_into(stopped: list[BaseException]) -> Iterator[None]:
-    """Collect Ctrl-C in a list: a build returns to Python in its callbacks only."""
+    """Collect Ctrl-C in a list, since a build only returns to Python in its callbacks."""
     if threading.current_thread() is not threading.main_thread():
         yield  # no other thread gets signals
         return
@@ -200,9 +200,9 @@ def _interrupts_into(stopped: list[BaseException]) -> Iterator[None]:
 
 
 def readable(messages: Iterable[str]) -> str:
-    """Take the first message that says something, without places in NVIDIA's source."""
+    """Choose the first informative message, and remove places in NVIDIA's source."""
     for message in messages:
-        # A missing driver is no reason: nothing here needs one before a plan is run.
+        # A missing driver isn't the reason: nothing needs one before a plan is run.
         if message.strip() and not re.search("Invalid Node|catchCudaError", message):
             return " ".join(re.sub(r"\s*\bIn \w+ at /_src/[^\s)]+", "", message).split())[:400]
     return "it gives no reason"

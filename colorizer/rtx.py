@@ -1,7 +1,7 @@
-"""Run a float16 graph by NVIDIA's TensorRT for RTX, on GeForce and RTX cards from Turing on.
+"""Run float16 graphs with NVIDIA's TensorRT for RTX, on GeForce and RTX cards from Turing on.
 
-A graph is compiled into a plan for the card at hand on its first load, which takes about a second
-of CPU, and kept. This project's tests compile plans; no plan has been run by it yet.
+A graph is compiled into a plan for the card on its first load, which takes about a second of CPU,
+and the plan is cached. Tests compile plans; none has been run yet.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Float32 = NDArray[np.float32]
 INSTALL = "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings"
 BATCHES = (1, 8, 8)  # smallest, best and largest batch of a plan whose graph names none
 LOCK_SECONDS = 120.0  # far longer than a build takes
-# What a folder raises that can't be written, has no locks, or can't be named for want of a home.
+# Errors of a folder that isn't writable, has no locks, or is unknown because there is no home.
 UNWRITABLE = (OSError, RuntimeError)
 
 
 class NotLoaded(BadGraph):
-    """A graph that can't be compiled, or a plan that can't be loaded, on this machine."""
+    """A graph that can't be compiled on this machine, or a plan that can't be loaded."""
 
 
 def bindings() -> Any:
@@ -55,7 +55,7 @@ def bindings() -> Any:
 
 
 def known_gpus() -> list[str]:
-    """Name the compute capabilities that the installed release compiles for: SM75, SM80, ...
+    """List the compute capabilities that the installed release compiles for: SM75, SM80, ...
 
     Raises:
         NotBuilt: if TensorRT for RTX is missing.
@@ -151,10 +151,10 @@ def home() -> Path:
 
 
 class Kept:
-    """Files that one graph, release and card share between starts and processes.
+    """Cached files of one graph, release and card, shared between starts and processes.
 
-    Each file is sealed with what it was made for, so a spoilt or foreign one is recognized. Where
-    they can't be kept, a line in the log says so, and each start makes them anew.
+    Each file begins with a hash of its contents and of what it was made for. If files can't be
+    cached, a line in the log says so, and each start makes them again.
 
     Args:
         graph: that the files are made from.
@@ -168,7 +168,7 @@ class Kept:
         self._name = f"{re.sub('[^a-z0-9.]+', '-', card.lower())}-{release}-{digest}"
 
     def plan(self, make: Callable[[], bytes]) -> bytes:
-        """Read the plan, or make and keep it; one process makes it while others wait."""
+        """Read the plan, or make and cache it; one process makes it while others wait."""
         try:
             path = self._path("plan")
             if body := self._read(path):
@@ -178,7 +178,7 @@ class Kept:
             log.warning("plans can't be kept, so each start builds one: %s", error)
             return make()
         with locked:
-            body = self._read(path) or make()  # another process may have made it meanwhile
+            body = self._read(path) or make()  # another process may have made it by now
             self._keep(path, body)
             return body
 
@@ -218,7 +218,7 @@ class Kept:
 
 
 def _locked(path: Path) -> contextlib.AbstractContextManager[object]:
-    """Hold a lock among processes; its end releases it, even that of a killed process."""
+    """Lock a file among processes; the end of a process releases it, even if it was killed."""
     from filelock import FileLock  # one of torch's own requirements
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def _locked(path: Path) -> contextlib.AbstractContextManager[object]:
 
 
 def choose_plan(graph: Graph, gpu: str) -> Graph:
-    """Give the manifest whose file is the plan that was exported for a GPU, if any was."""
+    """Choose the plan that was exported for a GPU, if there is one, as the graph's file."""
     for plan in graph.plans:
         if gpu in plan.gpus:
             return dataclasses.replace(graph, file=plan.file, sha256=plan.sha256)
@@ -234,7 +234,7 @@ def choose_plan(graph: Graph, gpu: str) -> Graph:
 
 
 def deserialize(plan: bytes) -> tuple[Any, Any]:
-    """Give a plan to the driver, on the current CUDA device.
+    """Load a plan on the current CUDA device.
 
     Returns:
         NVIDIA's runtime, which must outlive the engine, and the engine.
@@ -256,8 +256,8 @@ def deserialize(plan: bytes) -> tuple[Any, Any]:
 class TensorRTRTX:
     """A float16 graph on one GPU; may be called from several threads, which take turns.
 
-    A batch larger than the plan's is run in parts. Kernels are compiled for each batch size when
-    it first comes, not in the background: so the same batch is always run by the same kernels.
+    Batches larger than the plan's run in parts. Kernels are compiled when a batch size first
+    occurs, not in the background, so the same batch always runs on the same kernels.
 
     Args:
         graph: the manifest.
@@ -292,7 +292,7 @@ class TensorRTRTX:
             self._stream = torch.cuda.Stream()
             self._runtime, self._engine = deserialize(plan)
             self._context = self._create_context(cuda_graph)
-            # One place each for all batches: a recorded CUDA graph reads and writes fixed places.
+            # The same memory for all batches: a recorded CUDA graph uses fixed addresses.
             self._largest, *image = self._engine.get_tensor_profile_shape(INPUT, 0)[2]
             _, *head = self._engine.get_tensor_shape(OUTPUT)
             self._input = torch.empty((self._largest, *image), device=self.device)

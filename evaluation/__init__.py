@@ -1,7 +1,6 @@
-"""What a checkpoint is worth, on photographs with known colours."""
+"""Evaluation of checkpoints on photographs with known colours."""
 
-# Before lightning: its torchmetrics imports torchvision, which needs help where torch was built
-# without CUDA.
+# Before lightning's torchmetrics imports torchvision, which fails with a torch without CUDA.
 from evaluation.perceptual import torchvision_models
 
 torchvision_models()

@@ -1,4 +1,4 @@
-"""Colours into bins of ab: the targets of training, and the classes that evaluation counts.
+"""Encode colours as bins of ab: the targets of training, and the classes of evaluation.
 
 Source: Zhang, Isola, Efros 2016, "Colorful Image Colorization", section 2.2.
 """
@@ -30,7 +30,7 @@ def _nearest() -> Tensor:
 def soft_encode(ab: Tensor) -> tuple[Tensor, Tensor]:
     """Spread each colour over its nearest bins, with Gaussian weights.
 
-    The neighbours are looked up for ab rounded to whole units, their weights are exact.
+    Neighbours are looked up for ab rounded to whole units; their weights are exact.
 
     Args:
         ab: (B, 2, H, W) float32, ab units.

@@ -11,7 +11,7 @@ from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 
 def add_photographs(parser: argparse.ArgumentParser) -> None:
-    """Declare which photographs to measure on, and in how many processes."""
+    """Add options for the photographs to measure on, and the number of processes."""
     parser.add_argument(
         "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
     )
@@ -21,14 +21,14 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=HELD_OUT,
         metavar="SHARE",
-        help="only those that a training run with this --validation held out (%(const)s)",
+        help="only those that training with this --validation held out (%(const)s)",
     )
-    parser.add_argument("--limit", type=int, help="every n-th photograph only, this many in all")
+    parser.add_argument("--limit", type=int, help="only so many photographs, evenly spaced")
     parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
 
 
 def picked(options: argparse.Namespace) -> list[Photograph]:
-    """Find the photographs that the options name.
+    """Find the photographs that the options select.
 
     Raises:
         FileNotFoundError: if there are none.
@@ -42,7 +42,7 @@ def picked(options: argparse.Namespace) -> list[Photograph]:
 
 
 def named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Name checkpoints by their files; files of one name by their folders too."""
+    """Name checkpoints after their files, and their folders if files have the same name."""
     stems = [path.stem for path in paths]
     return {
         path.stem if stems.count(path.stem) == 1 else str(path.with_suffix("")): path

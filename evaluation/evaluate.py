@@ -36,40 +36,39 @@ SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
 DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4, "LPIPS": 4, "bleeding": 3}  # 2 of the others
 
 EXPLAINED = (
-    "ΔCF is the difference of the mean CF of all pictures and of all truths, ΔCF each the mean of "
-    "each picture's own. In brackets: 95% bootstrap interval over photographs. The constant "
-    "colour is the mean ab of these photographs' own truth."
+    "ΔCF is the difference between the mean CF of all pictures and of all truths, ΔCF each the "
+    "mean difference of single pictures. In brackets: 95% bootstrap interval over photographs. The "
+    "constant colour is the mean true ab of these photographs."
 )
 EXPLAINED_NOTICED = {
-    "stains": "Stains: spread of ab in large regions that the truth paints in one colour.",
-    "bleeding": "Bleeding: share of the edges of colour where the truth has no edge at all.",
-    "cast": "Cast: |mean ab| of a picture; Δcast: how far its mean ab is from the truth's.",
+    "stains": "Stains: spread of ab in large regions that have one colour in truth.",
+    "bleeding": "Bleeding: share of the edges of colour where the truth has no edge.",
+    "cast": "Cast: |mean ab| of a picture; Δcast: distance of its mean ab from the truth's.",
     "ΔE00 coloured": "ΔE00 coloured: where the true chroma is above 15.",
     "KID × 1000": "KID: distance of ResNet-50's features; compare it within this table only.",
     "other side": (
-        "Other side, mirrored: how far ab moves when the network sees the picture at a side 32 "
+        "Other side, mirrored: how far ab moves if the network sees the picture at a side 32 "
         "smaller or larger, or mirrored."
     ),
-    "mount chroma": "Mount chroma: of a grey card that a photograph lies on; in truth 0.",
+    "mount chroma": "Mount chroma: of a grey card around a photograph; in truth 0.",
 }
 FEW = "FID falls with the number of photographs: compare it within this table only."
 
 
 def explanation(result: Result) -> str:
-    """What to know in order to read the table, and which measures are absent, and why."""
-    known = result.scores[GREY.name].row()
+    """How to read the table, and why measures are absent."""
+    measured = result.scores[GREY.name].row()
     absent = [
-        f"{name} is absent: the weights that define it are not in {perceptual.folder()}; {url} "
-        "is what belongs there."
+        f"{name} is absent: its weights are not in {perceptual.folder()}; put {url} there."
         for name, url in perceptual.WEIGHTS.items()
-        if name not in known
+        if name not in measured
     ]
-    if "KID × 1000" not in known:
+    if "KID × 1000" not in measured:
         absent.append(
-            "KID is absent: --encoder FILE is to name an ImageNet ResNet-50 (safetensors), as "
-            "training.train takes it, and two photographs are the least."
+            "KID is absent: --encoder FILE must name an ImageNet ResNet-50 (safetensors), as for "
+            "training.train, and it takes at least two photographs."
         )
-    return " ".join([EXPLAINED, *([FEW] if "FID" in known else []), *absent])
+    return " ".join([EXPLAINED, *([FEW] if "FID" in measured else []), *absent])
 
 
 def methods_of(
@@ -77,7 +76,7 @@ def methods_of(
     sweep: Sequence[float] = SWEEP,
     quick: bool = False,
 ) -> list[Method]:
-    """List the rows of a table: each network as it is served, then what else it can do.
+    """List the rows of a table: each network as it is served, then with other recipes.
 
     Args:
         recipes: by the checkpoint's name.
@@ -97,7 +96,7 @@ def methods_of(
 
 
 def text(result: Result) -> str:
-    """Format both tables, each with what it needs to be read."""
+    """Format both tables, each with its explanation."""
     noticed = " ".join(
         EXPLAINED_NOTICED[name] for name in columns(result, True) if name in EXPLAINED_NOTICED
     )
@@ -143,7 +142,7 @@ def table(result: Result, noticed: bool = False) -> str:
 
 
 def true_noticed(result: Result) -> dict[str, np.ndarray]:
-    """What is noticed in the truths themselves, each (N,), without what none of them has."""
+    """What is noticed in the truths themselves, each (N,), if any of them has it."""
     seen = result.scores[GREY.name].pictures
     values = {name: np.array([p.true.get(name, np.nan) for p in seen]) for name in NOTICED}
     return {name: of for name, of in values.items() if np.isfinite(of).any()}
@@ -230,7 +229,7 @@ def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str,
 
 @contextmanager
 def filled(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside one, and move what is in it there at the end, if that comes."""
+    """Yield a temporary folder beside one, and move its files there on success."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     beside.mkdir(parents=True)
     try:
@@ -251,35 +250,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for the table, every photograph's measures, figures and contact sheets",
+        help="folder for the tables, each photograph's measures, figures and contact sheets",
     )
     parser.add_argument(
         "--temperature",
         type=float,
         nargs="+",
         default=SWEEP,
-        help="temperatures to measure classifiers at, beside their own (default: %(default)s)",
+        help="also measure classifiers at these temperatures (default: %(default)s)",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="the networks as they are served, nothing else"
+        "--quick", action="store_true", help="only measure the networks as they are served"
     )
     parser.add_argument(
         "--encoder",
         type=Path,
         metavar="FILE",
-        help="ImageNet ResNet-50 weights (safetensors), to measure the kernel distance (KID) by",
+        help="ImageNet ResNet-50 weights (safetensors), for the kernel distance (KID)",
     )
     parser.add_argument(
         "--stability",
         action="store_true",
-        help="measure how far colours move at other sides and mirrored (three more passes)",
+        help="measure how far colours move at other sides, and mirrored (three more passes)",
     )
     parser.add_argument(
         "--mounts",
         type=int,
         default=24,
         metavar="N",
-        help="lay N of the photographs on grey cards, and measure the cards' chroma (%(default)s)",
+        help="lay N photographs on grey cards, and measure the cards' chroma (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
@@ -287,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Evaluate what the options name, print the measures, and write them where --out says."""
+    """Evaluate, print the tables, and write them to --out."""
     paths = picked(options)
     checkpoints = named(options.checkpoint)
     recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}

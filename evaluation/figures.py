@@ -25,7 +25,7 @@ def new_figure(columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def calibration(path: Path, counts: Mapping[str, NDArray[np.float64]]) -> None:
-    """Plot how often the likeliest bin is right against the probability it is given.
+    """Plot how often the most likely bin is right, against its probability.
 
     Args:
         path: where to.
@@ -38,17 +38,17 @@ def calibration(path: Path, counts: Mapping[str, NDArray[np.float64]]) -> None:
         share.plot(seen[:, 1] / seen[:, 0], seen[:, 2] / seen[:, 0], marker=".", label=name)
         places = (np.arange(len(table)) + 0.5) / len(table)
         amount.plot(places, table[:, 0] / table[:, 0].sum(), label=name)
-    share.set(xlabel="probability of the likeliest bin", ylabel="share that is right")
+    share.set(xlabel="probability of the most likely bin", ylabel="share that is right")
     share.set_title(
         ", ".join(f"ECE {calibration_error(table):.3f}" for table in counts.values()), fontsize=9
     )
-    amount.set(xlabel="probability of the likeliest bin", ylabel="share of pixels")
+    amount.set(xlabel="probability of the most likely bin", ylabel="share of pixels")
     share.legend(fontsize=8)
     figure.savefig(path)
 
 
 def calibration_error(counts: NDArray[np.float64]) -> float:
-    """Mean |probability - share that is right| over (K, 3) counts, by pixels.
+    """Mean |probability - share that is right| over pixels, from (K, 3) counts.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", the expected calibration
     error.
@@ -78,7 +78,7 @@ def temperature(
 
 
 def chroma(path: Path, histograms: Mapping[str, NDArray[np.int64]]) -> None:
-    """Plot how many pixels have which chroma, by method."""
+    """Plot the distribution of chroma, by method."""
     figure, (axis,) = new_figure()
     for name, counts in histograms.items():
         style = {"color": "black", "linewidth": 2} if name == "truth" else {"linewidth": 1}
@@ -95,12 +95,12 @@ def contact_sheet(
     rows: Sequence[tuple[str, Sequence[UInt8]]],
     cell_side: int = CELL,
 ) -> None:
-    """Lay pictures out in rows, a line of text above each row and above all.
+    """Lay out pictures in rows, with titles of the columns and a line of text above each row.
 
     Args:
         path: where to, .jpg or .png.
         titles: of the columns.
-        rows: for each its text and its (H, W, 3) uint8 pictures, as many as titles.
+        rows: text and (H, W, 3) uint8 pictures, as many as titles, of each.
         cell_side: longer side of a picture, in pixels.
     """
     cells = [[small(picture, cell_side) for picture in pictures] for _, pictures in rows]
@@ -119,7 +119,7 @@ def contact_sheet(
 
 
 def small(picture: UInt8, cell_side: int = CELL) -> UInt8:
-    """Reduce a picture, (H, W, 3), to what fits a cell of the contact sheet."""
+    """Reduce a picture, (H, W, 3), to fit a cell of the contact sheet."""
     height, width = picture.shape[:2]
     scale = min(1.0, (cell_side - 4) / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

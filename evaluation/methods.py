@@ -60,15 +60,15 @@ GREY = Method("grey")
 
 @dataclass
 class Result:
-    """What came of evaluating methods over photographs.
+    """Results of evaluating methods on photographs.
 
     Attributes:
         scores: by the method's name.
         paths: the photographs, in the scores' order.
         left_out: those that could not be read, with why.
         truth_chroma: pixels of all truths by chroma, as `Scores.chroma`.
-        calibration: by the classifier's name: (CONFIDENCES, 3), by the likeliest bin's
-            probability: pixels, their summed probability, and how many were right.
+        calibration: by the classifier's name: (CONFIDENCES, 3), by the probability of the most
+            likely bin: pixels, their summed probability, and how many were right.
     """
 
     scores: dict[str, Scores]
@@ -168,7 +168,7 @@ class Colours:
         return {"other side": float(np.mean(others)), "mirrored": mirrored}
 
     def calibration(self, name: str, truth: Truth) -> NDArray[np.float64]:
-        """A classifier's `Result.calibration` over every fourth pixel of every fourth row."""
+        """Count `Result.calibration` of a classifier, over every fourth pixel and row."""
         side = self.pipelines[name].graph.recipe.side
         logits = torch.from_numpy(self.output(name, side)[None, :, ::4, ::4])
         small = cv2.resize(truth.lab[..., 1:], (side, side), interpolation=cv2.INTER_AREA)
@@ -182,7 +182,7 @@ class Colours:
         ).astype(np.float64)
 
 
-# The networks of a process that measures: sent once, not with every photograph.
+# The networks of a worker process, loaded once.
 _pipelines: dict[str, Pipeline] = {}
 _perceptual: Perceptual | None = None
 
@@ -198,8 +198,8 @@ def _start(
     _pipelines.update({name: eager_pipeline(path) for name, path in checkpoints.items()})
     _perceptual = Perceptual(perceptual, encoder) if perceptual or encoder else None
     if not alone:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-        torch.set_num_threads(1)  # the processes themselves fill the cores
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+        torch.set_num_threads(1)  # there is a process for each core
         cv2.setNumThreads(1)
 
 
@@ -209,14 +209,12 @@ def networks() -> list[Pipeline]:
 
 
 class Processes:
-    """Processes that hold the networks, and do one thing after another with them.
-
-    With one worker the work is done in this process.
+    """Worker processes that hold the networks; with one worker, this process.
 
     Args:
         checkpoints: by name.
         workers: processes.
-        perceptual: measures to take by other networks, of `perceptual.at_hand`.
+        perceptual: measures that other networks define, from `perceptual.at_hand`.
         encoder: an ImageNet ResNet-50, for KID.
 
     Raises:
@@ -266,7 +264,7 @@ class Processes:
 def _measure_one(
     path: Photograph, methods: Sequence[Method], mount: int | None, stability: bool
 ) -> tuple[list[Measured], NDArray[np.int64], dict[str, NDArray[np.float64]]] | str:
-    """One photograph's measures by each method, its own chroma, the classifiers' calibration."""
+    """Measure one photograph: by each method, its true chroma, the classifiers' calibration."""
     try:
         truth = Truth(read_rgb(path.read_bytes()), _perceptual)
     except (RequestError, OSError) as error:
@@ -302,7 +300,7 @@ def _mean_ab(path: Photograph) -> tuple[float, float] | None:
 
 
 def spread(count: int, number: int) -> list[int]:
-    """Choose so many of `count` places, evenly spread."""
+    """Choose `number` of `count` indices, evenly spaced."""
     places = np.linspace(0, count - 1, min(number, count)).round().astype(int)
     return [int(place) for place in np.unique(places)]
 
@@ -314,18 +312,17 @@ def evaluate(
     mounts: int = 0,
     stability: bool = False,
 ) -> Result:
-    """Colour each photograph's lightness by each method, and compare with its own colours.
+    """Colour each photograph's lightness by each method, and compare with its true colours.
 
-    Before the methods stand two that need no network: grey, and one colour all over, the mean ab
-    of these very photographs' truth; no other constant comes nearer to them in ab, so a network
-    has to beat it to know anything.
+    Two baselines without a network come first: grey, and the mean true ab of these photographs,
+    the best constant colour, which a network must beat to be of any use.
 
     Args:
-        processes: that hold the methods' networks.
+        processes: hold the methods' networks.
         methods: to measure.
         paths: the photographs.
-        mounts: how many of them, evenly spread, are measured on a card of grey as well.
-        stability: whether the networks are also shown each photograph at other sides, mirrored.
+        mounts: how many of them, evenly spaced, are also measured on a grey card.
+        stability: whether networks also see each photograph at other sides, and mirrored.
 
     Raises:
         FileNotFoundError: if no photograph can be read.
@@ -356,7 +353,7 @@ def evaluate(
 
 
 def pictures(path: Photograph, methods: Sequence[Method]) -> list[UInt8]:
-    """Colour one photograph again by each method; the truth comes last."""
+    """Colour one photograph by each method; the truth comes last."""
     rgb = read_rgb(path.read_bytes())
     colours = Colours(rgb, _pipelines)
     return [*(colours.colour(method) for method in methods), rgb]

@@ -1,4 +1,4 @@
-"""How frequent colours are, and the weights that make rare ones count."""
+"""The frequency of colours, and the weights that rebalance it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evaluation.bins import SIGMA
 
 
 def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
-    """Weigh each bin by its rarity (Zhang 2016, equation 4).
+    """Weight each bin by its rarity (Zhang 2016, equation 4).
 
     The prior is smoothed over the ab plane with a Gaussian of SIGMA, mixed with a uniform
     distribution by `mix` (their lambda), inverted, and scaled so that E_prior[w] = 1.
@@ -27,7 +27,7 @@ def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
         (Q,) float32.
     """
     smoothed = smooth(prior)
-    # The least is for bins so far from all that was seen that their share underflows to 0.
+    # The bound is for bins so far from all others that their share underflows to 0.
     weights = 1 / np.maximum((1 - mix) * smoothed + mix / len(prior), 1e-12)
     return torch.from_numpy(weights / (weights * smoothed).sum()).float()
 

@@ -1,4 +1,4 @@
-"""Contact sheets of black-and-white photographs, to judge networks by, blindly too.
+"""Contact sheets of black-and-white photographs, to compare networks by eye, also blindly.
 
 python -m evaluation.sheet CHECKPOINT... --photos FOLDER --out sheet.png --blind 7
 """
@@ -50,15 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--blind",
         type=int,
         metavar="SEED",
-        help="put each photograph's networks in another order, under letters; the key is "
-        "sheet.key.json",
+        help="order each photograph's networks at random, under letters; the key is sheet.key.json",
     )
     options = parser.parse_args(arguments)
     return run_command("sheet", lambda: make(options))
 
 
 def make(options: argparse.Namespace) -> int:
-    """Make what the options ask for."""
+    """Make the pages, and the key of blind ones."""
     out: Path = options.out
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out is {out}, and must end in .png or .jpg")
@@ -79,7 +78,7 @@ def make(options: argparse.Namespace) -> int:
                 order = rng.sample(names, len(names))
                 key[number] = {"photograph": text, **dict(zip(letters, order, strict=True))}
             laid.append((f"{number}  {text}", [pictures[name] for name in order]))
-        if key:  # before the page: an interrupted run leaves no page that the key doesn't know
+        if key:  # before the page, so that an interrupted run leaves no page without a key
             body = json.dumps(key, indent=1, ensure_ascii=False) + "\n"
             write_whole(out.with_name(f"{out.stem}.key.json"), body.encode())
         pages += 1
@@ -93,7 +92,7 @@ def make(options: argparse.Namespace) -> int:
 
 
 def coloured(paths: Sequence[Path], pipelines: Mapping[str, Pipeline]) -> Iterator[Row]:
-    """Colour each photograph by each network, as it is served; name those that can't be read."""
+    """Colour each photograph by each network, as served; report those that can't be read."""
     for path in tqdm(paths, "sheets", file=sys.stderr, mininterval=2):
         try:
             picture = image.read(path.read_bytes())

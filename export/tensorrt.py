@@ -25,13 +25,13 @@ FILE = "graph.plan"
 
 @dataclass(frozen=True)
 class Build:
-    """How a plan is built, by TensorRT or TensorRT for RTX.
+    """Settings of a build, by TensorRT or TensorRT for RTX.
 
     Attributes:
         batches: smallest, best and largest batch that it runs.
         version_compatible: whether it also runs in newer releases of TensorRT's major version; it
-            then carries a runtime of its own, and is slower by a little.
-        hardware: on which other GPUs TensorRT's plan runs; anything but "none" may cost speed.
+            then carries its own runtime, and is a little slower.
+        hardware: other GPUs that TensorRT's plan runs on; anything but "none" may cost speed.
         workspace: bytes of device memory that a layer may use while TensorRT's plan runs.
         timing_cache: file of what TensorRT measured in earlier builds; read, and written again.
         gpus: compute capabilities that TensorRT for RTX compiles for; empty: for the card at hand,
@@ -47,7 +47,7 @@ class Build:
 
 
 def require() -> None:
-    """Raise NotBuilt, with the way to install it, where there is no TensorRT."""
+    """Raise NotBuilt, with the command that installs TensorRT, if it is missing."""
     if not installed("tensorrt"):
         raise NotBuilt(
             "TensorRT is not installed: it needs an NVIDIA GPU, and pip install -e '.[tensorrt]'"
@@ -55,7 +55,7 @@ def require() -> None:
 
 
 def check_graph(graph: bytes, say: Callable[[str], None] = print) -> None:
-    """Have NVIDIA's parser read a graph, where TensorRT for RTX is installed: it needs no GPU.
+    """Check a graph with NVIDIA's parser, if TensorRT for RTX is installed; it needs no GPU.
 
     Raises:
         NotBuilt: naming the node that the parser refuses.
@@ -107,7 +107,7 @@ def build(graph: bytes, side: int, how: Build, say: Callable[[str], None] = prin
 
 
 def _timing_cache(config: trt.IBuilderConfig, kept: Path | None) -> trt.ITimingCache:
-    """Give a build the measurements in a file; those of another TensorRT or GPU are dropped."""
+    """Load a timing cache; one of another TensorRT or GPU is ignored."""
     cache = config.create_timing_cache(kept.read_bytes() if kept and kept.exists() else b"")
     if not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = config.create_timing_cache(b"")

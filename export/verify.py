@@ -19,11 +19,11 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 class BadArchive(UserError):
-    """An archive that is not what export wrote."""
+    """An archive that differs from what export wrote."""
 
 
 def verify(path: Path) -> dict[str, int]:
-    """Hold each file of an archive against its hash, and each graph against its manifest.
+    """Check each file of an archive against its hash, and each graph against its manifest.
 
     Returns:
         For each file its size.

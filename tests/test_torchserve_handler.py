@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from colorizer.errors import BadOption
-from colorizer.options import HEADER, NAMES, Options
 from evaluation.methods import eager_pipeline
 from handlers.torchserve.handler import METRICS, ColorizeHandler
 from tests.support import ROOT, Patch, Weights, encoded, opened, picture
@@ -291,19 +289,3 @@ def test_what_the_handler_reports_is_what_prometheus_is_told_to_expect() -> None
         if one["name"].startswith("colorize_")
     }
     assert found == METRICS
-
-
-def test_the_openapi_file_has_every_option_with_what_is_allowed() -> None:
-    described = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
-    parameters = described["components"]["parameters"].values()
-    found = {one["name"].lower().removeprefix(HEADER): one["schema"] for one in parameters}
-    assert set(found) == set(NAMES)
-    for name, schema in found.items():
-        for value in schema.get("enum", ()):
-            Options.parse({name: value})
-        if "minimum" in schema:
-            step = 1 if schema["type"] == "integer" else 0.001
-            for edge, beyond in (("minimum", -step), ("maximum", step)):
-                Options.parse({name: str(schema[edge])})
-                with pytest.raises(BadOption):
-                    Options.parse({name: str(schema[edge] + beyond)})

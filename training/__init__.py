@@ -1,3 +1,3 @@
-"""From photographs to a checkpoint."""
+"""Training: photographs to checkpoints."""
 
 import evaluation  # noqa: F401  before lightning: it makes torchvision importable

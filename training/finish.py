@@ -1,7 +1,7 @@
-"""Finish a regression network: a feature loss, then a short adversarial phase, on its decoder.
+"""Finish a regression network: train its decoder with a feature loss, then against a critic.
 
-What L1 leaves pale and blurred becomes livelier and sharper, at the price of stains where too much
-is done: keep several `--snapshots` and choose by looking, with the network before it among them.
+What L1 leaves pale and blurred becomes livelier and sharper, but too much of it makes stains: keep
+`--snapshots`, and choose between them and the original network by eye.
 
 Sources: the feature loss follows Johnson et al. 2016; training the critic first and stopping early,
 DeOldify's NoGAN.
@@ -120,7 +120,7 @@ Snapshot = Callable[[str, UNet], None]
 def finish(
     net: UNet, features: Features, batches: Batches, config: FinishConfig, snapshot: Snapshot
 ) -> UNet:
-    """Train a regression network's decoder and head on; encoder and batch norm stand still.
+    """Train a regression network's decoder and head further; encoder and batch norm stay frozen.
 
     Args:
         net: the network to begin with; it is not changed.
@@ -221,15 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--side", type=int, default=usual.side, help="of the crops (%(default)s)")
     add("--adversarial", type=float, default=usual.adversarial, help="weight; 0: no critic")
     add("--vividness", type=float, default=usual.vividness, help="of the critic's real pictures")
-    add("--snapshots", action="store_true", help="write what is there on the way beside --out")
+    add("--snapshots", action="store_true", help="also write intermediate networks, beside --out")
     options = parser.parse_args(arguments)
-    config = FinishConfig(
-        steps=tuple(options.steps),
-        batch=options.batch,
-        side=options.side,
-        adversarial=options.adversarial,
-        vividness=options.vividness,
-    )
+    names = ("batch", "side", "adversarial", "vividness")
+    given = {name: getattr(options, name) for name in names}
+    config = FinishConfig(steps=tuple(options.steps), **given)
 
     def work() -> int:
         net, header = checkpoint.load(options.checkpoint)
@@ -237,18 +233,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{options.checkpoint} is a classifier; only regression is finished")
         found = survey(options.photos, TrainConfig().validation, TrainConfig().min_colorfulness)
         photographs = Photographs(found.train, TrainConfig().stored, config.seed)
-        told = {**header.provenance, "finish": asdict(config)}
+        header = replace(header, provenance={**header.provenance, "finish": asdict(config)})
 
         def snapshot(name: str, part: UNet) -> None:
             if options.snapshots:
                 path = options.out.with_name(f"{options.out.stem}-{name}.safetensors")
-                checkpoint.save(path, part, replace(header, provenance=told))
+                checkpoint.save(path, part, header)
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         batches = batches_of(photographs, config, device)
         features = Features(options.encoder).to(device)
         done = finish(net.to(device), features, batches, config, snapshot)
-        checkpoint.save(options.out, done, replace(header, provenance=told))
+        checkpoint.save(options.out, done, header)
         print(f"wrote {options.out}")
         return 0
 

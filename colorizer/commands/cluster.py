@@ -1,8 +1,8 @@
-"""Colorize a folder of millions on the machines of a Ray cluster.
+"""Colorize a folder of millions of pictures on a Ray cluster.
 
-Only names and errors pass through Ray: each worker reads pictures from the folder or store itself,
-and writes their results there. A picture is done if the target holds its result, so the same
-command resumes a run that was stopped.
+Only names and errors pass through Ray: workers read pictures from the folder or store, and write
+results there. A picture is done if the target holds its result, so the same command resumes an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ from colorizer.image import SUFFIXES
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 
-CALLS = 2  # a worker's at once: while one runs the network, the other reads and writes
-ALONE = 2  # more attempts at a picture whose worker died, with nothing else in the worker's hands
+CALLS = 2  # at once to a worker: while one runs the network, the other reads and writes
+ALONE = 2  # retries of a picture whose worker died, alone on a worker
 CONNECT_SECONDS = 5.0  # for a cluster's head to answer
 STORE_BYTES = 512 * 1024**2  # a local cluster's object store, which holds the model alone
 
 
 class CannotStart(UserError):
-    """Why the cluster cannot work; the message says what to do."""
+    """A cluster that can't work."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all workers are told.
+    """The settings of all workers.
 
     Attributes:
         source: address of the folder to read.
         target: address of the folder to write.
         options: of all pictures.
-        overwrite: whether to colorize again what is in the target already.
+        overwrite: whether to replace results in the target.
         device: as for `Pipeline.load`.
-        threads: of a worker's network, the same on all workers, since another number of threads
-            may change a result's bytes. None: all cores of this machine, or a GPU's share of them.
-        gpus: of a worker, 0 or 1.
+        threads: of each worker's network; the same everywhere, since another number may change a
+            result's bytes. None: all cores of this machine, or a GPU's share of them.
+        gpus: of each worker, 0 or 1.
     """
 
     source: str
@@ -76,10 +76,10 @@ class Work:
 
 
 class Worker:
-    """A process of the cluster, with a network of its own."""
+    """A process of the cluster, with its own network."""
 
     def load(self, model: bytes, work: Work) -> list[str | None]:
-        """Load the network, and try what could fail for every picture alike; returns no errors."""
+        """Load the network, and try everything that could fail for all pictures."""
         self._work = work
         self._source, self._target = Folder(work.source), Folder(work.target)
         self._pipeline = Pipeline.load(model, work.device, threads=work.threads)
@@ -88,7 +88,7 @@ class Worker:
         return []
 
     def colorize(self, names: list[str]) -> list[str | None]:
-        """Colorize pictures that are not in the target yet; returns each one's error, or None."""
+        """Colorize pictures that aren't in the target yet; returns each one's error, or None."""
         errors: dict[str, str | None] = dict.fromkeys(names)
         bodies: dict[str, bytes] = {}
         for name in names:
@@ -109,10 +109,10 @@ class Worker:
 def colorize(
     names: Sequence[str], model: Any, work: Work, workers: int, batch: int, calls: int
 ) -> Iterator[tuple[str, str | None]]:
-    """Colorize pictures on the cluster that is connected, each at most once.
+    """Colorize pictures on the connected cluster, each at most once.
 
-    A worker gets pictures only after it has loaded. One that dies is replaced; what it had in hand
-    is lost. One that cannot load is not replaced, and the others go on.
+    Workers get pictures once they have loaded. One that dies is replaced, and its pictures are
+    lost; one that can't load isn't replaced.
 
     Args:
         names: of the pictures, in the source.
@@ -123,7 +123,7 @@ def colorize(
         calls: to a worker at the same time.
 
     Yields:
-        Name and error (or None) of each picture that was not lost, in no order.
+        Name and error (or None) of each picture that wasn't lost, in any order.
 
     Raises:
         CannotStart: if no worker is left.
@@ -135,8 +135,8 @@ def colorize(
     )
     left = deque(names)
     loaded: set[Any] = set()
-    running: dict[Any, tuple[Any, list[str]]] = {}  # a call's worker and pictures; none if it loads
-    unable: set[str] = set()  # why workers could not load, until it is reported
+    running: dict[Any, tuple[Any, list[str]]] = {}  # worker and pictures of each call; none: loads
+    unable: set[str] = set()  # errors of workers that can't load, until reported
 
     def start() -> None:
         worker = hire.remote()
@@ -158,7 +158,7 @@ def colorize(
         except ray.exceptions.RayError as error:
             if not some:
                 unable.add(_reason(error))
-            elif worker in loaded:  # else its other call has told it
+            elif worker in loaded:  # else its other call has reported it
                 loaded.remove(worker)
                 tqdm.write(f"a worker died: {_reason(error)}", file=sys.stderr)
                 if left:
@@ -173,18 +173,18 @@ def colorize(
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line why a call failed: what its code raised, or how its process ended."""
+    """Describe in one line why a call failed: its exception, or how its process ended."""
     if cause := getattr(error, "cause", None):
         return str(cause).partition("\n")[0]
-    # The last line is a creation error's exception, or begins with a sentence about the process.
+    # The last line is the exception, or begins with a sentence about the process.
     return str(error).strip().rpartition("\n")[2].partition(". ")[0]
 
 
 def fit(work: Work) -> tuple[Work, int]:
-    """Choose the workers' threads, device and GPUs; count how many workers there is room for.
+    """Choose the workers' threads, device and GPUs, and how many there can be.
 
     Raises:
-        CannotStart: if there is room for none.
+        CannotStart: if there can be none.
     """
     import ray
 
@@ -197,7 +197,7 @@ def fit(work: Work) -> tuple[Work, int]:
             raise CannotStart(f"no machine of the cluster has a GPU, for --device {device}")
         machines, gpus = with_gpus, 1
         threads = threads or max(1, min(cpu // gpu for cpu, gpu in machines))
-        device = device and "cuda:0"  # of the one GPU that Ray shows to each worker
+        device = device and "cuda:0"  # the one GPU that Ray shows to each worker
     threads = threads or cores()
     workers = sum(min(cpu // threads, gpu if gpus else cpu) for cpu, gpu in machines)
     if not workers:
@@ -210,7 +210,7 @@ def fit(work: Work) -> tuple[Work, int]:
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one of this machine alone for the address "local".
+    """Connect to a cluster; the address "local" starts one on this machine.
 
     Raises:
         CannotStart: if there is no cluster.
@@ -219,12 +219,12 @@ def connected(address: str) -> Iterator[None]:
         how: dict[str, Any] = {"address": address}
         try:
             if address == "local":
-                # Then Ray listens on 127.0.0.1 only, on any system. It reads this when it is
-                # imported, so no module imports it at its top.
+                # Makes Ray listen on 127.0.0.1 only, on any system. It is read when Ray is
+                # imported, so no module imports Ray at its top.
                 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
                 how |= {"include_dashboard": False, "_temp_dir": folder}
                 how |= {"object_store_memory": STORE_BYTES, "num_cpus": cores()}
-            elif address != "auto":  # does anything listen? Ray itself would wait for minutes
+            elif address != "auto":  # Ray itself would wait for minutes
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             import ray
@@ -256,10 +256,10 @@ def pack(model: Path) -> bytes:
 
 
 def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: bool) -> int:
-    """Colorize a folder, showing progress; returns how many pictures failed.
+    """Colorize a folder, showing progress; returns the number of pictures that failed.
 
     Raises:
-        CannotStart: if there is no cluster, no folder with pictures, or no worker that can load.
+        CannotStart: if there is no cluster, no folder with pictures, or no worker can load.
         BadGraph: if there is no model.
     """
     there: set[str] = set()
@@ -292,7 +292,7 @@ def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: 
 
             fitted, workers = fit(work)
             shared = ray.put(packed)
-            # A picture that kills its workers takes no other with it when it is tried alone.
+            # Retried alone, a picture that kills its worker takes no others with it.
             for size, calls in [(batch, CALLS), *[(1, 1)] * ALONE]:
                 for name, error in colorize(list(left), shared, fitted, workers, size, calls):
                     del left[name]

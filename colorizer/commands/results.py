@@ -1,4 +1,4 @@
-"""Tell a result, a picture of the asked format and of its source's size, from anything else."""
+"""Check that a result is a picture of the requested format and of its source's size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_BYTES = 2**30  # of a reply
 
 
 def header_size(picture: bytes | Path, *formats: str) -> Size | None:
-    """Read the upright size of a picture from its header; None if it is not one.
+    """Read the upright size of a picture from its header; None if it isn't a picture.
 
     Args:
         picture: a file, or its bytes.
-        formats: Pillow's names of those to try; none means all that can be colorized.
+        formats: Pillow's names of formats to accept; by default, all that can be colorized.
     """
     from PIL import ExifTags, Image
 
@@ -32,13 +32,13 @@ def header_size(picture: bytes | Path, *formats: str) -> Size | None:
 
 
 def fits(size: Size, source: bytes | Path) -> bool | None:
-    """Whether a result of this size can come from a picture; None if that cannot be read."""
+    """Whether a result of this size fits a picture; None if that can't be read."""
     from colorizer import image
     from colorizer.errors import RequestError
 
     if header_size(source) == size:
         return True
-    # Some headers mislead: a TIFF may begin with its thumbnail. What is decoded counts.
+    # Headers may mislead: a TIFF may begin with its thumbnail.
     try:
         body = source if isinstance(source, bytes) else source.read_bytes()
         picture = image.read(body)
@@ -48,10 +48,10 @@ def fits(size: Size, source: bytes | Path) -> bool | None:
 
 
 def unpack(reply: bytes, variants: int = 1) -> list[bytes]:
-    """Split a reply into its pictures: several variants come as a ZIP file.
+    """Split a reply into its pictures; several variants come as a ZIP file.
 
     Raises:
-        ValueError: if it is not a ZIP file of so many pictures.
+        ValueError: if it isn't a ZIP file of that many pictures.
     """
     if variants == 1:
         return [reply]
@@ -66,10 +66,10 @@ def unpack(reply: bytes, variants: int = 1) -> list[bytes]:
 
 
 def check(reply: bytes, source: bytes, format: str, variants: int = 1) -> None:
-    """Check that a reply is what was asked for: whole pictures of one format, of the source's size.
+    """Check that a reply has complete pictures of the right format, of the source's size.
 
     Raises:
-        ValueError: saying what is wrong.
+        ValueError: naming what is wrong.
     """
     from PIL import Image
 
@@ -87,7 +87,7 @@ def check(reply: bytes, source: bytes, format: str, variants: int = 1) -> None:
 
 
 def sample(format: str) -> bytes:
-    """Encode a small grey picture, to try a network or a server with."""
+    """Encode a small grey picture, for trying a network or a server."""
     from PIL import Image
 
     file = io.BytesIO()

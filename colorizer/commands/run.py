@@ -1,8 +1,8 @@
-"""Run a command: every `main` ends alike.
+"""Run a command; all commands end the same way.
 
     0    done
-    1    done, but for some that failed (the command says which), or the output was closed
-    2    the user can mend it: one line says what was wrong and what to do
+    1    done, except for some that failed (the command says which), or the output was closed
+    2    an error that the user can fix: one line says what was wrong and what to do
     130  interrupted (Ctrl-C)
 
 A bug shows its traceback.
@@ -23,14 +23,14 @@ def run_command(
     """Do a command's work; returns the exit code.
 
     Args:
-        name: begins the line that tells an error.
-        work: returns 0, or 1 where some of it failed.
-        interrupted: what Ctrl-C leaves, in words.
+        name: the prefix of error messages.
+        work: returns 0, or 1 if some of it failed.
+        interrupted: what Ctrl-C leaves behind, in words.
     """
     try:
         return work()
     except BrokenPipeError:
-        # Whoever read the output has gone (`| head`). Python would complain again as it ends.
+        # The reader of our output is gone (`| head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UserError, OSError) as error:

@@ -14,10 +14,10 @@ from colorizer.files import write_whole
 
 
 class Folder:
-    """A folder by its path, or by an address such as s3://bucket/photos.
+    """A folder at a path, or at an address such as s3://bucket/photos.
 
-    Files have names relative to the folder, with slashes. A disk is read by Python's own functions:
-    pyarrow refuses names that are not UTF-8.
+    Names are relative to the folder, with slashes. Disks are read without pyarrow, which refuses
+    names that aren't UTF-8.
     """
 
     def __init__(self, address: str) -> None:
@@ -25,7 +25,7 @@ class Folder:
 
         Raises:
             OSError: if the store cannot be reached.
-            ValueError: if pyarrow has no file system of this kind.
+            ValueError: if pyarrow doesn't know this kind of address.
         """
         root = address
         self._store: fs.FileSystem | None = None
@@ -102,7 +102,7 @@ class Folder:
         if self._store is None:
             write_whole(Path(self._at(name)), body)
             return
-        # A store shows an object once its upload is completed, which fails if any part failed.
+        # A store shows an object only once its upload is complete.
         with self._store.open_output_stream(self._at(name)) as file:
             file.write(body)
 
@@ -110,11 +110,11 @@ class Folder:
         """Write a file and delete it again.
 
         Raises:
-            OSError: if the folder does not take files.
+            OSError: if the folder isn't writable.
         """
         name = f".{uuid.uuid4().hex}"
         self.write(name, b"")
-        with contextlib.suppress(OSError):  # some may write to a store but not delete from it
+        with contextlib.suppress(OSError):  # some have no right to delete
             if self._store is None:
                 os.unlink(self._at(name))
             else:
