@@ -117,13 +117,13 @@ def open_place(model: Path | bytes) -> Place:
             return model
         if model.suffix == ".safetensors":
             raise BadGraph(
-                f"{model} holds weights, which run once they are exported: "
-                f"python -m export.archive {model} --out MODEL.mar"
+                f"{model} is a checkpoint; to use it here, export it: "
+                f"python -m export {model} --out GRAPH"
             )
         if not model.is_file():
             raise BadGraph(
-                f"no archive at {model}: run `make archives` to build the shipped ones, or name "
-                "another"
+                f"there is no model at {model}; name a network (regression or classification), "
+                "an archive (.mar), the folder of a graph, or a checkpoint (.safetensors)"
             )
     name = "the model" if isinstance(model, bytes) else str(model)
     try:
@@ -132,7 +132,8 @@ def open_place(model: Path | bytes) -> Place:
         return zipfile.Path(archive)
     except (OSError, zipfile.BadZipFile) as error:
         raise BadGraph(
-            f"{name} is not an archive that can be read ({error}); build it again: make archives"
+            f"{name} is not an archive that can be read ({error}); build it again: "
+            "python -m export.archive CHECKPOINT --out MODEL.mar"
         ) from None
 
 
