@@ -202,5 +202,7 @@ def read_file(place: Place, graph: Graph) -> bytes:
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise BadGraph(f"{place} lacks {graph.file} ({error}); {rebuild}") from None
     if hashlib.sha256(body).hexdigest() != graph.sha256:
-        raise BadGraph(f"{place / graph.file} was altered after its export; {rebuild}")
+        raise BadGraph(
+            f"{place / graph.file} was altered after its export; install it again, or {rebuild}"
+        )
     return body

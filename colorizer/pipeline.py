@@ -246,8 +246,9 @@ class Pipeline:
             raise BadOption(
                 f"{' and '.join(options.needs_classifier)} can only be chosen with a "
                 "classification network, and this model is a regression network; leave "
-                "decoding, temperature, variants and show=uncertainty out, or ask the model "
-                "colorize-classes."
+                "decoding, temperature, variants and show=uncertainty out, or use the "
+                "classification network: colorize-classes on a server, --model classification "
+                "in a command."
             )
 
     def _check_size(self, files: Mapping[int, bytes], options: Options) -> None:
