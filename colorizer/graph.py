@@ -115,15 +115,15 @@ def open_place(model: Path | bytes) -> Place:
     if isinstance(model, Path):
         if model.is_dir():
             return model
-        if model.suffix == ".safetensors":
-            raise BadGraph(
-                f"{model} is a checkpoint; to use it here, export it: "
-                f"python -m export {model} --out GRAPH"
-            )
         if not model.is_file():
             raise BadGraph(
                 f"there is no model at {model}; name a network (regression or classification), "
                 "an archive (.mar), the folder of a graph, or a checkpoint (.safetensors)"
+            )
+        if model.suffix == ".safetensors":
+            raise BadGraph(
+                f"{model} is a checkpoint; to use it here, export it: "
+                f"python -m export {model} --out GRAPH"
             )
     name = "the model" if isinstance(model, bytes) else str(model)
     try:

@@ -74,9 +74,8 @@ def test_the_wheels_say_what_they_need_and_hold_their_licences(installed: Instal
     program, weights = map(zipfile.ZipFile, installed.wheels)
     (metadata,) = (name for name in program.namelist() if name.endswith(".dist-info/METADATA"))
     lines = program.read(metadata).decode().splitlines()
-    needs = [
-        line.split()[1] for line in lines if line.startswith("Requires-Dist") and ";" not in line
-    ]
+    needed = [line for line in lines if line.startswith("Requires-Dist") and ";" not in line]
+    needs = [line.split()[1] for line in needed]
     assert {one.partition(">")[0].partition("<")[0] for one in needs} == set(NEEDED)
     assert not any("==" in one for one in needs)
     assert "colorizer/py.typed" in program.namelist()

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -286,6 +287,11 @@ def _naming(options: argparse.Namespace) -> Naming:
             options.format, file, out = kind, out, None
         elif os.path.lexists(out):
             raise Refused(f"--out {out} is a file; name a folder, or a picture to write")
+        elif re.fullmatch(r"\.[a-z]{2,4}", suffix) and options.pictures[0].is_file():
+            raise Refused(
+                f"--out {out}: results are .jpg, .png or .webp; if it is to be a folder, make it "
+                "first"
+            )
     options.format = options.format or "jpeg"
     variants = options.variants or 1
     return Naming(ENDINGS[options.format], out, file, variants, options.show == "uncertainty")

@@ -64,7 +64,7 @@ class Progress:
         parts = [f"{self.done:,}{of} {self.unit}", self.note]
         seconds = time.monotonic() - self._began
         if self.done and seconds > 1:
-            parts.append(f"{self.done / seconds:.2g} per second")
+            parts.append(f"{self.done / seconds:.1f} per second")
             if self.total is not None:
                 left = round(seconds / self.done * (self.total - self.done))
                 hours, minutes = left // 3600, left // 60 % 60
