@@ -1,4 +1,4 @@
-"""The options of one picture: the one table that servers, commands, page and documents read.
+"""The options of one picture: the one table that servers, commands, page and documents use.
 
 Both servers take options as request headers X-Colorize-NAME; TorchServe also as form fields, and
 Triton also as request parameters.
