@@ -16,7 +16,7 @@ from colorizer import colours, icc, image
 from colorizer.errors import BadOption, BadPicture
 from colorizer.image import Picture
 from colorizer.lab import Levels
-from colorizer.models import DEFAULT, find_model
+from colorizer.models import DEFAULT
 from colorizer.options import NAMES, Options, PictureOptions
 from colorizer.pipeline import Pipeline, Reply
 from colorizer.recipe import Decoding
@@ -55,8 +55,6 @@ class Colorizer:
     def __init__(
         self, model: str | Path | bytes | Pipeline = DEFAULT, device: str | None = None
     ) -> None:
-        if isinstance(model, (str, Path)):
-            model = find_model(model)
         self.pipeline = model if isinstance(model, Pipeline) else Pipeline.load(model, device)
 
     @overload

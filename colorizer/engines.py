@@ -33,6 +33,7 @@ from colorizer.graph import (
     read_file,
     read_graph,
 )
+from colorizer.models import find_model
 from colorizer.rtx import gpu_name as gpu_name
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class TensorRT:
 
 
 def load(
-    model: Path | bytes,
+    model: str | Path | bytes,
     device: str | None = None,
     name: Name | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -189,9 +190,10 @@ def load(
     """Load a model's graph into an engine; the log says which, and why.
 
     Args:
-        model: a folder or an archive with a graph, or graphs in folders named after their
-            engines; an archive's bytes will do. Or a checkpoint (.safetensors), which torch
-            runs without export, whatever engine is named.
+        model: the name of a network whose weights are installed; or a folder or an archive with
+            a graph, or graphs in folders named after their engines; an archive's bytes will do.
+            Or a checkpoint (.safetensors), which torch runs without export, whatever engine is
+            named.
         device: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one that a graph can use.
         name: of the engine. "auto": the first of PREFERRED that has a graph and can run it.
         threads: of a CPU; None: as many as there are cores.
@@ -203,6 +205,8 @@ def load(
     """
     if device is not None:
         device = check_device(device)
+    if not isinstance(model, bytes):
+        model = find_model(model)
     if isinstance(model, Path) and model.suffix == ".safetensors" and model.is_file():
         return load_checkpoint(model, device, threads)
     place = open_place(model)

@@ -341,4 +341,4 @@ def test_an_address_needs_a_cluster_and_ray_says_how_to_get_it(
     assert "addresses need --ray" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main([*folder, "--ray", "local"]) == 2
-    assert "pip install 'colorizer[ray]'" in capsys.readouterr().err
+    assert "pip install 'photo-colorizer[ray]'" in capsys.readouterr().err

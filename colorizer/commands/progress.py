@@ -55,7 +55,8 @@ class Progress:
     def update(self) -> None:
         """Count one more."""
         self.done += 1
-        if _shown is self and time.monotonic() - self._drawn > _SECONDS:
+        due = time.monotonic() - self._drawn > _SECONDS or self.done == self.total
+        if _shown is self and due:
             self._draw()
 
     def line(self) -> str:
