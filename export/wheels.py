@@ -62,7 +62,8 @@ def program(out: Path) -> Path:
     """
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
         # Of a copy: setuptools leaves files behind, and packs those that it left before.
-        shutil.copytree(ROOT / "colorizer", Path(temporary, "colorizer"))
+        for name in ("colorizer", "page"):
+            shutil.copytree(ROOT / name, Path(temporary, name))
         for name in FILES:
             shutil.copy(ROOT / name, temporary)
         return _build(Path(temporary), out)

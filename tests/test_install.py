@@ -78,7 +78,7 @@ def test_the_wheels_say_what_they_need_and_hold_their_licences(installed: Instal
     needs = [line.split()[1] for line in needed]
     assert {one.partition(">")[0].partition("<")[0] for one in needs} == set(NEEDED)
     assert not any("==" in one for one in needs)
-    assert "colorizer/py.typed" in program.namelist()
+    assert {"colorizer/py.typed", "colorizer/page/static/index.html"} <= set(program.namelist())
     assert not [name for name in program.namelist() if name.startswith(("tests", "export"))]
     (licence,) = (name for name in weights.namelist() if name.endswith("LICENSE-WEIGHTS"))
     assert weights.read(licence) == (ROOT / "model_store" / "LICENSE-WEIGHTS").read_bytes()
@@ -93,7 +93,8 @@ def test_a_photograph_is_colorized_without_torch(installed: Installed) -> None:
     found = installed.run("python", "-c", "import importlib.util as i; print(i.find_spec('torch'))")
     assert found.stdout == "None\n"
     assert installed.run("colorizer", "--version").stdout == f"{colorizer.__version__}\n"
-    assert installed.run("python", "-m", "colorizer", "--version").returncode == 0
+    for command in (["python", "-m", "colorizer"], ["colorizer-film"], ["colorizer-page"]):
+        assert installed.run(*command, "--version").returncode == 0
 
 
 @pytest.mark.parametrize(
