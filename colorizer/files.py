@@ -39,3 +39,15 @@ def write_whole(target: Path, body: bytes) -> None:
     """Write a file atomically."""
     with written_whole(target) as beside:
         beside.write_bytes(body)
+
+
+def home() -> Path:
+    """Find the folder for models and caches: COLORIZER_HOME, or the user's cache folder.
+
+    Raises:
+        RuntimeError: if there is no COLORIZER_HOME, and the user has no home.
+    """
+    if named := os.environ.get("COLORIZER_HOME"):
+        return Path(named)
+    cache = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "colorizer"

@@ -115,15 +115,15 @@ def open_place(model: Path | bytes) -> Place:
     if isinstance(model, Path):
         if model.is_dir():
             return model
-        if model.suffix == ".safetensors":
-            raise BadGraph(
-                f"{model} holds weights, which run once they are exported: "
-                f"python -m export.archive {model} --out MODEL.mar"
-            )
         if not model.is_file():
             raise BadGraph(
-                f"no archive at {model}: run `make archives` to build the shipped ones, or name "
-                "another"
+                f"there is no model at {model}; name a network (regression or classification), "
+                "an archive (.mar), the folder of a graph, or a checkpoint (.safetensors)"
+            )
+        if model.suffix == ".safetensors":
+            raise BadGraph(
+                f"{model} is a checkpoint; to use it here, export it: "
+                f"python -m export {model} --out GRAPH"
             )
     name = "the model" if isinstance(model, bytes) else str(model)
     try:
@@ -132,7 +132,8 @@ def open_place(model: Path | bytes) -> Place:
         return zipfile.Path(archive)
     except (OSError, zipfile.BadZipFile) as error:
         raise BadGraph(
-            f"{name} is not an archive that can be read ({error}); build it again: make archives"
+            f"{name} is not an archive that can be read ({error}); build it again: "
+            "python -m export.archive CHECKPOINT --out MODEL.mar"
         ) from None
 
 
@@ -201,5 +202,7 @@ def read_file(place: Place, graph: Graph) -> bytes:
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise BadGraph(f"{place} lacks {graph.file} ({error}); {rebuild}") from None
     if hashlib.sha256(body).hexdigest() != graph.sha256:
-        raise BadGraph(f"{place / graph.file} was altered after its export; {rebuild}")
+        raise BadGraph(
+            f"{place / graph.file} was altered after its export; install it again, or {rebuild}"
+        )
     return body

@@ -1,4 +1,4 @@
-"""The options of one picture: the one table that servers, commands, page and documents read.
+"""The options of one picture: the one table that servers, commands, page and documents use.
 
 Both servers take options as request headers X-Colorize-NAME; TorchServe also as form fields, and
 Triton also as request parameters.
@@ -7,9 +7,9 @@ Triton also as request parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from colorizer.errors import BadOption
 from colorizer.recipe import DECODINGS, Decoding
@@ -228,6 +228,25 @@ class Options:
                 "show=uncertainty has no decoding, no variants and no hints; leave them out."
             )
         return cls(**chosen)
+
+
+class PictureOptions(TypedDict, total=False):
+    """The keyword options of `Colorizer.colorize`, for type checkers and editors."""
+
+    format: Format
+    quality: int
+    bits: Bits
+    profile: Profile
+    compression: Literal["deflate", "none"]
+    metadata: Literal["strip", "keep"]
+    provenance: Literal["no", "yes"]
+    chroma: float
+    hints: Sequence[Mapping[str, object]] | str | None
+    spread: float
+    show: Literal["colour", "uncertainty"]
+    decoding: Decoding | None
+    temperature: float | None
+    seed: int
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -35,7 +35,7 @@ from colorizer.lab import Levels
 from colorizer.options import Options
 
 Float = NDArray[np.float32]
-_LoadedBy = tuple[Path | bytes, str | None, Name | Literal["auto"], int | None]
+_LoadedBy = tuple[str | Path | bytes, str | None, Name | Literal["auto"], int | None]
 # A picture file's bytes, or why there are none; and its options, as text or parsed already.
 Request = tuple[bytes | RequestError, Mapping[str, str] | Options]
 
@@ -126,7 +126,7 @@ class Pipeline:
     @classmethod
     def load(
         cls,
-        model: Path | bytes,
+        model: str | Path | bytes,
         device: str | None = "cpu",
         engine: Name | Literal["auto"] = "auto",
         threads: int | None = None,
@@ -135,7 +135,8 @@ class Pipeline:
         """Load a model into the engine that suits the machine, or is named.
 
         Args:
-            model: a folder or an archive that export wrote, or an archive's bytes.
+            model: "regression" or "classification", if its weights are installed; the path of an
+                archive, a folder or a checkpoint; or an archive's bytes.
             device: "cpu", "cuda:N", or None for a GPU where there is one.
             engine: that runs the graph.
             threads: of the network on a CPU; None: as many as there are cores.
@@ -246,8 +247,9 @@ class Pipeline:
             raise BadOption(
                 f"{' and '.join(options.needs_classifier)} can only be chosen with a "
                 "classification network, and this model is a regression network; leave "
-                "decoding, temperature, variants and show=uncertainty out, or ask the model "
-                "colorize-classes."
+                "decoding, temperature, variants and show=uncertainty out, or use the "
+                "classification network: colorize-classes on a server, --model classification "
+                "in a command."
             )
 
     def _check_size(self, files: Mapping[int, bytes], options: Options) -> None:

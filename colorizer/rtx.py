@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import importlib
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer.files import write_whole
+from colorizer.files import home, write_whole
 from colorizer.graph import INPUT, OUTPUT, REBUILD, BadGraph, Graph
 from colorizer.plan import NotBuilt, Parsed, readable, shared_logger
 
@@ -136,18 +135,6 @@ def build(
             config.set_compute_capability(getattr(trt.ComputeCapability, gpu), i)
 
     return parsed.compile((low, best, high), configure, say)
-
-
-def home() -> Path:
-    """Give the folder of what is kept between starts: COLORIZER_HOME, or the user's cache folder.
-
-    Raises:
-        RuntimeError: if there is no COLORIZER_HOME, and the user has no home.
-    """
-    if named := os.environ.get("COLORIZER_HOME"):
-        return Path(named)
-    cache = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "colorizer"
 
 
 class Kept:

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from colorizer import checkpoint, lab
-from colorizer.engines import Eager
+from colorizer.engines import load_checkpoint
 from colorizer.errors import RequestError, UserError
 from colorizer.finish import Prepared, finish, prepare
-from colorizer.graph import Graph
 from colorizer.image import Picture
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
@@ -86,8 +85,7 @@ def eager_pipeline(weights: Path) -> Pipeline:
     Raises:
         BadCheckpoint, FileNotFoundError: if it cannot be read.
     """
-    net, known = checkpoint.load(weights)
-    return Pipeline(Graph("", "", known.recipe), Eager(net))
+    return Pipeline(*load_checkpoint(weights, "cpu"))
 
 
 class Colours:

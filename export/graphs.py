@@ -18,6 +18,7 @@ from colorizer.files import written_whole
 from colorizer.graph import Engine, Graph, Name, Plan, Precision
 from colorizer.unet import UNet
 from export import network, onnx, parity, tensorrt, torchscript
+from export.network import Stored
 from export.parity import TOLERANCE, Reference, Row, UInt8
 from export.tensorrt import Build
 
@@ -38,6 +39,7 @@ class Source:
         sha256: of its file.
         header: what stands beside its weights.
         folded: its network, batch norm folded away.
+        stored: the weights of `folded` as float32 graphs store them.
         reference: what its own network makes of the photographs.
     """
 
@@ -45,6 +47,7 @@ class Source:
     sha256: str
     header: Checkpoint
     folded: UNet
+    stored: dict[str, Stored]
     reference: Reference
 
     @classmethod
@@ -57,7 +60,8 @@ class Source:
         net, header = checkpoint.load(weights)
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         reference = Reference(net, header.recipe, photographs)
-        return cls(weights.stem, digest, header, network.fold(net), reference)
+        folded, stored = network.fold(net), network.stored(net)
+        return cls(weights.stem, digest, header, folded, stored, reference)
 
 
 def export(
@@ -166,12 +170,12 @@ def _convert(
     if name == "torchscript":
         torchscript.write(source.folded, side, folder / torchscript.FILE)
         return torchscript.FILE, ()
-    folded = source.folded
+    folded, stored = source.folded, source.stored
     if precision == "float16":
         largest = network.largest_activation(folded, source.reference.lightness)
         say(f"{source.name}: largest activation {largest:.0f} of {network.FLOAT16_MAX:.0f}")
-        folded = network.half(folded)
-    onnx.write(folded, side, folder / onnx.FILE)
+        folded, stored = network.half(folded), {}
+    onnx.write(folded, side, folder / onnx.FILE, stored)
     return onnx.FILE, ("onnx", "onnxscript", "onnxruntime")
 
 

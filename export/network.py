@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from colorizer.unet import UNet
 
 FLOAT16_MAX = 65504.0
 
+# Weights of a convolution, and a factor that broadcasts over them.
+Stored = tuple[NDArray[np.float16], NDArray[np.float32] | None]
+
 
 def fold(net: UNet) -> UNet:
     """Copy a network with each batch norm folded into the convolution before it, in float32.
@@ -22,20 +26,47 @@ def fold(net: UNet) -> UNet:
     beforehand, only the weights of convolutions are.
     """
     folded = copy.deepcopy(net)
-    _fold_children(folded)
+    for name, convolution, norm in _convolutions(net):
+        if norm is not None:
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            folded.set_submodule(name, fuse_conv_bn_eval(convolution, norm[1], transposed))
+            folded.set_submodule(norm[0], nn.Identity())
     return folded
 
 
-def _fold_children(module: nn.Module) -> None:
-    """Modules stand in the order in which they run, in `unet.Bottleneck` too."""
-    before: tuple[str, nn.Conv2d | nn.ConvTranspose2d] | None = None
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and before is not None:
-            transposed = isinstance(before[1], nn.ConvTranspose2d)
-            setattr(module, before[0], fuse_conv_bn_eval(before[1], child, transposed))
-            setattr(module, name, nn.Identity())
-        _fold_children(child)
-        before = (name, child) if isinstance(child, nn.Conv2d | nn.ConvTranspose2d) else None
+def stored(net: UNet) -> dict[str, Stored]:
+    """Give the weights of each folded convolution as float16 weights times a float32 factor.
+
+    The float16 weights are the checkpoint's own, and the factor, one for each output channel, is
+    the batch norm's. `fold` computes the same product, so nothing is rounded.
+
+    Returns:
+        By the names of the folded network's weights; the factor is None without batch norm.
+    """
+    found = {}
+    for name, convolution, norm in _convolutions(net):
+        factor = None
+        if norm is not None:
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            variance = torch.as_tensor(norm[1].running_var)
+            scale = norm[1].weight * torch.rsqrt(variance + norm[1].eps)
+            factor = scale.detach().reshape((1, -1, 1, 1) if transposed else (-1, 1, 1, 1)).numpy()
+        found[f"{name}.weight"] = convolution.weight.detach().half().numpy(), factor
+    return found
+
+
+def _convolutions(
+    net: UNet,
+) -> Iterator[tuple[str, nn.Conv2d | nn.ConvTranspose2d, tuple[str, nn.BatchNorm2d] | None]]:
+    """Yield convolutions, by name, each with the batch norm after it.
+
+    Modules stand in the order in which they run, in `unet.Bottleneck` too.
+    """
+    modules = list(net.named_modules())
+    for (name, module), after in zip(modules, [*modules[1:], ("", None)], strict=True):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            norm = (after[0], after[1]) if isinstance(after[1], nn.BatchNorm2d) else None
+            yield name, module, norm
 
 
 def half(folded: UNet) -> UNet:

@@ -32,9 +32,9 @@ from colorizer.graph import BadGraph
 from colorizer.image import CONTENT_TYPES, Limits
 from colorizer.options import HEADER, NAMES, Options, from_headers
 from colorizer.pipeline import Pipeline, Reply
+from colorizer.recipe import HEADS
 
 STATIC = Path(__file__).parent / "static"
-MODELS = ("model_store/colorize.mar", "model_store/colorize-classes.mar")
 SERVED = {"regression": "colorize", "classification": "colorize-classes"}  # names on a server
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -61,7 +61,7 @@ class Local:
 
     Args:
         models: archives or folders, as `Colorizer` takes them; of several with one head the first
-            counts. None: those of MODELS that can be loaded, at least one.
+            counts. None: the networks whose weights are installed, at least one.
         device: "cpu", "cuda:0" or None.
 
     Raises:
@@ -72,11 +72,11 @@ class Local:
 
     def __init__(self, models: Sequence[str] | None, device: str | None) -> None:
         self._networks: dict[str, Pipeline] = {}
-        for model in models or MODELS:
+        for model in models or HEADS:
             try:
                 pipeline = Colorizer(model, device).pipeline
             except BadGraph as error:
-                if models or (model == MODELS[-1] and not self._networks):
+                if models or (model == HEADS[-1] and not self._networks):
                     raise
                 print(f"page: {error}", file=sys.stderr)
                 continue
@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--host", default="127.0.0.1", help="to listen on (default: this computer only)")
     add("--port", type=int, default=7860, help="(default: %(default)s)")
     add("--open", action="store_true", help="open the page in the browser")
-    add("--model", nargs="+", help=f"networks to use (default: {' and '.join(MODELS)})")
+    add("--model", nargs="+", help=f"networks to use (default: {' and '.join(HEADS)})")
     add("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
     add("--server", metavar="URL", help="use TorchServe or Triton: http://127.0.0.1:8080")
     add(

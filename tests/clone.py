@@ -56,6 +56,8 @@ torchserve() {
     for _ in {1..300}; do curl -s -o /dev/null "$TYPED_PING" && return; sleep 0.2; done; return 1
   esac
 }
+# Into a folder of its own, not into the environment of the tests; tests/test_install.py uses it.
+pip() { python -m pip install --no-index --no-deps --target installed "${@:2}"; }
 curl() { command curl --fail "$@"; } # an error's text is no picture
 colorizer() { python -m colorizer.commands.cli "$@"; }
 colorizer-film() { python -m colorizer.commands.film "$@"; }
@@ -131,7 +133,7 @@ def make_clone(tree: Path, weights: Callable[[Head], Path], archives: Path, port
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
     """What a clean clone hasn't, and weights, for which there are small ones."""
-    heavy = {".venv", ".git", "logs", "runs", "build"}
+    heavy = {".venv", ".git", "logs", "runs", "build", "dist"}
     heavy |= {"triton"} if Path(folder).name == "model_store" else set()
     return {one for one in names if one in heavy or re.search(r"\.(mar|safetensors|pyc)$", one)}
 
@@ -210,6 +212,7 @@ def variables(tree: Path, ports: Ports) -> dict[str, str]:
         "TYPED_PING": f"http://127.0.0.1:{ports.typed}/ping",
         "TRITON_PING": f"http://127.0.0.1:{ports.triton}/v2/health/ready",
         "TRITON": str(install_triton.SERVER / "bin" / "tritonserver"),
+        "COLORIZER_HOME": str(tree / "home"),
         "no_proxy": "*",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TORCH_HOME": str(tree / "torch"),

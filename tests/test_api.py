@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import multiprocessing
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorizer import Colorizer, engines
+from colorizer import Colorizer, Options, Reply, engines
 from colorizer.engines import BadDevice, Eager
-from colorizer.errors import BadOption, BadPicture, UserError
+from colorizer.errors import BadOption, BadPicture, NotAPicture, UserError
 from colorizer.graph import BadGraph, Graph
+from colorizer.options import OPTIONS, PictureOptions
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
 from evaluation.methods import eager_pipeline
@@ -105,10 +108,69 @@ def test_options_are_checked_whatever_is_given(colorizer: Colorizer) -> None:
             colorizer.colorize(one, decoding="mode")
 
 
+def test_options_are_keywords_with_the_defaults_and_names_of_the_table() -> None:
+    parameters = inspect.signature(Colorizer.colorize).parameters
+    keywords = {k: p.default for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert keywords == {one.name: one.default for one in OPTIONS if one.name != "variants"}
+    assert set(PictureOptions.__annotations__) == set(keywords)
+    for name in keywords:
+        assert f"            {name}: " in (Colorizer.colorize.__doc__ or "")
+
+
+def test_variants_are_a_list_of_samples_of_the_kind_that_was_given(archives: Path) -> None:
+    one = Colorizer(archives / "colorize-classes.mar", "cpu")
+    files = one.variants(io.BytesIO(FILE), 3, format="png", seed=5)
+    assert files == [
+        one.colorize(FILE, format="png", decoding="sample", seed=seed) for seed in (5, 6, 7)
+    ]
+    assert len(set(files)) == 3
+    arrays = one.variants(GREY, 2, seed=5)
+    for array, file in zip(arrays, files, strict=False):
+        assert np.array_equal(array, np.asarray(opened(file)))
+    assert [im.size for im in one.variants(Image.fromarray(GREY), 2)] == [(60, 40)] * 2
+    packed = one.pipeline.colorize(FILE, {"format": "png", "variants": "3", "seed": "5"}).body
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:  # a server's are the same
+        assert [archive.read(name) for name in archive.namelist()] == files
+
+
+def test_variants_need_a_classification_network(colorizer: Colorizer) -> None:
+    with pytest.raises(BadOption, match="--model classification"):
+        colorizer.variants(FILE)
+
+
+def test_a_checkpoint_runs_without_export(weights: Callable[[Head], Path], archives: Path) -> None:
+    path = weights("regression")
+    one = Colorizer(path, "cpu")
+    exported = np.asarray(opened(Colorizer(archives / "colorize.mar").colorize(FILE, format="png")))
+    found = np.asarray(opened(one.colorize(FILE, format="png")))
+    assert np.abs(found.astype(int) - exported).max() <= 1
+    assert pickle.loads(pickle.dumps(one)).colorize(FILE) == one.colorize(FILE)
+
+
+def test_a_checkpoint_without_torch_says_what_to_do(
+    weights: Callable[[Head], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "installed", lambda name: name != "torch")
+    with pytest.raises(BadGraph, match="pip install torch; or export it where torch is"):
+        Colorizer(weights("regression"))
+
+
+def test_files_are_colorized_by_text_paths_too(colorizer: Colorizer, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(FILE)
+    (tmp_path / "two.png").write_bytes(b"text")
+    names = [str(tmp_path / name) for name in ("one.png", "two.png", "three.png")]
+    found = dict(colorizer.colorize_files(names, Options(format="png")))
+    assert [str(path) for path in found] == names
+    reply, *errors = found.values()
+    assert isinstance(reply, Reply)
+    assert reply.body == colorizer.colorize(FILE, format="png")
+    assert [type(error) for error in errors] == [NotAPicture, FileNotFoundError]
+
+
 def test_a_missing_file_and_a_missing_model_are_told(colorizer: Colorizer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         colorizer.colorize(str(tmp_path / "nothing.jpg"))
-    with pytest.raises(BadGraph, match=r"no archive at .*nothing\.mar: run `make archives`"):
+    with pytest.raises(BadGraph, match=r"no model at .*nothing\.mar; name a network"):
         Colorizer(str(tmp_path / "nothing.mar"))
     (tmp_path / "text.mar").write_text("hello")
     with pytest.raises(BadGraph, match="not an archive"):
@@ -152,8 +214,6 @@ def test_a_gpu_is_taken_by_itself_only_where_a_graph_can_use_it(
 
 def archived(folder: Path) -> bytes:
     """Both graphs in one archive."""
-    import zipfile
-
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):

@@ -184,9 +184,9 @@ def test_engines_are_timed_and_compared_with_eager_torch(
     ("arguments", "message"),
     [
         (["none.safetensors", "none"], "engines: no checkpoint at none.safetensors"),
-        (["{regression}", "none"], "no archive at none"),
+        (["{regression}", "none"], "no model at none"),
         (["{regression}", "{classes}"], "holds a graph of a classification network"),
-        (["{regression}", "{regression}.mar"], "no archive at"),
+        (["{regression}", "{regression}.mar"], "no model at"),
         (["{regression}", "none", "--device", "gpu"], "use cpu or cuda:N"),
     ],
 )

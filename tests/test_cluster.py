@@ -303,7 +303,7 @@ def test_workers_are_counted_by_gpus_where_they_use_them(
         (["--out", "{album}/000.jpg/out"], "Not a directory"),
         (["--out", "/proc/none"], "no worker can start: [Errno 2]"),
         (["--model", "{album}/000.jpg"], "000.jpg is not an archive"),
-        (["--model", "{album}/none.mar"], "no archive at"),
+        (["--model", "{album}/none.mar"], "no model at"),
         (["--worker-cores", "0"], "--worker-cores must be"),
         (["--server", "http://127.0.0.1:9"], "--ray takes one folder"),
         (["--quality", "0"], "quality is '0'"),
@@ -341,4 +341,4 @@ def test_an_address_needs_a_cluster_and_ray_says_how_to_get_it(
     assert "addresses need --ray" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main([*folder, "--ray", "local"]) == 2
-    assert "pip install 'colorizer[ray]'" in capsys.readouterr().err
+    assert "pip install 'photo-colorizer[ray]'" in capsys.readouterr().err

@@ -290,9 +290,22 @@ def test_a_block_of_settings_parses(block: Block) -> None:
     assert yaml.safe_load(block.text)  # JSON is YAML too
 
 
-def test_the_forms_for_issues_fit_githubs_schema() -> None:
-    forms = list((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+@pytest.mark.parametrize(
+    ("schema", "folder"), [("issue-forms", "ISSUE_TEMPLATE"), ("workflows", "workflows")]
+)
+def test_the_forms_for_issues_and_the_workflows_fit_githubs_schemas(
+    schema: str, folder: str
+) -> None:
+    files = list((ROOT / ".github" / folder).glob("*.yml"))
     tool = Path(sys.executable).parent / "check-jsonschema"
-    command = [tool, "--builtin-schema", "vendor.github-issue-forms", *forms]
+    command = [tool, "--builtin-schema", f"vendor.github-{schema}", *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_model_card_begins_with_what_hubs_read() -> None:
+    _, header, _ = (ROOT / "model_store" / "MODEL_CARD.md").read_text().split("---\n", 2)
+    values = yaml.safe_load(header)
+    assert values["license"] == "other"  # none of those that hubs know
+    assert (ROOT / "model_store" / values["license_link"]).exists()
+    assert values["pipeline_tag"] == "image-to-image"

@@ -185,6 +185,30 @@ def test_float16_is_in_the_onnx_graph_itself_and_stays_equal(
     assert matrix[0].max_ab > exact  # it is rounded
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_a_float32_graph_stores_half_the_bytes_and_computes_the_same_bits(
+    head: Head, weights: Weights, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    net, _ = checkpoint.load(weights(head))
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:  # those of a new network are 1 and 0, and would hide a wrong factor
+        torch.nn.init.uniform_(norm.weight, 0.5, 2)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    folded = network.fold(net)
+    files = {}
+    for name, stored in (("large", {}), ("small", network.stored(net))):
+        onnx_graph.write(folded, SIDE, tmp_path / name, stored)
+        files[name] = (tmp_path / name).read_bytes()
+    assert len(files["small"]) < 0.52 * len(files["large"])
+    lightness = np.stack([picture(SIDE, SIDE, seed)[None] / 2.55 for seed in range(2)])
+    large, small = (
+        engines.OnnxRuntime(files[name], 1)(lightness.astype(np.float32)) for name in files
+    )
+    assert np.array_equal(large, small)
+    shipped = (folders[head] / "onnx" / onnx_graph.FILE).stat().st_size
+    assert abs(shipped - len(files["small"])) < 1000  # and that is how graphs are exported
+
+
 def test_every_shape_of_the_float16_graph_is_known_but_for_the_batch(
     half: tuple[Path, list[Row]],
 ) -> None:

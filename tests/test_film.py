@@ -626,7 +626,7 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
         (["old.mp4", "--hints", "none.json"], "--hints none.json: "),
         (["old.mp4", "--hints", "text.mp4"], "--hints text.mp4: Expecting value"),
         (["old.mp4", "--hints", "bad.json"], '--hints bad.json: "at" is the second'),
-        (["old.mp4", "--model", "none.mar"], "no archive at none.mar"),
+        (["old.mp4", "--model", "none.mar"], "no model at none.mar"),
         *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),
     ],
 )
@@ -704,5 +704,5 @@ def test_progress_is_shown_before_the_network_is_loaded(desk: Desk, monkeypatch:
     monkeypatch.setattr(film, "_load", lambda *_: shown.append(terminal.getvalue()))
     make("old.h264")
     desk("old.h264")
-    assert f"0/{FRAMES}" in shown[0]
-    assert f"{FRAMES}/{FRAMES}" in terminal.getvalue()
+    assert f"0 of {FRAMES} frames" in shown[0]
+    assert f"{FRAMES} of {FRAMES} frames" in terminal.getvalue()

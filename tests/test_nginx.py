@@ -62,6 +62,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ("/etc/ssl/certs/colorizer.pem", str(folder / "cert.pem")),
         ("/etc/ssl/private/colorizer.key", str(folder / "key.pem")),
         ("server 127.0.0.1:8080;", f"server 127.0.0.1:{port};"),
+        ('# "https://photos.example.org"', '"https://photos.example.org"'),
     ]:
         assert text.count(before) == 1, before
         text = text.replace(before, after)
@@ -147,3 +148,31 @@ def test_only_predictions_and_ping_are_to_be_seen(door: str) -> None:
     for path in ("/models", "/metrics", "/api-description", "/"):
         assert ask(f"{door}{path}") == (404, None)
     assert ask(f"{door}/predictions/slow", bytes(34 * 2**20))[0] == 413
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [("https://photos.example.org", True), ("https://example.org", False), (None, False)],
+)
+def test_pages_of_the_named_origins_alone_may_call(
+    door: str, origin: str | None, allowed: bool
+) -> None:
+    context = ssl._create_unverified_context()
+    url = f"{door}/predictions/slow"
+    for method, path in (("OPTIONS", url), ("PUT", url), ("GET", f"{door}/nothing")):
+        body = b"picture" if method == "PUT" else None
+        request = urllib.request.Request(path, body, method=method)
+        request.add_header("Content-Type", "application/octet-stream")
+        if origin:
+            request.add_header("Origin", origin)
+        try:
+            reply = urllib.request.urlopen(request, timeout=SECONDS, context=context)
+        except urllib.error.HTTPError as error:  # errors can be read by pages too
+            reply = error  # type: ignore[assignment]
+        with reply:
+            assert reply.status == {"OPTIONS": 204, "PUT": 200, "GET": 404}[method]
+            found = {k: v for k, v in reply.headers.items() if k.startswith("Access-Control")}
+        expected = {"Origin": origin, "Headers": "*"} if allowed else {}
+        for name, value in expected.items():
+            assert found.pop(f"Access-Control-Allow-{name}") == value
+        assert set(found) == ({"Access-Control-Expose-Headers"} if allowed else set())

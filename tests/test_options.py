@@ -111,10 +111,10 @@ def test_options_are_found_among_headers() -> None:
     assert from_headers(headers) == {"format": "png", "seed": "1"}
 
 
-def test_the_readme_has_every_option_with_its_words_and_its_range() -> None:
+def test_the_table_of_the_documents_has_every_option_with_its_words_and_its_range() -> None:
     rows = [
         [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
-        for line in (ROOT / "README.md").read_text().splitlines()
+        for line in (ROOT / "docs" / "options.md").read_text().splitlines()
         if line.startswith(f"| `{HEADER.title()}")
     ]
     told = {name: (header, values) for header, name, values, _ in rows}

@@ -30,7 +30,7 @@ import onnxruntime
 import pytest
 import torch
 
-from colorizer import checkpoint, engines, plan, rtx
+from colorizer import checkpoint, engines, files, plan, rtx
 from colorizer.graph import INPUT, OUTPUT, BadGraph, Graph, Plan, read_file, read_graph
 from colorizer.plan import NotBuilt, Parsed
 from colorizer.recipe import HEADS, Head
@@ -389,13 +389,13 @@ def test_a_full_disk_costs_a_line_and_leaves_nothing(
 
 def test_the_home_is_the_users_cache_unless_it_is_named(monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLORIZER_HOME", "/named")
-    assert rtx.home() == Path("/named")
+    assert files.home() == Path("/named")
     monkeypatch.setenv("COLORIZER_HOME", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert rtx.home() == Path("/cache/colorizer")
+    assert files.home() == Path("/cache/colorizer")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/someone")
-    assert rtx.home() == Path("/someone/.cache/colorizer")
+    assert files.home() == Path("/someone/.cache/colorizer")
 
 
 BUILDER = """

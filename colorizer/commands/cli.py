@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -31,7 +32,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from colorizer import __version__
 from colorizer.commands import check, client, folder, reports, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
+from colorizer.commands.progress import Progress, say
 from colorizer.commands.run import run_command
+from colorizer.models import DEFAULT, DISTRIBUTION, find_model
 from colorizer.options import NAMES, OPTIONS
 
 if TYPE_CHECKING:
@@ -134,8 +137,10 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--model",
-        default="model_store/colorize.mar",
-        help="an archive, or a folder with an exported graph (default: %(default)s)",
+        default=DEFAULT,
+        metavar="MODEL",
+        help="regression, classification, or a file: an archive (.mar), the folder of a graph, or "
+        "a checkpoint (.safetensors, which needs torch); default: %(default)s",
     )
     add("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
     add("--batch", type=int, default=4, help="pictures in a batch (default: %(default)s)")
@@ -282,6 +287,11 @@ def _naming(options: argparse.Namespace) -> Naming:
             options.format, file, out = kind, out, None
         elif os.path.lexists(out):
             raise Refused(f"--out {out} is a file; name a folder, or a picture to write")
+        elif re.fullmatch(r"\.[a-z]{2,4}", suffix) and options.pictures[0].is_file():
+            raise Refused(
+                f"--out {out}: results are .jpg, .png or .webp; if it is to be a folder, make it "
+                "first"
+            )
     options.format = options.format or "jpeg"
     variants = options.variants or 1
     return Naming(ENDINGS[options.format], out, file, variants, options.show == "uncertainty")
@@ -388,7 +398,7 @@ def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
     try:
         chosen = parse_options(_chosen(options))
         colorizer = Colorizer(options.model, options.device)
-        colorizer.colorize(results.sample(options.format), **_chosen(options))
+        colorizer.pipeline.colorize(results.sample(options.format), chosen)
         colorizer.pipeline.limits = Limits(
             max_bytes=options.max_bytes or Limits.max_bytes,
             max_pixels=options.max_pixels or Limits.max_pixels,
@@ -497,15 +507,13 @@ def run(
         sidecars: whether to write the records of results beside them, too.
         add: adds a row to the report.
     """
-    from tqdm import tqdm
-
     reports.rows_of(plan, add)
 
     counts = Counter({"colorized": 0, "failed": len(plan.failed), "there already": plan.done})
     for path, why in plan.failed:
         report(str(path), "", why, as_json)
     found = method(job.source for job in plan.jobs) if method else None
-    bar = tqdm(total=len(plan.jobs), unit="picture", file=sys.stderr, disable=None)
+    bar = Progress(len(plan.jobs), "pictures")
     # Its threads end here, however this ends.
     with bar, contextlib.closing(found) if found else contextlib.nullcontext():
         for number, (job, result) in enumerate(zip(plan.jobs, found or (), strict=True)):
@@ -513,7 +521,7 @@ def run(
                 left = len(plan.jobs) - number
                 counts["failed"] += left
                 line = f"colorizer: {result}; {left} not colorized: the same command resumes"
-                tqdm.write(line, file=sys.stderr)
+                say(line, sys.stderr)
                 break
             targets, error = [str(target) for target in job.targets], None
             try:
@@ -571,7 +579,7 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         raise Refused(f"--out {options.out} is the folder of the pictures; choose another folder")
     # Ray is imported only after `cluster` has set the environment variables that it reads then.
     if not (find_spec("ray") and find_spec("pyarrow")):
-        raise Refused("--ray needs Ray: pip install 'colorizer[ray]'")
+        raise Refused(f"--ray needs Ray: pip install '{DISTRIBUTION}[ray]'")
     _check_positive(options, "batch", "worker_cores")
     from colorizer.api import parse_options
     from colorizer.commands import cluster
@@ -590,14 +598,12 @@ def run_on_cluster(options: argparse.Namespace) -> int:
         options.worker_cores,
     )
     return cluster.colorize_folder(
-        work, Path(options.model), options.ray, options.batch, options.json
+        work, find_model(options.model), options.ray, options.batch, options.json
     )
 
 
 def report(source: str, target: str | list[str], error: str | None, as_json: bool) -> None:
     """Tell how a picture ended."""
-    from tqdm import tqdm
-
     if as_json:
         line: dict[str, Any] = {"picture": source, "colour": target}
         if error is not None:
@@ -608,11 +614,11 @@ def report(source: str, target: str | list[str], error: str | None, as_json: boo
                 text.encode(sys.stdout.encoding)
             except UnicodeEncodeError:
                 text = json.dumps(line)
-        tqdm.write(text)
+        say(text)
     elif error is None:
-        tqdm.write("\n".join(target) if isinstance(target, list) else target)
+        say("\n".join(target) if isinstance(target, list) else target)
     else:
-        tqdm.write(f"{source}: {error}", file=sys.stderr)
+        say(f"{source}: {error}", sys.stderr)
     sys.stdout.flush()  # a reader of the pipe sees each picture as it is done
 
 

@@ -24,12 +24,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends nothing to it
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # none of Ray's messages on stdout
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default, no warning
 
-from tqdm import tqdm
 
 from colorizer import graph
 from colorizer.commands import results
 from colorizer.commands.cli import report
 from colorizer.commands.folder import ENDINGS, target_name
+from colorizer.commands.progress import Progress, say
 from colorizer.commands.storage import Folder
 from colorizer.cores import cores
 from colorizer.errors import UserError
@@ -160,7 +160,7 @@ def colorize(
                 unable.add(_reason(error))
             elif worker in loaded:  # else its other call has reported it
                 loaded.remove(worker)
-                tqdm.write(f"a worker died: {_reason(error)}", file=sys.stderr)
+                say(f"a worker died: {_reason(error)}", sys.stderr)
                 if left:
                     start()
         else:
@@ -169,7 +169,7 @@ def colorize(
             yield from zip(some, errors, strict=True)
         while loaded and unable:
             line = f"a worker cannot start, the others go on: {unable.pop()}"
-            tqdm.write(line, file=sys.stderr)
+            say(line, sys.stderr)
 
 
 def _reason(error: Exception) -> str:
@@ -287,7 +287,7 @@ def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: 
 
     if left:
         packed = pack(model)
-        with connected(address), tqdm(total=total, unit="picture", disable=None) as bar:
+        with connected(address), Progress(total, "pictures") as bar:
             import ray  # only now, see connected
 
             fitted, workers = fit(work)

@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import __version__
+from colorizer.commands.progress import Progress, say
 from colorizer.commands.run import run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
+from colorizer.models import DEFAULT
 
 if TYPE_CHECKING:
     from colorizer.commands.video import Film, Tally
@@ -216,12 +218,10 @@ def colorize_film(
     Raises:
         FilmError: if the film can't be read or written, or the new one differs from it.
     """
-    from tqdm import tqdm
-
     from colorizer.commands import video
 
     tally = video.Tally()
-    bar = tqdm(total=film.frames, unit="frame", file=sys.stderr, disable=None)
+    bar = Progress(film.frames, "frames")
     with written_whole(target) as beside, video.open_film(film.path) as source, bar:
         writer = video.Writer(beside, film, source, deinterlace)
         try:
@@ -229,10 +229,9 @@ def colorize_film(
                 _tell(line)
             frames = video.read_frames(source, film, tally, writer.copy, deinterlace)
             upright = (np.rot90(rgb, film.turns) for rgb in frames)
-            bar.set_description("loading the network")
+            bar.restart("loading the network")
             pipeline = load()
-            bar.set_description("colorizing")
-            bar.unpause()  # the time left is that of frames alone
+            bar.restart("")  # the time left is that of frames alone
             coloured = colorize_frames(
                 *(pipeline, upright, hold, chroma, hints),
                 lambda number: float(tally.times[number][0] * film.time_base),
@@ -251,9 +250,7 @@ def colorize_film(
 
 
 def _tell(line: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(f"colorizer-film: {line}", file=sys.stderr)
+    say(f"colorizer-film: {line}", sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -273,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     add("film", type=Path, help="any film that FFmpeg reads")
     add("--out", help="file or folder to write to (default: NAME-colour.mp4 beside the film)")
     add("--overwrite", action="store_true", help="replace the output if it exists")
-    add("--model", default="model_store/colorize.mar", help="an archive (default: %(default)s)")
+    add("--model", default=DEFAULT, help="a network, or a file (default: %(default)s)")
     add("--device", help="cpu or cuda:0 (default: a GPU if there is one)")
     add("--chroma", type=float, default=1.0, help="strength of the colours, 0 to 3 (default: 1)")
     add(
