@@ -301,7 +301,7 @@ def _is_address(host: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve the page; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="page", description=__doc__)
+    parser = argparse.ArgumentParser(prog="colorizer-page", description=__doc__)
     add = parser.add_argument
     add("--version", action="version", version=__version__)
     add("--host", default="127.0.0.1", help="to listen on (default: this computer only)")
