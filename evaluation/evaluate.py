@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import colorizer
 from colorizer import checkpoint
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
 from evaluation.command import add_photographs, named, picked
@@ -243,8 +242,7 @@ def filled(folder: Path) -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.evaluate", description=__doc__)
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m evaluation.evaluate", __doc__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     add_photographs(parser)
     parser.add_argument(

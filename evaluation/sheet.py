@@ -16,9 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import colorizer
 from colorizer import image
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import RequestError, UserError
 from colorizer.files import write_whole, written_whole
 from colorizer.pipeline import Pipeline
@@ -36,8 +35,7 @@ Row = tuple[str, dict[str, UInt8]]  # a photograph's text, and its pictures by n
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the sheets; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.sheet", description=__doc__)
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m evaluation.sheet", __doc__)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
     parser.add_argument(

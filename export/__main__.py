@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-import colorizer
 from colorizer import rtx
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.graph import NAMES, Hardware
 from colorizer.plan import NotBuilt
 from export import graphs, parity, triton
@@ -24,14 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if list(given[:1]) == ["triton"]:
         return triton.main(given[1:])
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description=__doc__,
-        epilog="For Triton: python -m export triton --help. "
-        "For TorchServe: python -m export.archive --help.",
+    parser = command_parser("python -m export", __doc__)
+    parser.epilog = (
+        "For Triton: python -m export triton --help. "
+        "For TorchServe: python -m export.archive --help."
     )
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="weights made by training")
     add("--to", nargs="+", choices=NAMES, default=["onnx"], help="engines (default: onnx)")
     add("--out", type=Path, required=True, help="folder to write; several checkpoints: one in each")

@@ -6,7 +6,6 @@ The same checkpoint on the same machine gives the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 import yaml
 
 import colorizer
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Name
@@ -130,11 +129,8 @@ def model_config(settings: Settings) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write an archive; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export.archive", description="Write an archive that TorchServe serves."
-    )
+    parser = command_parser("python -m export.archive", "Write an archive that TorchServe serves.")
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path, help="weights made by training")
     add("--out", type=Path, required=True, help=".mar to write; it names the model")
     add_graph_options(parser)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import colorizer
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import MANIFEST, Name
@@ -155,11 +153,10 @@ parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write a repository; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export triton", description="Write a model repository that Triton serves."
+    parser = command_parser(
+        "python -m export triton", "Write a model repository that Triton serves."
     )
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
     add("--out", type=Path, required=True, help="folder to write")
     add_graph_options(parser)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -10,8 +9,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import colorizer
 from colorizer import graph
+from colorizer.commands.run import command_parser
 from colorizer.errors import UserError
 from colorizer.graph import BadGraph
 
@@ -58,8 +57,7 @@ def verify(path: Path) -> dict[str, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and check; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__)
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m export.verify", __doc__)
     parser.add_argument("archives", type=Path, nargs="+", metavar="ARCHIVE", help=".mar files")
     options = parser.parse_args(arguments)
     failed = False

@@ -7,7 +7,6 @@ soups".
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.unet import UNet
 
@@ -56,11 +54,7 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, average and write; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.average",
-        description=(__doc__ or "").partition("\n\n")[2],
-    )
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m training.average", (__doc__ or "").partition("\n\n")[2])
     parser.add_argument(
         "checkpoints", type=Path, nargs="+", help="two or more, in order of training"
     )

@@ -6,7 +6,6 @@ a joint run) are stored once.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import colorizer
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 
@@ -117,10 +115,7 @@ def opened(path: Path) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and split or join; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.carry", description=(__doc__ or "").partition("\n\n")[2]
-    )
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m training.carry", (__doc__ or "").partition("\n\n")[2])
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("split", help="checkpoints -> parts")
     one.add_argument("checkpoints", type=Path, nargs="+")

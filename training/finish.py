@@ -9,7 +9,6 @@ DeOldify's NoGAN.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +21,8 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 from tqdm import tqdm
 
-import colorizer
 from colorizer import checkpoint
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.unet import AB_SCALE, IMAGENET_MEAN, IMAGENET_STD, UNet
 from evaluation.perceptual import load_encoder
@@ -209,9 +207,8 @@ def batches_of(photographs: Photographs, config: FinishConfig, device: str) -> B
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and finish a network; returns the exit code."""
     usual = FinishConfig()
-    parser = argparse.ArgumentParser(prog="python -m training.finish", description=__doc__)
+    parser = command_parser("python -m training.finish", __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path, help="a regression network")
     add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
     add("--encoder", type=Path, required=True, help="ImageNet ResNet-50 weights (safetensors)")

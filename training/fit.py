@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import colorizer
 from colorizer import checkpoint
 from colorizer.checkpoint import Checkpoint
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from colorizer.unet import UNet
 from evaluation.command import add_photographs, picked
@@ -229,11 +228,8 @@ def fit_checkpoint(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, fit and write; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.fit", description=(__doc__ or "").partition("\n\n")[2]
-    )
+    parser = command_parser("python -m training.fit", (__doc__ or "").partition("\n\n")[2])
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("checkpoint", type=Path)
     add_photographs(parser)
     add("--out", type=Path, required=True, help="checkpoint to write")

@@ -6,7 +6,6 @@ networks that would choke on millions of small files.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import count
@@ -17,8 +16,7 @@ import numpy as np
 import webdataset
 from tqdm import tqdm
 
-import colorizer
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.files import written_whole
 from evaluation.photographs import Photograph, find_photographs, find_shards, read_rgb, shrink
 from training.config import TrainConfig
@@ -100,11 +98,8 @@ def squashed(body: bytes, side: int) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make shards; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.shards", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = command_parser("python -m training.shards", (__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("--photos", type=Path, required=True, help="folder of colour photographs")
     add("--out", type=Path, required=True, help="folder to make")
     add("--most", type=int, default=1000, help="photographs in a shard (default: %(default)s)")

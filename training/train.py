@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 import colorizer
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Decoding, Head, Recipe
 from colorizer.unet import UNet
 from evaluation.perceptual import load_encoder, torchvision_models
@@ -266,10 +266,9 @@ def write_checkpoints(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and train; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
+    parser = command_parser("python -m training.train", __doc__)
     presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("--preset", required=True, help=f"{presets}, or a .toml file")
     add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
     add("--out", type=Path, required=True, help="checkpoint to write; for both heads, a folder")

@@ -10,11 +10,20 @@ A bug shows its traceback.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 
+from colorizer import __version__
 from colorizer.errors import UserError
+
+
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Make a command's parser, with --version."""
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
 
 
 def run_command(

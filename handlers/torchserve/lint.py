@@ -9,7 +9,6 @@ model-server.jar, and ts/model_server.py; tests compare these lists with both.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import re
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from colorizer import __version__
+from colorizer.commands.run import command_parser
 
 _SWITCHES = {
     *("async_logging", "cpu_launcher_enable", "debug", "decode_input_request"),
@@ -119,9 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0: all is right. 1: something is wrong. 2: a file can't be read.
     """
-    parser = argparse.ArgumentParser(prog="python -m handlers.torchserve.lint", description=__doc__)
+    parser = command_parser("python -m handlers.torchserve.lint", __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=__version__)
     add("files", nargs="+", type=Path, metavar="FILE", help="a config.properties")
     options = parser.parse_args(arguments)
     wrong = 0

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from colorizer import __version__
+from colorizer.commands.run import command_parser
 from handlers.torchserve import drain, frontend
 from handlers.torchserve.checks import (
     CannotServe,
@@ -58,11 +58,8 @@ ADDRESSES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handlers.torchserve.serve", description=__doc__
-    )
+    parser = command_parser("python -m handlers.torchserve.serve", __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=__version__)
     add("--port", type=int, help="for predictions; the next four are for management, metrics, gRPC")
     add("--model-store", type=Path, default="model_store", help="folder of archives (%(default)s)")
     add("--models", nargs="+", default=["all"], help="archives in that folder (%(default)s)")
