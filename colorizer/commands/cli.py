@@ -534,7 +534,10 @@ def run(
             add(job.source, () if error else job.targets, state, *row)
             bar.update()
             report(job.name, targets if len(targets) > 1 else targets[0], error, as_json)
-    print(", ".join(f"{number} {state}" for state, number in counts.items()), file=sys.stderr)
+    line = ", ".join(f"{number} {state}" for state, number in counts.items())
+    if counts["there already"] and not counts["colorized"]:
+        line += " (--overwrite makes them again)"
+    print(line, file=sys.stderr)
     return counts["failed"]
 
 
