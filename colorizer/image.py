@@ -65,6 +65,7 @@ CONTENT_TYPES: dict[str, str] = {
 }
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
 _MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383, "tiff": 2**31 - 1}
+_MAX_TIFF_PIXELS = 2**32 // 8 - 2**20  # of 8 bytes; 32 bits hold each place in a TIFF
 
 # What a file of FORMATS begins with; others: see _claims_to_be_a_picture.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and BigTIFF, either byte order
@@ -189,6 +190,8 @@ class OutputOptions:
                 f"format is {self.format!r}, which holds at most {most} pixels a side, and the "
                 f"picture has {longest}; use {' or '.join(fits)}."
             )
+        if self.format == "tiff" and height * width >= _MAX_TIFF_PIXELS:
+            raise BadOption("format is 'tiff', which holds 4 GB at most; use png.")
 
 
 def read(

@@ -129,6 +129,12 @@ def test_a_side_too_long_for_a_format_is_refused_with_422(
             image.write(np.zeros(shape, np.uint8), options)
 
 
+def test_a_tiff_beyond_4_gb_is_refused_before_the_work() -> None:
+    with pytest.raises(image.BadOption, match="4 GB"):
+        image.OutputOptions("tiff").check_size(40_000, 20_000)
+    image.OutputOptions("png").check_size(40_000, 20_000)
+
+
 def test_png_takes_the_longest_side() -> None:
     body = image.write(np.zeros((1, 70_000, 3), np.uint8), image.OutputOptions("png"))
     assert image.read(body).width == 70_000
