@@ -35,6 +35,11 @@ from colorizer.metadata import Metadata as Metadata
 UInt8 = NDArray[np.uint8]
 Format = Literal["jpeg", "png", "webp", "tiff"]
 Bits = Literal["8", "16", "same"]
+Compression = Literal["deflate", "none"]
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    **{"bits": get_args(Bits), "profile": get_args(icc.Profile)},
+    "compression": get_args(Compression),
+}
 
 # What is read: Pillow's name of each format, ours, and how its files' names end.
 _READ = {
@@ -168,11 +173,14 @@ class OutputOptions:
     quality: int = 92
     bits: Bits = "8"
     profile: icc.Profile = "srgb"
-    compression: Literal["deflate", "none"] = "deflate"
+    compression: Compression = "deflate"
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
             raise BadOption(f"format is {self.format!r:.40}; use jpeg, png, webp or tiff.")
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise BadOption(f"{name} is {getattr(self, name)!r:.40}; use {', '.join(allowed)}.")
         if self.bits != "8" and self.format not in ("png", "tiff"):
             raise BadOption(
                 f"bits is {self.bits!r}, and {self.format} holds 8 bits; use format=tiff or png."

@@ -44,6 +44,14 @@ def test_a_long_value_is_not_sent_back_whole() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["bits", "profile", "compression"])
+@pytest.mark.parametrize("value", ["12", 16, "", None, ["srgb"]])
+def test_another_wrong_option_is_refused_with_422(name: str, value: Any) -> None:
+    with pytest.raises(image.BadOption, match=f"{name} is") as caught:
+        image.OutputOptions("tiff", **{name: value})
+    assert "use " in str(caught.value)
+
+
 @pytest.mark.parametrize("quality", [1, 100])
 def test_the_ends_of_quality_are_allowed(quality: int) -> None:
     assert image.OutputOptions(quality=quality).quality == quality
