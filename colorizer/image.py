@@ -35,6 +35,11 @@ from colorizer.metadata import Metadata as Metadata
 UInt8 = NDArray[np.uint8]
 Format = Literal["jpeg", "png", "webp", "tiff"]
 Bits = Literal["8", "16", "same"]
+Compression = Literal["deflate", "none"]
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    **{"bits": get_args(Bits), "profile": get_args(icc.Profile)},
+    "compression": get_args(Compression),
+}
 
 # What is read: Pillow's name of each format, ours, and how its files' names end.
 _READ = {
@@ -65,6 +70,7 @@ CONTENT_TYPES: dict[str, str] = {
 }
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
 _MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383, "tiff": 2**31 - 1}
+_MAX_TIFF_PIXELS = 2**32 // 8 - 2**20  # of 8 bytes; 32 bits hold each place in a TIFF
 
 # What a file of FORMATS begins with; others: see _claims_to_be_a_picture.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and BigTIFF, either byte order
@@ -167,11 +173,14 @@ class OutputOptions:
     quality: int = 92
     bits: Bits = "8"
     profile: icc.Profile = "srgb"
-    compression: Literal["deflate", "none"] = "deflate"
+    compression: Compression = "deflate"
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
             raise BadOption(f"format is {self.format!r:.40}; use jpeg, png, webp or tiff.")
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise BadOption(f"{name} is {getattr(self, name)!r:.40}; use {', '.join(allowed)}.")
         if self.bits != "8" and self.format not in ("png", "tiff"):
             raise BadOption(
                 f"bits is {self.bits!r}, and {self.format} holds 8 bits; use format=tiff or png."
@@ -189,6 +198,8 @@ class OutputOptions:
                 f"format is {self.format!r}, which holds at most {most} pixels a side, and the "
                 f"picture has {longest}; use {' or '.join(fits)}."
             )
+        if self.format == "tiff" and height * width >= _MAX_TIFF_PIXELS:
+            raise BadOption("format is 'tiff', which holds 4 GB at most; use png.")
 
 
 def read(

@@ -7,6 +7,7 @@ import struct
 import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 import tifffile
 from PIL import ExifTags, Image, ImageCms
@@ -156,6 +157,9 @@ KINDS: dict[str, bytes] = {
     "lzw tiff": file_of(GREY, "TIFF", compression="tiff_lzw"),
     "jpeg tiff": file_of(ASTRONAUT, "TIFF", compression="jpeg"),
     "16-bit tiff": file_of(GREY.astype(np.uint16) * 257, "TIFF"),
+    "16-bit colour png": cv2.imencode(".png", ASTRONAUT[..., ::-1].astype(np.uint16) * 257)[
+        1
+    ].tobytes(),
     "planar tiff": tiff(
         np.moveaxis(ASTRONAUT.astype(np.uint16) * 257, 2, 0).copy(),
         photometric="rgb",

@@ -55,9 +55,12 @@ def read_or_refuse(body: bytes) -> str:
     """What `read` may do with anything: give a picture within its limits, or say what is wrong."""
     try:
         picture = image.read(body, LIMITS)
+        lightness = image.read(body, LIMITS, "16").pixels
     except image.RequestError as error:
         refusal = error
     else:
+        assert lightness.shape == picture.pixels.shape[:2]
+        assert 0 <= lightness.min() <= lightness.max() <= 100.01
         return write(picture)
     assert 400 <= refusal.status < 500
     assert len(str(refusal)) > 20

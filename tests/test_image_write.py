@@ -44,6 +44,14 @@ def test_a_long_value_is_not_sent_back_whole() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["bits", "profile", "compression"])
+@pytest.mark.parametrize("value", ["12", 16, "", None, ["srgb"]])
+def test_another_wrong_option_is_refused_with_422(name: str, value: Any) -> None:
+    with pytest.raises(image.BadOption, match=f"{name} is") as caught:
+        image.OutputOptions("tiff", **{name: value})
+    assert "use " in str(caught.value)
+
+
 @pytest.mark.parametrize("quality", [1, 100])
 def test_the_ends_of_quality_are_allowed(quality: int) -> None:
     assert image.OutputOptions(quality=quality).quality == quality
@@ -127,6 +135,12 @@ def test_a_side_too_long_for_a_format_is_refused_with_422(
     for shape in ((1, most + 1, 3), (most + 1, 1, 3)):
         with pytest.raises(image.BadOption, match=f"use {fits}"):
             image.write(np.zeros(shape, np.uint8), options)
+
+
+def test_a_tiff_beyond_4_gb_is_refused_before_the_work() -> None:
+    with pytest.raises(image.BadOption, match="4 GB"):
+        image.OutputOptions("tiff").check_size(40_000, 20_000)
+    image.OutputOptions("png").check_size(40_000, 20_000)
 
 
 def test_png_takes_the_longest_side() -> None:

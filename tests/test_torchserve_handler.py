@@ -124,6 +124,16 @@ def test_options_come_as_headers_in_any_case_and_a_form_field_beats_them(
     assert [answer.type for answer in found] == ["image/png", "image/webp"]
 
 
+def test_an_archives_options_give_the_librarys_bytes(regression: ColorizeHandler) -> None:
+    options = {"format": "tiff", "bits": "16", "profile": "display-p3", "provenance": "yes"}
+    headers = {f"X-Colorize-{name}": value for name, value in options.items()}
+    (found,) = answers(regression, [{"body": bytearray(GOOD)}], [headers])
+    assert (found.status, found.type) == (200, "image/tiff")
+    assert found.body == regression.pipeline.colorize(GOOD, options).body
+    (refused,) = answers(regression, [{"body": bytearray(GOOD)}], [{"X-Colorize-Bits": "16"}])
+    assert (refused.status, json.loads(refused.body)["type"]) == (422, "bad_option")
+
+
 FILE = {"content-type": "image/jpeg"}
 TEXT = {"content-type": ""}
 

@@ -158,7 +158,9 @@ def plan(pictures: Sequence[Path], naming: Naming, overwrite: bool) -> Plan:
         job = Job(source, naming.targets(source, name), str(source))
         target = job.targets[0]
         key = str(target)
-        if folds.setdefault(target.parent, _ignores_case(target.parent)):
+        if target.parent not in folds:
+            folds[target.parent] = _ignores_case(target.parent)
+        if folds[target.parent]:
             key = unicodedata.normalize("NFC", key).casefold()
         other = jobs.setdefault(key, job)
         if other is not job and not same_file(other.source, source):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from colorizer.commands.folder import Plan, Refused, same_file
+from colorizer.commands.folder import Plan, Refused
 from colorizer.files import written_whole
 
 COLUMNS = ("picture", "sha256", "results", "results_sha256", "state", "seconds", "warnings")
@@ -21,10 +21,9 @@ def check(path: Path, plan: Plan) -> None:
     Raises:
         Refused: if the path is a picture, a result, or another file.
     """
-    taken = [place for job in (*plan.jobs, *plan.there) for place in (job.source, *job.targets)]
     header = ",".join(COLUMNS).encode()
-    if any(same_file(path, place) for place in taken):
-        raise Refused(f"--report {path} is one of the pictures or results; choose another name")
+    if any(path.absolute() == target.absolute() for job in plan.jobs for target in job.targets):
+        raise Refused(f"--report {path} is where a result goes; choose another name")
     if path.exists() and not (path.is_file() and path.read_bytes().startswith(header)):
         raise Refused(f"--report {path} is there already and is no report; choose another name")
 
