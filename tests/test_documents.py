@@ -197,8 +197,8 @@ COMMANDS = sorted(
         (document, match[1], match[2])
         for document, text in SPOKEN
         for match in re.finditer(
-            r"-m ((?:benchmarks|colorizer|export|handlers|page|training)\b[\w.]*(?: triton)?)"
-            r"([^;&|#]*)",
+            r"-m ((?:benchmarks|colorizer|export|handlers|page|training)\b[\w.]*"
+            r"(?: (?:triton|join)\b)?)([^;&|#]*)",
             text,
         )
     }

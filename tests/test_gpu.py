@@ -18,14 +18,18 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import engines, gpu, pack
 from benchmarks.pack import LIMIT, OUT
-from colorizer import Colorizer
+from colorizer import checkpoint
+from colorizer import engines as engines_of
+from colorizer.graph import Graph
+from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
 from evaluation.photographs import find
-from tests.support import ROOT, coloured, encoded, opened
+from tests.support import ROOT, coloured, encoded, opened, picture
 from training import shards
 
 GUIDE = (ROOT / "benchmarks" / "GPU.md").read_text()
@@ -150,18 +154,18 @@ def test_the_packs_bring_the_photographs_and_whole_weights(rehearsed: Path) -> N
 
 
 @pytest.mark.server
-def test_the_joined_checkpoints_load_and_colour_a_picture(rehearsed: Path, tmp_path: Path) -> None:
+def test_the_joined_checkpoints_load_and_colour_a_picture(rehearsed: Path) -> None:
     joined = sorted(path.stem for path in (rehearsed / "joined").iterdir())
     assert joined[0] == "classification"
     assert joined[-1] == "regression"
     assert any(name.startswith("finished-") for name in joined)
     for name in ("classification", "regression"):
-        path, out = rehearsed / "joined" / f"{name}.safetensors", tmp_path / name
-        command = [sys.executable, "-m", "export", path, "--out", out]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        reply = Colorizer(out).colorize(encoded(coloured(3), "JPEG"))
-        assert opened(reply).size == (100, 80)
-        assert reply != encoded(coloured(3), "JPEG")
+        net, header = checkpoint.load(rehearsed / "joined" / f"{name}.safetensors")
+        graph = Graph("", "", header.recipe)
+        reply = Pipeline(graph, engines_of.Eager(net)).colorize(encoded(picture(80, 100), "JPEG"))
+        pixels = np.asarray(opened(reply.body)).astype(int)
+        assert pixels.shape == (80, 100, 3)
+        assert np.ptp(pixels, axis=-1).max() > 3  # in colour
 
 
 @pytest.mark.server
