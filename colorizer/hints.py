@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,7 +64,7 @@ _UNLIKE_CAST = (69, 104, 99, 24, 32)
 _UNLIKE_OBJECT = (47, 98, np.inf, 31, 31)
 # Likewise distances, in shorter sides: photographs are layered, so colours reach further sideways.
 _REACH_X, _REACH_Y = 3.5, 1.07
-_NOISE = 0.007  # variance of a hint's difference that no other place shares, of 1 in the middle
+_NOISE = 0.1  # variance of a hint's difference that no other place shares, of 1 in the middle
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,14 @@ class Spot:
         x: of its centre, 0..1; so is y.
         radius: as a share of the picture's shorter side.
         ab: its colour, within sRGB at the lightness of the centre.
+        hint: number of the hint that it belongs to.
     """
 
     x: float
     y: float
     radius: float
     ab: tuple[float, float]
+    hint: int = 0
 
 
 def spots(hints: Sequence[Hint], lightness: Float) -> list[Spot]:
@@ -198,19 +201,19 @@ def spots(hints: Sequence[Hint], lightness: Float) -> list[Spot]:
     size, shorter = np.array([width, height], np.float64), min(height, width)
     strokes = [np.array(hint.points) * size for hint in hints]
     lengths = [float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in strokes]
-    kept: list[tuple[float, float, Hint]] = []
+    kept: list[tuple[float, float, int]] = []
     centres, radii = np.empty((0, 2)), np.empty(0)
-    for hint, stroke in zip(reversed(hints), reversed(strokes), strict=True):
-        radius = hint.radius * shorter
-        for place in _along(stroke, max(radius / 2, sum(lengths) / MOST_POINTS)):
+    for number in reversed(range(len(hints))):
+        radius = hints[number].radius * shorter
+        for place in _along(strokes[number], max(radius / 2, sum(lengths) / MOST_POINTS)):
             if not (np.hypot(*(centres - place).T) < radii).any():
-                kept.append((*place, hint))
+                kept.append((*place, number))
                 centres, radii = np.vstack([centres, place]), np.append(radii, radius / 2)
     columns, rows = np.minimum(centres, size - 1).astype(int).T
-    a, b = _wanted([hint.colour for *_, hint in kept], lightness[rows, columns])
+    a, b = _wanted([hints[number].colour for *_, number in kept], lightness[rows, columns])
     found = [
-        Spot(x / width, y / height, hint.radius, (float(a[i]), float(b[i])))
-        for i, (x, y, hint) in enumerate(kept)
+        Spot(x / width, y / height, hints[number].radius, (float(a[i]), float(b[i])), number)
+        for i, (x, y, number) in enumerate(kept)
     ]
     return found[::-1]
 
@@ -257,15 +260,10 @@ def spread_spots(
     shorter = min(aspect, 1.0)
     step_x, step_y = aspect / shorter / side, 1 / shorter / side  # of a pixel, in shorter sides
     features = _features(lightness, ab)
-    cells: dict[tuple[int, int], tuple[float, float]] = {}
-    for one in known:  # of two in one pixel, the later
-        cell = min(int(one.x * side), side - 1), min(int(one.y * side), side - 1)
-        cells.pop(cell, None)
-        cells[cell] = one.ab
-    every = -(-len(cells) // MOST_ANCHORS)
-    columns, rows = np.array(list(cells)[::every]).T
+    cells = _cells(known, side)
+    columns, rows = np.array(list(cells)).T
     at = rows * side + columns
-    missing = np.array(list(cells.values())[::every]) - ab.reshape(-1, 2)[at]  # (n, 2)
+    missing = np.array(list(cells.values())) - ab.reshape(-1, 2)[at]  # (n, 2)
     size = np.hypot(*missing.T)[:, None]
     cast_limit = _CAST * spread / SPREAD
     cast = missing * np.minimum(1, cast_limit / np.maximum(size, 1e-6))
@@ -281,6 +279,23 @@ def spread_spots(
     length = np.hypot(*change)
     change *= np.minimum(1, np.float32(size.max()) / np.maximum(length, np.float32(1e-6)))
     return np.ascontiguousarray(change.T.reshape(ab.shape), np.float32)
+
+
+def _cells(known: Sequence[Spot], side: int) -> dict[tuple[int, int], tuple[float, float]]:
+    """The colours of pixels of the small copy, at most MOST_ANCHORS; each hint keeps some."""
+    every = 0
+    while True:
+        every += 1
+        seen: Counter[int] = Counter()
+        cells: dict[tuple[int, int], tuple[float, float]] = {}
+        for one in known:  # of two in one pixel, the later
+            if seen[one.hint] % every == 0:
+                cell = min(int(one.x * side), side - 1), min(int(one.y * side), side - 1)
+                cells.pop(cell, None)
+                cells[cell] = one.ab
+            seen[one.hint] += 1
+        if len(cells) <= MOST_ANCHORS:
+            return cells
 
 
 def _features(lightness: Float, ab: Float) -> Float:
