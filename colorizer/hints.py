@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,37 +48,23 @@ RADIUS, LARGEST_RADIUS = 0.02, 0.1
 SPREAD = 0.5  # default of the option: fills objects
 _KEYS = ("x", "y", "points", "color", "colour", "neutral", "radius")
 
-# How far from the truth the networks are by L, relative to the middle: both near black and near
-# white sRGB has few colours. Measured like the settings below.
-_AMPLITUDE = np.array([[0, 20, 50, 65, 85, 100], [0.25, 0.7, 1.25, 1.25, 0.8, 0.45]], np.float32)
+# How far from the truth the networks are, by L, relative to the middle: near black and white sRGB
+# has few colours.
+_AMPLITUDE = np.array(
+    [[0, 9, 22, 50, 70, 83, 96, 100], [0.36, 0.73, 1.02, 1.2, 1.13, 0.98, 0.82, 0.3]], np.float32
+)
 _CAST = 12.0  # ab units: as much of a hint's difference counts as cast, at the default spread
 _STEEP = 1.0  # how much longer a way gets by an edge as strong as most in the picture
 _SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
 
 
-@dataclass(frozen=True)
-class _Unlike:
-    """How unlike two places are: what each difference of theirs is divided by.
-
-    Attributes:
-        mean: of the mean L of a window around.
-        light: of L.
-        texture: of the standard deviation of L in that window.
-        ab: of the predicted ab.
-        power: of the amplitude, by which an error at one place is an error at the other.
-    """
-
-    light: float
-    mean: float
-    texture: float
-    ab: float
-    power: float
-
-
-_WIDE = _Unlike(78, 91, 131, 25.5, 0.9)
-_WIDE_REACH = 3.7  # short sides of the picture
-_NOISE = 0.065  # variance of a hint's difference that no other place shares, of 1 in the middle
-_NEAR = _Unlike(47, 98, 45, 31, 0.6)
+# What the differences of two places are divided by, to say how unlike these are: L, the mean L of a
+# small and of a large window around, and the predicted a and b.
+_UNLIKE_CAST = (69, 104, 99, 24, 32)
+_UNLIKE_OBJECT = (47, 98, np.inf, 31, 31)
+# Likewise distances, in shorter sides: photographs are layered, so colours reach further sideways.
+_REACH_X, _REACH_Y = 3.5, 1.07
+_NOISE = 0.1  # variance of a hint's difference that no other place shares, of 1 in the middle
 
 
 @dataclass(frozen=True)
@@ -193,12 +180,14 @@ class Spot:
         x: of its centre, 0..1; so is y.
         radius: as a share of the picture's shorter side.
         ab: its colour, within sRGB at the lightness of the centre.
+        hint: number of the hint that it belongs to.
     """
 
     x: float
     y: float
     radius: float
     ab: tuple[float, float]
+    hint: int = 0
 
 
 def spots(hints: Sequence[Hint], lightness: Float) -> list[Spot]:
@@ -212,19 +201,19 @@ def spots(hints: Sequence[Hint], lightness: Float) -> list[Spot]:
     size, shorter = np.array([width, height], np.float64), min(height, width)
     strokes = [np.array(hint.points) * size for hint in hints]
     lengths = [float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in strokes]
-    kept: list[tuple[float, float, Hint]] = []
+    kept: list[tuple[float, float, int]] = []
     centres, radii = np.empty((0, 2)), np.empty(0)
-    for hint, stroke in zip(reversed(hints), reversed(strokes), strict=True):
-        radius = hint.radius * shorter
-        for place in _along(stroke, max(radius / 2, sum(lengths) / MOST_POINTS)):
+    for number in reversed(range(len(hints))):
+        radius = hints[number].radius * shorter
+        for place in _along(strokes[number], max(radius / 2, sum(lengths) / MOST_POINTS)):
             if not (np.hypot(*(centres - place).T) < radii).any():
-                kept.append((*place, hint))
+                kept.append((*place, number))
                 centres, radii = np.vstack([centres, place]), np.append(radii, radius / 2)
     columns, rows = np.minimum(centres, size - 1).astype(int).T
-    a, b = _wanted([hint.colour for *_, hint in kept], lightness[rows, columns])
+    a, b = _wanted([hints[number].colour for *_, number in kept], lightness[rows, columns])
     found = [
-        Spot(x / width, y / height, hint.radius, (float(a[i]), float(b[i])))
-        for i, (x, y, hint) in enumerate(kept)
+        Spot(x / width, y / height, hints[number].radius, (float(a[i]), float(b[i])), number)
+        for i, (x, y, number) in enumerate(kept)
     ]
     return found[::-1]
 
@@ -271,22 +260,17 @@ def spread_spots(
     shorter = min(aspect, 1.0)
     step_x, step_y = aspect / shorter / side, 1 / shorter / side  # of a pixel, in shorter sides
     features = _features(lightness, ab)
-    cells: dict[tuple[int, int], tuple[float, float]] = {}
-    for one in known:  # of two in one pixel, the later
-        cell = min(int(one.x * side), side - 1), min(int(one.y * side), side - 1)
-        cells.pop(cell, None)
-        cells[cell] = one.ab
-    every = -(-len(cells) // MOST_ANCHORS)
-    columns, rows = np.array(list(cells)[::every]).T
+    cells = _cells(known, side)
+    columns, rows = np.array(list(cells)).T
     at = rows * side + columns
-    missing = np.array(list(cells.values())[::every]) - ab.reshape(-1, 2)[at]  # (n, 2)
+    missing = np.array(list(cells.values())) - ab.reshape(-1, 2)[at]  # (n, 2)
     size = np.hypot(*missing.T)[:, None]
     cast_limit = _CAST * spread / SPREAD
     cast = missing * np.minimum(1, cast_limit / np.maximum(size, 1e-6))
     x, y = columns.astype(np.float32), rows.astype(np.float32)
     straight = np.hypot(
-        (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x),
-        (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y),
+        (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x / _REACH_X),
+        (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y / _REACH_Y),
     )
     change = _cast(straight.reshape(len(at), -1), features, at, cast)
     way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y).reshape(len(at), -1)
@@ -297,12 +281,27 @@ def spread_spots(
     return np.ascontiguousarray(change.T.reshape(ab.shape), np.float32)
 
 
+def _cells(known: Sequence[Spot], side: int) -> dict[tuple[int, int], tuple[float, float]]:
+    """The colours of pixels of the small copy, at most MOST_ANCHORS; each hint keeps some."""
+    every = 0
+    while True:
+        every += 1
+        seen: Counter[int] = Counter()
+        cells: dict[tuple[int, int], tuple[float, float]] = {}
+        for one in known:  # of two in one pixel, the later
+            if seen[one.hint] % every == 0:
+                cell = min(int(one.x * side), side - 1), min(int(one.y * side), side - 1)
+                cells.pop(cell, None)
+                cells[cell] = one.ab
+            seen[one.hint] += 1
+        if len(cells) <= MOST_ANCHORS:
+            return cells
+
+
 def _features(lightness: Float, ab: Float) -> Float:
-    """(5, S * S): L, mean and deviation of L around, and ab."""
-    mean = cv2.blur(lightness, (9, 9))
-    deviation = np.sqrt(np.maximum(cv2.blur(lightness * lightness, (9, 9)) - mean * mean, 0))
-    planes = [cv2.blur(lightness, (3, 3)), mean, deviation, ab[..., 0], ab[..., 1]]
-    return np.stack([plane.ravel() for plane in planes]).astype(np.float32)
+    """(5, S * S): L, its means over a small and a large window, a and b."""
+    means = [cv2.blur(lightness, (width, width)) for width in (3, 9, 25)]
+    return np.stack([plane.ravel() for plane in (*means, *cv2.split(ab))]).astype(np.float32)
 
 
 def _cast(
@@ -311,7 +310,7 @@ def _cast(
     """Estimate a field whose values are known at some pixels, as a Gaussian process.
 
     Args:
-        distance: (n, P) from each known pixel to each pixel, in shorter sides.
+        distance: (n, P) from each known pixel to each pixel, 1 where the reach ends.
         features: (5, P).
         at: (n,) the known pixels.
         known: (n, 2) their values.
@@ -319,10 +318,10 @@ def _cast(
     Returns:
         (2, P) float32.
     """
-    squared = (distance / np.float32(_WIDE_REACH)) ** 2
-    squared += _unlike(_WIDE, features, at)
+    squared = distance * distance
+    squared += _unlike(_UNLIKE_CAST, features, at)
     shared = np.exp(-np.sqrt(squared, out=squared))
-    amplitude = _amplitude(_WIDE, features)
+    amplitude = _amplitude(features)
     shared *= amplitude
     shared *= amplitude[at, None]
     among = shared[:, at].astype(np.float64)
@@ -333,9 +332,9 @@ def _cast(
 def _object(way: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]) -> Float:
     """Fill what is near, and like, the pixels whose values are known; arguments as `_cast`."""
     squared = way * way
-    squared += _unlike(_NEAR, features, at)
+    squared += _unlike(_UNLIKE_OBJECT, features, at)
     squared += np.float32(1e-4)
-    amplitude = _amplitude(_NEAR, features)
+    amplitude = _amplitude(features)
     nearest = squared.min(axis=0)
     weights = (nearest / squared) ** 2  # 1 for the nearest, less for others
     filled = 1 / (1 + nearest**2)  # flat on top: 0.94 at half the reach, 0.5 at its end
@@ -345,9 +344,8 @@ def _object(way: Float, features: Float, at: NDArray[np.intp], known: NDArray[np
     return np.asarray((known.T.astype(np.float32) @ weights) * filled, np.float32)
 
 
-def _unlike(scale: _Unlike, features: Float, at: NDArray[np.intp]) -> Float:
+def _unlike(units: Sequence[float], features: Float, at: NDArray[np.intp]) -> Float:
     """(n, P): squared, how unlike each of n pixels every pixel is."""
-    units = (scale.light, scale.mean, scale.texture, scale.ab, scale.ab)
     total = np.zeros((len(at), features.shape[1]), np.float32)
     for plane, unit in zip(features, units, strict=True):
         apart = (plane[None] - plane[at, None]) * np.float32(1 / unit)
@@ -355,9 +353,9 @@ def _unlike(scale: _Unlike, features: Float, at: NDArray[np.intp]) -> Float:
     return total
 
 
-def _amplitude(scale: _Unlike, features: Float) -> Float:
+def _amplitude(features: Float) -> Float:
     """(P,): how large errors are, relative to the middle."""
-    return np.asarray(np.interp(features[0], *_AMPLITUDE) ** scale.power, np.float32)
+    return np.asarray(np.interp(features[0], *_AMPLITUDE), np.float32)
 
 
 def _resistance(lightness: Float) -> Float:
