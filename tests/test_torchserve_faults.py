@@ -122,7 +122,7 @@ def test_an_altered_graph_is_reported_at_start_with_the_command_that_mends_it(
     process = start_launcher(tmp_path / "store", tmp_path, "--port", str(free_port()))
     said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert "was altered after its export; export it again: python -m export" in said
+    assert "was altered after its export; install it again, or " in said
 
 
 def mutated(count: int) -> Iterator[bytes]:
