@@ -130,10 +130,12 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
 def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
     """Read until a line has text; fail when the output ends before."""
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
+        lines.append(line)
         if text in line:
             return line
-    raise AssertionError(f"{text!r} was never said")
+    raise AssertionError(f"{text!r} was never printed; the last lines were {lines[-5:]}")
 
 
 def is_free(port: int) -> bool:
