@@ -184,12 +184,22 @@ def test_another_torchserve_than_the_one_that_is_altered_is_refused(tmp_path: Pa
     assert not (tmp_path / "classes").exists()
 
 
+def test_a_temporary_folder_too_deep_for_sockets_is_refused(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: Patch
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert "set TMPDIR to a shorter one" in refused()
+    assert list(deep.iterdir()) == []
+
+
 @pytest.mark.server
 def test_it_serves_until_ctrl_c_and_leaves_only_logs(
     launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     port = free_port()
-    variables = {"TMPDIR": str(tmp_path / "temporary"), "http_proxy": "http://127.0.0.1:9"}
+    variables = {"TMPDIR": str(tmp_path / "t"), "http_proxy": "http://127.0.0.1:9"}
     Path(variables["TMPDIR"]).mkdir()
     process = launch("--port", str(port), "--logs", "kept", **variables)
     wait_for_line(process, "Ready in ")

@@ -37,6 +37,8 @@ GRACE_SECONDS = 10.0  # for TorchServe to end its workers by itself; it takes ab
 TICK_SECONDS = 0.2  # between checks of the server and of signals
 LOG_SECONDS = 5  # between lines of progress, if they can't overwrite one another
 DRAIN_SECONDS = 30.0  # to answer accepted requests: a full queue of photographs on two cores
+# Workers listen on FOLDER/.ts.sock.PORT, and a socket's path has 107 bytes at most.
+LONGEST_FOLDER = 107 - len("/.ts.sock.65535")
 LOG_ROOM = 2**24  # bytes needed for logs; TorchServe fails silently when it can't write them
 SHOWN_LINES = 40  # of its output after a failure: a traceback through server, handler and library
 # Its output when an archive can't be read, and when a worker can't load one or start at all; it
@@ -120,6 +122,11 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     # Its own temporary folder, for unpacked archives and sockets: another server's sockets have the
     # same names.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
+        if len(os.fsencode(temporary)) > LONGEST_FOLDER:
+            raise CannotServe(
+                f"the temporary folder {temporary} has too long a path for the workers' sockets; "
+                "set TMPDIR to a shorter one"
+            )
         environment["TMPDIR"] = temporary  # for the workers
         sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
         check_room(Path(temporary), sum(sizes), "unpacked archives", "TMPDIR=")
