@@ -6,6 +6,7 @@ torch is imported only by the engines that need it: ONNX Runtime on a CPU needs 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.metadata
 import importlib.util
 import io
@@ -264,7 +265,8 @@ def load_checkpoint(
         torch.set_num_threads(threads)
     net, header = checkpoint.load(path)
     device = device or ("cuda:0" if gpus() else "cpu")
-    return Graph("", "", header.recipe), Eager(net.to(device), device)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Graph("", "", header.recipe, checkpoint=digest), Eager(net.to(device), device)
 
 
 def start(

@@ -63,8 +63,8 @@ def record(source: bytes, graph: Graph, options: Options) -> dict[str, str]:
         "Software": f"colorizer {__version__}",
         "Head": graph.recipe.head,
         "ModelSHA256": graph.checkpoint,
-        "GraphSHA256": graph.sha256,
-        "Engine": graph.engine,
+        "GraphSHA256": graph.sha256 or "none",  # of a checkpoint that was not exported
+        "Engine": graph.engine if graph.sha256 else "eager",
         "Options": json.dumps(chosen, sort_keys=True, default=lambda hint: hint.entry),
         "SourceSHA256": hashlib.sha256(source).hexdigest(),
     }

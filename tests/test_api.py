@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import io
 import multiprocessing
@@ -146,6 +147,7 @@ def test_a_checkpoint_runs_without_export(weights: Callable[[Head], Path], archi
     found = np.asarray(opened(one.colorize(FILE, format="png")))
     assert np.abs(found.astype(int) - exported).max() <= 1
     assert pickle.loads(pickle.dumps(one)).colorize(FILE) == one.colorize(FILE)
+    assert one.pipeline.graph.checkpoint == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_checkpoint_without_torch_says_what_to_do(
