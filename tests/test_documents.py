@@ -46,7 +46,6 @@ NOT_RUN = {
     "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs it at its smallest",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.quality": "test_quality.py runs it",
-    "model_store/MODEL_CARD.md: train=": "hours; the same commands as README's, with other numbers",
     "docs/deploy.md: docker build -f deploy/Dockerfile -t": "needs Docker",
     "docs/deploy.md: docker build -f deploy/Dockerfile.triton": "needs Docker",
     "docs/deploy.md: docker compose": "needs Docker",
