@@ -12,7 +12,7 @@ const make = (tag, properties, ...children) => {
 const LOOKS = [
   { id: "calm", name: "Calm", network: "regression", options: {} },
   { id: "vivid", name: "Vivid", network: "regression", options: { chroma: 1.6 } },
-  { id: "lively", name: "Lively", network: "classification", options: {} },
+  { id: "other", name: "Other", network: "classification", options: {} },
 ];
 const THUMB = 240;  // pixels high
 const LARGE = 3e6;  // pixels of a photograph that takes long
