@@ -7,7 +7,6 @@ whose figures mean nothing: it shows that everything works.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import colorizer
 from benchmarks import results
+from colorizer.commands.run import command_parser
 from colorizer.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,13 +35,8 @@ LAST_LINES = 15  # of one that failed
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run all and write the report; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m benchmarks", __doc__, as_written=True)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("--out", type=Path, help="folder (default: runs/bench/DATE)")
     add("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), metavar="NAME",
         help=", ".join(BENCHMARKS))  # fmt: skip

@@ -10,7 +10,6 @@ repeated; one that fails, or runs out of time, is named in the tables, and the o
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import shutil
@@ -24,11 +23,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import colorizer
 from benchmarks import results
 from benchmarks.pack import ROOT, THERE
 from benchmarks.results import Table, Value
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import write_whole
 
@@ -347,13 +345,8 @@ def back(folder: Path, number: int, out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m benchmarks.gpu", __doc__, as_written=True)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("verb", choices=("run", "back", "write", "check"))
     add("what", nargs="*", help=f"steps ({', '.join(STEPS)}; engines: each of them), or N")
     add("--folder", type=Path, default=THERE, help="of what was brought (default: %(default)s)")

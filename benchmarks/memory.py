@@ -6,7 +6,6 @@ JPEG, or at 16 bits. Linux only.
 
 from __future__ import annotations
 
-import argparse
 import io
 import multiprocessing
 import sys
@@ -21,10 +20,10 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-import colorizer
 from benchmarks import peak_memory, results
 from benchmarks.results import Plot, Table
 from colorizer.api import Colorizer
+from colorizer.commands.run import command_parser
 from colorizer.graph import BadGraph
 from colorizer.options import Options
 
@@ -146,9 +145,8 @@ def measure(model: str, megapixels: float) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and print; returns 1 where a photograph took too much."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser = command_parser("python -m benchmarks.memory", __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add("--model", default="model_store/colorize.mar", help="archive, or exported graph")
     add("--megapixels", type=float, default=LARGEST, help="of each photograph (%(default)g)")
     add("--quick", action="store_true", help=f"{QUICK:g} megapixels, to see that it works")

@@ -11,7 +11,6 @@ come in order; one that comes twice does no harm. Needs Python's standard librar
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -22,8 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import colorizer
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 
@@ -178,12 +176,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pack",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m benchmarks.pack", __doc__, as_written=True)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("lean", "whole", "unpack"):
         verbs.add_parser(verb)

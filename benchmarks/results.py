@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import colorizer
+from colorizer.commands.run import command_parser
 from colorizer.cores import cores
 from colorizer.files import write_whole
 
@@ -107,12 +108,7 @@ def machine() -> dict[str, str]:
 
 def parser(module: str, description: str | None) -> argparse.ArgumentParser:
     """Make a command line with the options that all benchmarks share."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--version", action="version", version=colorizer.__version__)
+    made = command_parser(f"python -m {module}", description, as_written=True)
     made.add_argument("--json", type=Path, metavar="FILE", help="also save the tables there")
     made.add_argument("--quick", action="store_true", help="smallest sizes: only shows it works")
     return made

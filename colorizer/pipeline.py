@@ -228,11 +228,12 @@ class Pipeline:
                 pixels = self.finished(prepared, output, own)
             if job.outcome.error is None:
                 with _stage("write", job):
+                    written = metadata
                     if options.provenance == "yes":
                         assert isinstance(job.body, bytes)
                         told = provenance.record(job.body, self.graph, own)
-                        metadata = provenance.embed(metadata, told)
-                    files[seed] = image.write(pixels, options.output, prepared.alpha, metadata)
+                        written = provenance.embed(metadata, told)
+                    files[seed] = image.write(pixels, options.output, prepared.alpha, written)
                     self._check_size(files, options)
             if job.outcome.error is not None:
                 return

@@ -25,9 +25,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from skimage.segmentation import slic
 from tqdm import tqdm
 
-import colorizer
 from colorizer import lab
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import RequestError
 from colorizer.finish import prepare
 from colorizer.hints import RADIUS, Hint
@@ -176,12 +175,7 @@ def table(names: Sequence[str], spreads: Sequence[float], found: NDArray[np.floa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.hints",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=colorizer.__version__)
+    parser = command_parser("python -m evaluation.hints", __doc__, as_written=True)
     parser.add_argument("checkpoint", type=Path, nargs="+")
     add_photographs(parser)
     parser.add_argument(

@@ -7,7 +7,6 @@ PyPI takes no file above 100 MB. They install a folder colorizer_weights/NAME, w
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import colorizer
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.models import DISTRIBUTION, PACKAGE
@@ -125,12 +124,10 @@ def _build(project: Path, out: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and build; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export.wheels",
-        description="Build the wheels of the program and of the networks' weights.",
+    parser = command_parser(
+        "python -m export.wheels", "Build the wheels of the program and of the networks' weights."
     )
     add = parser.add_argument
-    add("--version", action="version", version=colorizer.__version__)
     add(
         "checkpoints",
         type=Path,

@@ -21,9 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import __version__
 from colorizer.commands.progress import Progress, say
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.models import DEFAULT
@@ -260,13 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="colorizer-film",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("colorizer-film", __doc__, as_written=True)
     add = parser.add_argument
-    add("--version", action="version", version=__version__)
     add("film", type=Path, help="any film that FFmpeg reads")
     add("--out", help="file or folder to write to (default: NAME-colour.mp4 beside the film)")
     add("--overwrite", action="store_true", help="replace the output if it exists")

@@ -19,9 +19,12 @@ from colorizer import __version__
 from colorizer.errors import UserError
 
 
-def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Make a command's parser, with --version."""
-    parser = argparse.ArgumentParser(prog=name, description=description)
+def command_parser(
+    name: str, description: str | None, as_written: bool = False
+) -> argparse.ArgumentParser:
+    """Make a command's parser, with --version; the help may keep the description's lines."""
+    formatter = argparse.RawDescriptionHelpFormatter if as_written else argparse.HelpFormatter
+    parser = argparse.ArgumentParser(prog=name, description=description, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 
