@@ -195,7 +195,7 @@ def kernel_terms(found: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64
 
     The distance is the squared maximum mean discrepancy with the kernel (x · y / F + 1)³. It is
     unbiased for any N; pairs of a picture and its own truth are left out too, so that pictures
-    equal to their truths have exactly 0.
+    equal to their truths have 0, within rounding.
 
     Args:
         found: (N, F) features of pictures.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,6 +35,10 @@ Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
 ROOT = Path(__file__).parent.parent
+# Other programs are called convert too.
+IMAGEMAGICK = bool(shutil.which("convert")) and b"ImageMagick" in (
+    subprocess.run(["convert", "-version"], capture_output=True).stdout
+)
 SECONDS = 120.0  # far more than anything here takes, even on a busy machine
 
 SIDE = 64  # of the tests' small networks

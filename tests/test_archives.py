@@ -27,6 +27,7 @@ from tests.pictures import (
     table_profile,
     tiff,
 )
+from tests.support import IMAGEMAGICK
 
 # A portrait at 16 bits: soft, of all tones, with detail below a step of 8 bits.
 PHOTO = cv2.resize(data.astronaut()[:400, 60:360].astype(np.float32), (90, 120)) * 257
@@ -47,7 +48,7 @@ class Scan(NamedTuple):
 
 def magick(pixels: np.ndarray, *options: str) -> Scan | None:
     """A scan as ImageMagick writes it; None where that isn't installed."""
-    if shutil.which("convert") is None:
+    if not IMAGEMAGICK:
         return None
     command = ["convert", "png:-", *options]
     source = cv2.imencode(".png", pixels)[1].tobytes()

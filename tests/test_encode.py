@@ -18,6 +18,7 @@ from PIL import ExifTags, Image
 from colorizer import icc, image
 from colorizer.metadata import Metadata
 from tests.pictures import ALPHA, ASTRONAUT, exif, file_of
+from tests.support import IMAGEMAGICK
 
 DEEP = ASTRONAUT.astype(np.uint16) * 256 + ASTRONAUT[::-1]
 CASES = [
@@ -47,7 +48,7 @@ def written(rgb: np.ndarray, alpha: Any, compression: Any, more: Metadata, **kin
 
 
 def tool(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    if shutil.which(str(command[0])) is None:
+    if shutil.which(str(command[0])) is None or (command[0] == "convert" and not IMAGEMAGICK):
         pytest.skip(f"{command[0]} is not installed")
     return subprocess.run(command, capture_output=True, text=True)
 

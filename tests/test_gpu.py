@@ -259,7 +259,7 @@ def test_a_step_that_fails_or_takes_too_long_is_named_and_the_others_go_on(
     tables = (tmp_path / "out" / "tables.md").read_text()
     assert "| onnx | 64 |  |  |  |  |  |  | not available: it was not run |" in tables
     assert gpu.main(arguments) == 1
-    assert "check" not in capsys.readouterr().out  # what is done is not repeated
+    assert "--- check" not in capsys.readouterr().out  # what is done is not repeated
 
 
 def test_figures_go_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

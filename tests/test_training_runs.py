@@ -189,6 +189,23 @@ def test_both_heads_learn_on_one_trunk_and_become_two_checkpoints(
     assert not torch.equal(states[0]["head.3.weight"], old["head.3.weight"])
 
 
+def test_a_run_of_both_heads_can_go_on_from_a_pair(
+    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
+) -> None:
+    heads: tuple[Head, ...] = ("classification", "regression")
+    paths = [str(weights(head)) for head in heads]
+    arguments = ["--init-from", paths[0], "--steps", "1", "--learning-rate", "1e-9"]
+    arguments += ["--second-from", paths[1]]
+    assert run(photos, tmp_path / "pair", *arguments, head="joint") == 0
+    for head, before in zip(heads, paths, strict=True):
+        state = checkpoint.load(tmp_path / "pair" / f"{head}.safetensors")[0].state_dict()
+        old = checkpoint.load(Path(before))[0].state_dict()
+        torch.testing.assert_close(state["head.3.weight"], old["head.3.weight"], atol=1e-5, rtol=0)
+    arguments[-1] = paths[0]
+    assert run(photos, tmp_path / "other", *arguments, head="joint") == 2
+    assert "holds classification" in capsys.readouterr().err
+
+
 def test_a_run_by_the_clock_ends_with_its_minutes(
     photos: Path, weights: Weights, tmp_path: Path
 ) -> None:

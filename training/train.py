@@ -117,6 +117,21 @@ def initial_network(config: TrainConfig, encoder: Path | None, start: Start | No
     return net
 
 
+def regression_checkpoint(config: TrainConfig, path: Path) -> UNet:
+    """Read the network whose head a run of both heads continues.
+
+    Raises:
+        BadConfig: if the run has no second head, or the network another head.
+    """
+    net, _ = checkpoint.load(path)
+    if config.head != "both" or net.kind != "regression":
+        raise BadConfig(
+            f"--second-from gives a run of both heads regression's: the run's head is "
+            f"{config.head}, and {path} holds {net.kind}"
+        )
+    return net
+
+
 def launched() -> tuple[int, int, int]:
     """Rank of this process, processes in all, processes on this machine, as torchrun sets them."""
     names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
@@ -160,6 +175,7 @@ def train(
     out: Path,
     encoder: Path | None = None,
     init_from: Path | None = None,
+    second_from: Path | None = None,
     resume: bool = False,
     workers: int = 1,
     licence: str = "",
@@ -175,6 +191,7 @@ def train(
     if encoder is not None and not encoder.is_file():  # fail before all photographs are read
         raise FileNotFoundError(f"no weights at {encoder}")
     start = checkpoint.load(init_from) if init_from else None
+    second = regression_checkpoint(config, second_from) if second_from else None
     fine_tuning = config.head == "same"
     if fine_tuning:
         config = inherit(config, start)
@@ -193,6 +210,8 @@ def train(
     continued = resume and last.exists()
     net = initial_network(config, encoder, start)
     model = Colorization(config, net, found, workers)
+    if second is not None and model.second is not None:
+        model.second.load_state_dict(second.head.state_dict())
     chosen = state / "precision"
     precision: str = config.precision
     if precision == "auto":  # a resumed run keeps its precision
@@ -278,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ImageNet ResNet-50 weights (safetensors); without it torchvision's are downloaded",
     )
     add("--init-from", type=Path, help="start from this checkpoint's trunk")
+    add("--second-from", type=Path, help="for both heads, take regression's from this checkpoint")
     add("--resume", action="store_true", help="continue an interrupted run")
     add("--workers", type=int, default=1, help="processes that read photographs")
     add("--licence", default="", help="terms of the weights, kept inside them")
