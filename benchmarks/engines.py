@@ -33,7 +33,7 @@ from export.parity import NoPhotographs, Reference
 MODULE = "benchmarks.engines"
 EAGER = ("eager", "eager-channels-last", "eager-float16")
 AOT = "aotinductor"  # a .pt2 package, compiled here: not one of the library's engines
-ENGINES = (*EAGER, "torchscript", "onnx", AOT, "tensorrt", "tensorrt-rtx")
+ENGINES = (*EAGER, "torchscript", "onnx", "onnx-int8", AOT, "tensorrt", "tensorrt-rtx")
 COLUMNS = (
     *("engine", "ms", "quartiles, ms", "× eager", "pictures/s", "in its memory, ms"),
     *("of peak FLOP/s", "note"),

@@ -45,12 +45,13 @@ Float = NDArray[np.float32]
 PACKAGES: dict[Name, str] = {
     "torchscript": "torch",
     "onnx": "onnxruntime",
+    "onnx-int8": "onnxruntime",
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt_rtx_bindings",
 }
 # What "auto" tries, in turn. Measured on the CPU by `python -m benchmarks.engines`.
 PREFERRED: dict[str, tuple[Name, ...]] = {
-    "cpu": ("onnx", "torchscript"),
+    "cpu": ("onnx", "torchscript", "onnx-int8"),
     "cuda": ("tensorrt", "tensorrt-rtx", "torchscript", "onnx"),
 }
 
@@ -273,7 +274,7 @@ def start(
     graph: Graph, body: bytes, device: str = "cpu", threads: int | None = None
 ) -> OnnxRuntime | TorchScript | TensorRT | rtx.TensorRTRTX:
     """Start the engine of a graph whose file is read already."""
-    if graph.engine == "onnx":
+    if graph.engine in ("onnx", "onnx-int8"):
         return OnnxRuntime(body, threads)
     if graph.engine == "torchscript":
         return TorchScript(body, device, threads)

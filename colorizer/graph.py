@@ -28,9 +28,9 @@ INPUT, OUTPUT = "lightness", "output"  # names of a graph's two tensors, where i
 # L (B, 1, S, S) float32, 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits, float32
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Place = Path | zipfile.Path
-Name = Literal["torchscript", "onnx", "tensorrt", "tensorrt-rtx"]
+Name = Literal["torchscript", "onnx", "onnx-int8", "tensorrt", "tensorrt-rtx"]
 NAMES: tuple[Name, ...] = get_args(Name)
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "int8"]
 # Which other GPUs a plan runs on: none, all from Ampere on, or those of its compute capability.
 Hardware = Literal["none", "ampere-plus", "same-compute-capability"]
 
@@ -71,7 +71,7 @@ class Graph:
         versions: of what made it.
         provenance: the checkpoint's.
         engine: what runs it.
-        precision: of its convolutions; "float16" graphs still take and give float32.
+        precision: of its convolutions; all graphs take and give float32.
         checkpoint: SHA-256 of the checkpoint's file.
         tolerance: the limits of export's check, by the name of the measure.
         measured: the same measures, as they were found.

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from colorizer import checkpoint
 from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
@@ -25,6 +24,7 @@ from evaluation.methods import (
     Method,
     Processes,
     Result,
+    eager_pipeline,
     evaluate,
     pictures,
     spread,
@@ -243,7 +243,9 @@ def filled(folder: Path) -> Iterator[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate; returns the exit code."""
     parser = command_parser("python -m evaluation.evaluate", __doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="+", help="weights, or the folder of an exported graph"
+    )
     add_photographs(parser)
     parser.add_argument(
         "--out",
@@ -287,7 +289,7 @@ def measure(options: argparse.Namespace) -> int:
     """Evaluate, print the tables, and write them to --out."""
     paths = picked(options)
     checkpoints = named(options.checkpoint)
-    recipes = {name: checkpoint.load(path)[1].recipe for name, path in checkpoints.items()}
+    recipes = {name: eager_pipeline(path).graph.recipe for name, path in checkpoints.items()}
     methods = methods_of(recipes, options.temperature, options.quick)
     workers = min(options.workers, len(paths))
     with Processes(checkpoints, workers, perceptual.at_hand(), options.encoder) as processes:

@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from colorizer import checkpoint, lab
-from colorizer.engines import load_checkpoint
+from colorizer import engines, lab
 from colorizer.errors import RequestError, UserError
 from colorizer.finish import Prepared, finish, prepare
 from colorizer.image import Picture
@@ -79,13 +78,13 @@ class Result:
     calibration: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def eager_pipeline(weights: Path) -> Pipeline:
-    """Serve a checkpoint without exporting it: same pipeline, eager network.
+def eager_pipeline(model: Path) -> Pipeline:
+    """Serve a checkpoint without exporting it, by its eager network; or an exported graph.
 
     Raises:
-        BadCheckpoint, FileNotFoundError: if it cannot be read.
+        BadCheckpoint, BadGraph: if it cannot be read.
     """
-    return Pipeline(*load_checkpoint(weights, "cpu"))
+    return Pipeline(*engines.load(model, "cpu"))
 
 
 class Colours:
@@ -216,7 +215,7 @@ class Processes:
         encoder: an ImageNet ResNet-50, for KID.
 
     Raises:
-        BadCheckpoint, FileNotFoundError: if a checkpoint or the encoder cannot be read.
+        BadCheckpoint, BadGraph, FileNotFoundError: if a model or the encoder cannot be read.
         UserError: if other weights cannot.
     """
 
@@ -233,7 +232,7 @@ class Processes:
             return
         # Read everything here first: a worker that can't would die without a clear error.
         for path in checkpoints.values():
-            checkpoint.load(path)
+            eager_pipeline(path)
         if perceptual or encoder:
             Perceptual(perceptual, encoder)
         given = checkpoints, perceptual, encoder, False

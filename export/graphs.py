@@ -17,12 +17,15 @@ from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Engine, Graph, Name, Plan, Precision
 from colorizer.unet import UNet
-from export import network, onnx, parity, tensorrt, torchscript
+from export import int8, network, onnx, parity, tensorrt, torchscript
 from export.network import Stored
 from export.parity import TOLERANCE, Reference, Row, UInt8
 from export.tensorrt import Build
 
 Say = Callable[[str], None]
+PRECISION: dict[Name, Precision] = {  # where it is not float32
+    **{"tensorrt": "float16", "tensorrt-rtx": "float16", "onnx-int8": "int8"}
+}
 HALF_ONNX = "onnx-float16"  # folder of the graph that TensorRT builds its plan from
 
 
@@ -94,8 +97,7 @@ def export(
         _write(source, "onnx", "float16", half, matrix, how, say)
         tensorrt.check_graph((half / onnx.FILE).read_bytes(), say)
         tensorrt.require()
-    precision: Precision = "float16" if name in ("tensorrt", "tensorrt-rtx") else "float32"
-    _write(source, name, precision, folder, matrix, how, say)
+    _write(source, name, PRECISION.get(name, "float32"), folder, matrix, how, say)
 
 
 def _write(
@@ -175,7 +177,12 @@ def _convert(
         largest = network.largest_activation(folded, source.reference.lightness)
         say(f"{source.name}: largest activation {largest:.0f} of {network.FLOAT16_MAX:.0f}")
         folded, stored = network.half(folded), {}
+    if precision == "int8":
+        stored = {}  # ONNX Runtime quantizes plain weights only
     onnx.write(folded, side, folder / onnx.FILE, stored)
+    if precision == "int8":
+        say(f"{source.name}: calibrating on {len(source.reference.lightness)} photographs")
+        int8.quantize(folder / onnx.FILE, source.reference.lightness)
     return onnx.FILE, ("onnx", "onnxscript", "onnxruntime")
 
 

@@ -36,10 +36,12 @@ SAMPLES = (
 )
 
 # Largest differences allowed; one level of 8 bits is about 0.4 ab units, and a ΔE00 of 1 is just
-# visible. float32 engines differ by the order of their sums alone.
+# visible. float32 engines differ by the order of their sums alone. An int8 graph is judged by its
+# distance from true colours (docs/export.md); here only what is broken is refused.
 TOLERANCE: dict[Precision, dict[str, float]] = {
     "float32": {"max_ab": 0.01, "mean_ab": 0.001, "delta_e": 0.01},
     "float16": {"max_ab": 1.0, "mean_ab": 0.1, "delta_e": 0.2},
+    "int8": {"max_ab": 20.0, "mean_ab": 1.0, "delta_e": 1.5},
 }
 
 

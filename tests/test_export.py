@@ -20,7 +20,7 @@ from colorizer.plan import NotBuilt
 from colorizer.recipe import Head
 from colorizer.unet import UNet
 from export import __main__ as command
-from export import archive, graphs, network, parity, torchscript
+from export import archive, graphs, int8, network, parity, torchscript
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.parity import Row
@@ -183,6 +183,27 @@ def test_float16_is_in_the_onnx_graph_itself_and_stays_equal(
     assert {one.type.tensor_type.elem_type for one in ends} == {onnx.TensorProto.FLOAT}
     exact = read_graph(folders["classification"] / "onnx").max_error
     assert matrix[0].max_ab > exact  # it is rounded
+
+
+def test_an_int8_graph_has_small_integers_but_for_the_finest_layers_and_stays_close(
+    sources: dict[str, Source], tmp_path: Path
+) -> None:
+    matrix: list[Row] = []
+    graphs.export(sources["regression"], "onnx-int8", tmp_path / "onnx-int8", matrix, say=quiet)
+    assert [(row.precision, row.over()) for row in matrix] == [("int8", "")] * 2
+    assert matrix[0].max_ab > 1e-3  # it is rounded
+    model = onnx.load(tmp_path / "onnx-int8" / onnx_graph.FILE)
+    kinds = {one.name: one.data_type for one in model.graph.initializer}
+    whole = {
+        one.output[0]
+        for one in model.graph.node
+        if one.op_type == "DequantizeLinear" and kinds.get(one.input[0]) == onnx.TensorProto.INT8
+    }
+    small = [one.input[1] in whole for one in model.graph.node if one.op_type == "Conv"]
+    assert small == [False] * int8.FLOAT + [True] * (len(small) - int8.FLOAT)
+    graph, run = engines.load(tmp_path, "cpu")  # the only graph there
+    assert (graph.engine, graph.precision) == ("onnx-int8", "int8")
+    assert run(np.full((3, 1, SIDE, SIDE), 50, np.float32)).shape == (3, 2, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("head", HEADS)
