@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -150,15 +150,16 @@ def scraped(port: int) -> tuple[str, list[Series]]:
     return text, [(name, dict(re.findall(r'(\w+)="([^"]*)"', labels))) for name, labels in found]
 
 
-def unanswered(series: list[Series]) -> list[str]:
-    """Name the panels and alerts that have no query which such a server answers."""
-    queries = {str(panel["title"]): [one["expr"] for one in panel["targets"]] for panel in PANELS}
-    queries |= {rule["alert"]: [rule["expr"]] for rule in ALERTS}
-    return [
-        name
-        for name, several in queries.items()
-        if not any(answered(one, series) for one in several)
-    ]
+def unanswered(server: Literal["TorchServe", "Triton"], series: list[Series]) -> list[str]:
+    """Name the panels and alerts that ask a server for what it doesn't report.
+
+    A line of a panel is for the server whose name its legend begins with, or else for both.
+    """
+    other = {"TorchServe": "Triton", "Triton": "TorchServe"}[server]
+    lines = [(str(panel["title"]), one) for panel in PANELS for one in panel["targets"]]
+    asked = [(t, one["expr"]) for t, one in lines if not one["legendFormat"].startswith(other)]
+    asked += [(rule["alert"], rule["expr"]) for rule in ALERTS]
+    return [f"{title}: {query}" for title, query in asked if not answered(query, series)]
 
 
 def answered(query: str, series: list[Series]) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from colorizer.errors import RequestError
 from colorizer.pipeline import STAGES
 from colorizer.telemetry import KINDS, METRICS
+from export.serving import Settings
 from tests.telemetry import ALERTS, PANELS, Series, answered
 
 QUERIES = [rule["expr"] for rule in ALERTS] + [
@@ -35,6 +36,12 @@ def test_each_alert_says_what_it_means() -> None:
     for rule in ALERTS:
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert len(rule["annotations"]["summary"]) > 30
+
+
+def test_the_alert_of_a_full_queue_knows_its_length() -> None:
+    queue = Settings.read().queue
+    expected = f"nv_inference_pending_request_count[5m])) >= {queue} "
+    assert any(expected in query for query in QUERIES)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_the_console_gets_spans_under_the_name_that_the_server_was_given(
     said = capsys.readouterr().out
     assert '"service.name": "museum"' in said
     assert '"error.type": "internal_error"' in said
-    assert '"parent_id": null' in said  # a caller that can't be read begins no trace
+    assert '"parent_id": null' in said  # of a caller that can't be read
 
 
 def test_a_picture_that_failed_is_counted_by_its_kind_alone() -> None:

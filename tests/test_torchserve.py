@@ -214,7 +214,7 @@ def test_prometheus_reads_histograms_that_add_up_and_all_that_the_dashboard_asks
     bounds = {labels["le"] for name, labels in series if name == "colorize_stage_seconds_bucket"}
     assert {float(one) for one in bounds - {"+Inf"}} == set(BUCKETS)
     pytest.importorskip("promql_parser")
-    assert unanswered(series) == []
+    assert unanswered("TorchServe", series) == []
 
 
 def test_a_pictures_stages_are_spans_under_its_callers(

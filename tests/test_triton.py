@@ -348,7 +348,7 @@ def test_prometheus_reads_torchserves_metrics_and_all_that_the_dashboard_asks(po
     kinds = {labels.get("Kind") for name, labels in series if name == "colorize_replies_total"}
     assert kinds >= set(KINDS)
     pytest.importorskip("promql_parser")
-    assert unanswered(series) == []
+    assert unanswered("Triton", series) == []
 
 
 @pytest.mark.server
