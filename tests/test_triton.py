@@ -310,7 +310,12 @@ def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> No
                 return error.code if b"queue" in error.read() else 0
 
     with ThreadPoolExecutor(96) as pool:
-        seen = Counter(pool.map(post, range(96)))
+        posted, longest = [pool.submit(post, number) for number in range(96)], 0.0
+        while not all(one.done() for one in posted):
+            waiting = counted(port, 'nv_inference_pending_request_count{model="colorize"')
+            longest = max(longest, waiting)
+        seen = Counter(one.result() for one in posted)
+    assert longest >= serving.Settings.read().queue  # which the alert asks for
     assert set(seen) == {200, 503}
     assert seen[200] >= 32  # all who found a place in the queue were served
 
