@@ -55,7 +55,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
 KINDS = ("picture", "internal_error", *sorted({one.kind for one in RequestError.__subclasses__()}))
 
 PARENT = ("traceparent", "tracestate")  # headers of W3C Trace Context
-EXTRA = "pip install 'photo-colorizer[traces]'"
+PACKAGES = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"  # of the extra "traces"
 
 
 class Figure(NamedTuple):
@@ -124,8 +124,10 @@ class Tracer:
         try:
             return cls(_provider(wanted))
         except ImportError as error:
-            log.warning("No traces, which OTEL_ variables ask for: %s; run %s", error, EXTRA)
-            return None
+            log.warning("No traces: %s; run pip install %s", error, PACKAGES)
+        except ValueError as error:
+            log.warning("No traces: OpenTelemetry refuses its variables: %s", error)
+        return None
 
     def picture(
         self, outcome: Outcome, caller: Mapping[str, str], model: str, request: str

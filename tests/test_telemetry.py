@@ -35,7 +35,7 @@ WRONG = [
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: Patch) -> None:
-    for name in os.environ:
+    for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
 
@@ -65,6 +65,17 @@ def test_an_exporter_that_there_is_not_is_named_and_the_server_starts_without_tr
     assert "use otlp over http/protobuf" in caplog.text
 
 
+def test_a_variable_that_cannot_be_read_is_told_and_the_server_starts_without_traces(
+    monkeypatch: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
+    with caplog.at_level(logging.WARNING):
+        assert Tracer.from_environment() is None
+    assert "refuses its variables: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be" in caplog.text
+
+
 def test_without_the_extra_the_log_says_what_to_install(
     monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -72,7 +83,7 @@ def test_without_the_extra_the_log_says_what_to_install(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)  # as if it weren't there
     with caplog.at_level(logging.WARNING):
         assert Tracer.from_environment() is None
-    assert "pip install 'photo-colorizer[traces]'" in caplog.text
+    assert "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http" in caplog.text
 
 
 def test_the_console_gets_spans_under_the_name_that_the_server_was_given(
