@@ -88,7 +88,7 @@ wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, a
 lock: ## Pin every dependency in constraints.txt, for Python 3.10 to 3.13; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate \
 	  --no-emit-package photo-colorizer --custom-compile-command "make lock" -o constraints.txt \
-	  $(foreach extra,serve export film train benchmark ray rtx heic dev,--extra $(extra))
+	  $(foreach extra,serve export film traces train benchmark ray rtx heic dev,--extra $(extra))
 
 clean: ## Remove archives, logs and caches; the environment stays
 	rm -rf model_store/*.mar model_store/triton logs build dist *.egg-info

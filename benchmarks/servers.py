@@ -101,7 +101,7 @@ def triton(repository: Path, port: int) -> tuple[list[str], dict[str, str]]:
     for number, service in enumerate(("http", "grpc", "metrics"), start=port):
         command += [f"--{service}-address=127.0.0.1", f"--{service}-port={number}"]
     for service in ("http", "grpc"):
-        command += [f"--{service}-header-forward-pattern=(?i)x-colorize-.*"]
+        command += [f"--{service}-header-forward-pattern=(?i)x-colorize-.*|traceparent|tracestate"]
     # Its Python finds this environment by the first python3 on the path, not by PYTHONPATH.
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     environment = {**os.environ, "PATH": os.pathsep.join(folders), "OMP_WAIT_POLICY": "PASSIVE"}

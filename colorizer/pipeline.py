@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class Reply:
         pixels: of the picture.
         bytes_in: of the file that it came from.
         notes: what of the file was left out, each a sentence.
+        graph: SHA-256 of the graph that made it; empty for a checkpoint that was not exported.
     """
 
     body: bytes
@@ -61,6 +62,15 @@ class Reply:
     pixels: int = 0
     bytes_in: int = 0
     notes: tuple[str, ...] = ()
+    graph: str = ""
+
+
+class Stage(NamedTuple):
+    """A stage's time on one picture; `start` and `end` are nanoseconds since 1970."""
+
+    name: str
+    start: int
+    end: int
 
 
 @dataclass
@@ -72,11 +82,16 @@ class Outcome:
         error: a RequestError for what its sender can mend; anything else is a bug, or a machine
             that ran out of memory.
         seconds: of the stages that the picture reached.
+        began: when its batch did, in nanoseconds since 1970.
+        stages: that it went through, in their order; of several variants, some several times. An
+            error is the last one's.
     """
 
     reply: Reply | None = None
     error: Exception | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    began: int = field(default_factory=time.time_ns)
+    stages: list[Stage] = field(default_factory=list)
 
     def result(self) -> Reply:
         """Give the reply, or raise the error."""
@@ -217,7 +232,8 @@ class Pipeline:
         if options.likely is not None:
             with _stage("finish", job):
                 body = self._likely(prepared, output, *options.likely)
-                job.outcome.reply = Reply(body, "application/json", job.outcome.seconds, *size)
+                kind, graph = "application/json", self.graph.sha256
+                job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size, graph=graph)
             return
         metadata = prepared.metadata
         if options.metadata == "strip":  # a TIFF keeps the size of its scan, which is no secret
@@ -240,7 +256,9 @@ class Pipeline:
         body, kind = files[options.seed], image.CONTENT_TYPES[options.format]
         if options.variants > 1:
             body, kind = _zipped(files, options.format), "application/zip"
-        job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size, prepared.notes)
+        job.outcome.reply = Reply(
+            body, kind, job.outcome.seconds, *size, prepared.notes, self.graph.sha256
+        )
 
     def _check(self, options: Options) -> None:
         """Refuse, before any work, what only the other head can do."""
@@ -370,16 +388,18 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _stage(name: str, *jobs: _Job) -> Iterator[None]:
-    """Add to a stage's seconds; an exception becomes the outcome of these jobs."""
-    start = time.perf_counter()
+    """Note a stage's time; an exception becomes the outcome of these jobs."""
+    began, start = time.time_ns(), time.perf_counter()
     try:
         yield
     except Exception as error:
         for job in jobs:
             job.outcome.error = error
     finally:
+        spent = time.perf_counter() - start
+        stage = Stage(name, began, began + int(spent * 1e9))
         for job in jobs:
-            spent = time.perf_counter() - start
+            job.outcome.stages.append(stage)
             job.outcome.seconds[name] = job.outcome.seconds.get(name, 0.0) + spent
 
 

@@ -34,6 +34,7 @@ from tests.support import (
     start_launcher,
     wait_for_line,
 )
+from tests.telemetry import Collector
 
 # A script that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -156,10 +157,19 @@ def archives(
 
 
 @pytest.fixture(scope="session")
-def torchserve(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+def collector() -> Iterator[Collector]:
+    """What receives the servers' spans, of those requests alone that say so in traceparent."""
+    with Collector() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def torchserve(
+    archives: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TorchServe]:
     """TorchServe with both archives; test_torchserve_faults.py, the last to use it, ends it."""
     folder, port = tmp_path_factory.mktemp("torchserve"), free_port()
-    process = start_launcher(archives, folder, "--port", str(port))
+    process = start_launcher(archives, folder, "--port", str(port), **collector.variables)
     try:
         wait_for_line(process, "Ready in ")
         yield TorchServe(process, port, folder)

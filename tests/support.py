@@ -107,7 +107,9 @@ def start_launcher(
     )
 
 
-def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[bytes]:
+def start_triton(
+    repository: Path, work: Path, port: int, *arguments: str, **variables: str
+) -> subprocess.Popen[bytes]:
     """Start the real Triton on three ports: HTTP, gRPC and metrics; its log is work/triton.log."""
     reason = install_triton.obstacle()
     if reason:
@@ -118,6 +120,7 @@ def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[by
         )
     command, environment = servers.triton(repository, port)
     with (work / "triton.log").open("wb") as log:
+        command, environment = [*command, *arguments], environment | variables
         return subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
 
 

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi import checks as specs
 
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
-from handlers.torchserve.handler import METRICS
+from colorizer.telemetry import BUCKETS, KINDS, METRICS
 from tests.support import (
     ROOT,
     SECONDS,
@@ -35,6 +35,7 @@ from tests.support import (
     opened,
     picture,
 )
+from tests.telemetry import Caller, Collector, scraped, unanswered
 
 pytestmark = pytest.mark.server
 
@@ -128,11 +129,14 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
         assert json.loads(reply.body)["code"] == status
 
 
-def test_each_reply_tells_its_times_and_an_id_that_the_log_knows(server: str, folder: Path) -> None:
+def test_each_reply_tells_its_times_its_graph_and_an_id_that_the_log_knows(
+    server: str, folder: Path, library: dict[str, Pipeline]
+) -> None:
     reply = put(f"{server}/colorize", encoded(picture(60, 80)))
     stages = [part.split(";dur=") for part in reply.headers["Server-Timing"].split(", ")]
     assert [name for name, _ in stages] == list(STAGES)
     assert all(float(value) >= 0 for _, value in stages)
+    assert reply.headers["X-Colorize-Graph"] == library["colorize"].graph.sha256
     line = next_line(folder / "logs" / "model_log.log", reply.headers["x-request-id"])
     assert json.loads(line[line.index("{") :])["pixels"] == 60 * 80
 
@@ -186,25 +190,68 @@ def next_line(log: Path, text: str) -> str:
     raise AssertionError(f"{text} never came into {log}")
 
 
-def test_prometheus_reads_histograms_that_add_up(port: int, server: str) -> None:
-    put(f"{server}/colorize", encoded(picture(60, 80)))
+def test_prometheus_reads_histograms_that_add_up_and_all_that_the_dashboard_asks(
+    port: int, server: str
+) -> None:
+    for name in ARCHIVES:
+        put(f"{server}/{name}", encoded(picture(60, 80)))
     put(f"{server}/colorize", b"not a picture")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    needed = {name for name, (kind, *_) in METRICS.items() if kind == "histogram"} | {"QueueTime"}
+    needed = {name for name, one in METRICS.items() if one.kind == "histogram"} | {"QueueTime"}
     deadline = time.monotonic() + SECONDS
-    text = ""
+    text, series = scraped(port + 2)
     while not all(f"{name}_bucket" in text for name in needed):
         assert time.monotonic() < deadline, f"{needed} are not all in\n{text}"
         time.sleep(0.2)
-        with opener.open(f"http://127.0.0.1:{port + 2}/metrics", timeout=SECONDS) as reply:
-            text = reply.read().decode()
+        text, series = scraped(port + 2)
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
     for stage in STAGES:
         ours = {k: float(v) for k, v in values.items() if f'Stage="{stage}"' in k}
         count = sum(value for name, value in ours.items() if "_seconds_count" in name)
         last = sum(value for name, value in ours.items() if 'le="+Inf"' in name)
         assert count == last > 0
-    assert any("colorize_replies_total" in k and 'Kind="not_a_picture"' in k for k in values)
+    kinds = {labels.get("Kind") for name, labels in series if name == "colorize_replies_total"}
+    assert kinds >= set(KINDS)
+    bounds = {labels["le"] for name, labels in series if name == "colorize_stage_seconds_bucket"}
+    assert {float(one) for one in bounds - {"+Inf"}} == set(BUCKETS)
+    pytest.importorskip("promql_parser")
+    assert unanswered("TorchServe", series) == []
+
+
+def test_a_pictures_stages_are_spans_under_its_callers(
+    server: str, collector: Collector, library: dict[str, Pipeline]
+) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    caller, body = Caller.new(), encoded(picture(60, 80))
+    reply = put(f"{server}/colorize", body, caller.headers)
+    spans = collector.spans(caller, 1 + len(STAGES))
+    whole = spans.pop("picture")
+    assert (whole.parent, whole.service, whole.status) == (caller.span, "colorizer", "")
+    assert whole.attributes == {
+        "colorize.model": "colorize",
+        "colorize.request": reply.headers["x-request-id"],
+        "colorize.graph": library["colorize"].graph.sha256,
+        "colorize.pixels": str(60 * 80),
+        "colorize.bytes_in": str(len(body)),
+        "colorize.bytes": str(len(reply.body)),
+    }
+    assert sorted(spans, key=lambda name: spans[name].start) == list(STAGES)
+    for span in spans.values():
+        assert (span.parent, span.status) == (whole.id, "")
+        assert whole.start <= span.start <= span.end <= whole.end
+
+
+def test_the_span_of_a_picture_that_fails_tells_the_error(
+    server: str, collector: Collector
+) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    caller = Caller.new()
+    reply = put(f"{server}/colorize", b"not a picture", caller.headers)
+    spans = collector.spans(caller, 2)
+    assert (spans["picture"].parent, spans["read"].parent) == (caller.span, spans["picture"].id)
+    for span in spans.values():
+        assert span.status == json.loads(reply.body)["message"]
+        assert span.attributes["error.type"] == "not_a_picture"
+    assert spans["read"].events == ("exception",)
 
 
 def curl(folder: Path, url: str, *arguments: str) -> Reply:

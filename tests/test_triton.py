@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
+import runpy
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +26,9 @@ import pytest
 
 from colorizer.commands import client
 from colorizer.options import Options
-from colorizer.pipeline import Pipeline
+from colorizer.pipeline import STAGES, Pipeline
 from colorizer.recipe import Head
+from colorizer.telemetry import BUCKETS, KINDS, METRICS
 from export import __main__ as command
 from export import serving, triton
 from tests.support import (
@@ -34,6 +39,7 @@ from tests.support import (
     start_triton,
     wait_until_ready,
 )
+from tests.telemetry import Caller, Collector, scraped, unanswered
 
 MODELS: dict[str, Head] = {"colorize": "regression", "colorize-classes": "classification"}
 PHOTO = encoded(picture(90, 120), "JPEG")
@@ -56,10 +62,15 @@ class Server(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Triton with both models."""
+def server(
+    repository: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Triton with both models; it traces whom its caller traces, and so do its models."""
     work, port = tmp_path_factory.mktemp("work"), free_port()
-    process = start_triton(repository, work, port)
+    settings = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=0"]
+    settings += [f"opentelemetry,url={collector.url}/v1/traces"]
+    traces = [f"--trace-config={one}" for one in settings]
+    process = start_triton(repository, work, port, *traces, **collector.variables)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
         yield Server(process, port)
@@ -198,6 +209,31 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
     assert kinds == [b"400 bad_picture", b"415 not_a_picture", b"400 bad_picture"]
 
 
+def test_from_triton_25_02_on_a_reply_names_its_graph_and_its_times(
+    library: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a backend of that release's form, since the tests' own Triton is older."""
+
+    class InferenceResponse:
+        def __init__(self, outputs: list[Any], parameters: dict[str, str]) -> None:
+            """__init__(output_tensors, error = None, parameters: object = None)"""
+            self.outputs, self.parameters = outputs, parameters
+
+    backend: Any = ModuleType("triton_python_backend_utils")
+    backend.InferenceResponse = InferenceResponse
+    backend.Tensor = SimpleNamespace(from_dlpack=lambda name, _: name)
+    monkeypatch.setitem(sys.modules, backend.__name__, backend)
+    monkeypatch.setattr(sys, "path", sys.path[:])  # the model adds its folder
+    made: Any = SimpleNamespace(**runpy.run_path(str(triton.MODEL))).TritonPythonModel()
+    made.metrics, made.tracer = defaultdict(lambda: float), None
+    (outcome,) = library["colorize"].colorize_batch([(PHOTO, {})])
+    response = made._answer(None, outcome)
+    assert response.outputs == ["COLOUR"]
+    assert response.parameters["graph"] == library["colorize"].graph.sha256
+    times = [part.split(";dur=")[0] for part in response.parameters["server_timing"].split(", ")]
+    assert times == list(STAGES)
+
+
 def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
     weights: Callable[[Head], Path],
     staged_once: Callable[[], AbstractContextManager[None]],
@@ -225,6 +261,7 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
     weights: Callable[[Head], Path],
     staged_once: Callable[[], AbstractContextManager[None]],
     library: dict[str, Pipeline],
+    collector: Collector,
     tmp_path: Path,
 ) -> None:
     out, settings = tmp_path / "models", tmp_path / "serving.yaml"
@@ -235,7 +272,8 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
         assert command.main(["triton", *given, "--shared-network", "--out", str(out)]) == 0
     assert not (out / "colorize" / "1" / "onnx").exists()  # the graph is the network's alone
     port = free_port()
-    process = start_triton(out, tmp_path, port)
+    # Triton itself doesn't trace here, so that its models see their callers.
+    process = start_triton(out, tmp_path, port, "--allow-metrics=false", **collector.variables)
     good = [encoded(picture(*size)) for size in [(60, 80), (300, 200), (1, 1), (33, 500)] * 2]
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "triton.log")
@@ -245,6 +283,12 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
             expected = [Answer(200, library[model].colorize(body).body) for body in good]
             assert found[:-1] == expected
             assert (found[-1].status, found[-1].body[:18]) == (400, b"415 not_a_picture:")
+        caller = Caller.new()
+        curl(port, "colorize", PHOTO, *(f"-H{name}: {it}" for name, it in caller.headers.items()))
+        if importlib.util.find_spec("opentelemetry"):
+            spans = collector.spans(caller, 1 + len(STAGES))
+            assert spans["picture"].parent == caller.span
+            assert {spans[stage].parent for stage in STAGES} == {spans["picture"].id}
     finally:
         process.terminate()
         process.wait(SECONDS)
@@ -266,18 +310,90 @@ def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> No
                 return error.code if b"queue" in error.read() else 0
 
     with ThreadPoolExecutor(96) as pool:
-        seen = Counter(pool.map(post, range(96)))
+        posted, longest = [pool.submit(post, number) for number in range(96)], 0.0
+        while not all(one.done() for one in posted):
+            waiting = counted(port, 'nv_inference_pending_request_count{model="colorize"')
+            longest = max(longest, waiting)
+        seen = Counter(one.result() for one in posted)
+    assert longest >= serving.Settings.read().queue  # which the alert asks for
     assert set(seen) == {200, 503}
     assert seen[200] >= 32  # all who found a place in the queue were served
 
 
 def counted(port: int, metric: str) -> float:
     """Read one of Triton's counters for the regression network."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{port + 2}/metrics", timeout=SECONDS) as reply:
-        lines = reply.read().decode().splitlines()
-    found = (line for line in lines if line.startswith(metric.format('model="colorize"')))
-    return float(next(found).rsplit(" ", 1)[1])
+    lines = scraped(port + 2)[0].splitlines()
+    return float(next(line for line in lines if line.startswith(metric)).rsplit(" ", 1)[1])
+
+
+@pytest.mark.server
+def test_prometheus_reads_torchserves_metrics_and_all_that_the_dashboard_asks(port: int) -> None:
+    counters = (
+        'colorize_stage_seconds_count{ModelName="colorize",Stage="read"}',
+        'colorize_stage_seconds_count{ModelName="colorize",Stage="write"}',
+        'colorize_picture_seconds_count{ModelName="colorize"}',
+        'colorize_replies_total{Kind="picture",ModelName="colorize"}',
+        'colorize_replies_total{Kind="not_a_picture",ModelName="colorize"}',
+    )
+    before = [counted(port, one) for one in counters]
+    assert [curl(port, "colorize", body).status for body in (PHOTO, b"text")] == [200, 400]
+    after = [counted(port, one) for one in counters]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1] * len(counters)
+    series = scraped(port + 2)[1]
+    for name, metric in METRICS.items():
+        found = [labels for one, labels in series if one in (name, f"{name}_bucket") and labels]
+        assert {key for labels in found for key in labels} - {"le"} == {
+            "ModelName",
+            *metric.labels,
+        }
+        bounds = {labels["le"] for labels in found if "le" in labels} - {"+Inf"}
+        assert {float(one) for one in bounds} == (
+            set(BUCKETS) if metric.kind == "histogram" else set()
+        )
+    kinds = {labels.get("Kind") for name, labels in series if name == "colorize_replies_total"}
+    assert kinds >= set(KINDS)
+    pytest.importorskip("promql_parser")
+    assert unanswered("Triton", series) == []
+
+
+@pytest.mark.server
+def test_a_pictures_stages_are_spans_under_tritons_and_those_under_its_callers(
+    port: int, collector: Collector, library: dict[str, Pipeline]
+) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    caller = Caller.new()
+    headers = [f"-H{name}: {value}" for name, value in caller.headers.items()]
+    reply = curl(port, "colorize", PHOTO, *headers)
+    assert reply == Answer(200, library["colorize"].colorize(PHOTO).body)
+    spans = collector.spans(caller, 4 + len(STAGES))
+    above = ["InferRequest", "colorize", "picture"]  # Triton's, its model's, and ours
+    parents = [caller.span, *(spans[name].id for name in above)]
+    assert [spans[name].parent for name in above] == parents[:3]
+    assert {spans[stage].parent for stage in STAGES} == {spans["picture"].id}
+    assert sorted(STAGES, key=lambda stage: spans[stage].start) == list(STAGES)
+    assert {span.status for span in spans.values()} == {""}
+    assert spans["picture"].attributes == {
+        "colorize.model": "colorize",
+        "colorize.request": "",
+        "colorize.graph": library["colorize"].graph.sha256,
+        "colorize.pixels": str(90 * 120),
+        "colorize.bytes_in": str(len(PHOTO)),
+        "colorize.bytes": str(len(reply.body)),
+    }
+
+
+@pytest.mark.server
+def test_the_span_of_a_picture_that_fails_tells_the_error(port: int, collector: Collector) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    caller = Caller.new()
+    headers = [f"-H{name}: {value}" for name, value in caller.headers.items()]
+    reply = curl(port, "colorize", b"text", *headers)
+    spans = collector.spans(caller, 5)
+    for name in ("picture", "read"):
+        assert f"415 not_a_picture: {spans[name].status}".encode() == reply.body
+        assert spans[name].attributes["error.type"] == "not_a_picture"
+    assert spans["read"].parent == spans["picture"].id
+    assert spans["read"].events == ("exception",)
 
 
 @pytest.mark.server
@@ -289,8 +405,8 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
     tensor = module.InferInput("PICTURE", row.shape, "UINT8")
     tensor.set_data_from_numpy(row)
     cancelled, done = (
-        'nv_inference_request_failure{{{0},reason="CANCELED"',
-        "nv_inference_count{{{0}",
+        'nv_inference_request_failure{model="colorize",reason="CANCELED"',
+        'nv_inference_count{model="colorize",',
     )
     before = counted(port, cancelled), counted(port, done)
     answers: SimpleQueue[Any] = SimpleQueue()

@@ -16,7 +16,7 @@ from typing import Any
 # The archive carries its own colorizer, which must win over an installed one or one on PYTHONPATH.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from colorizer import engines, pipeline
+from colorizer import engines, pipeline, telemetry
 from colorizer.errors import (
     BadOption,
     BadPicture,
@@ -29,16 +29,6 @@ from colorizer.options import HEADER, NAMES, from_headers
 
 log = logging.getLogger(__name__)
 
-# What is reported: its kind, unit, and dimensions beside the model's name. TorchServe's front end
-# passes on those that handlers/torchserve/metrics.yaml names too.
-METRICS: dict[str, tuple[str, str, list[str]]] = {
-    "colorize_stage_seconds": ("histogram", "s", ["Stage"]),
-    "colorize_picture_megapixels": ("histogram", "megapixels", []),
-    "colorize_upload_mebibytes": ("histogram", "MiB", []),
-    "colorize_batch_pictures": ("histogram", "count", []),
-    "colorize_replies_total": ("counter", "count", ["Kind"]),
-}
-
 # Names under which a picture comes: the raw body, the form field of the documents, and others that
 # people try.
 PICTURE_FIELDS = ("body", "data", "file", "image", "photo", "picture")
@@ -50,6 +40,7 @@ class ColorizeHandler:
 
     model = ""
     metrics: Mapping[str, Any] = {}
+    tracer: telemetry.Tracer | None = None
 
     def initialize(self, context: Any) -> None:
         """Load the archive's graph, and run it once, so that the first request is not the slowest.
@@ -71,6 +62,9 @@ class ColorizeHandler:
         self.pipeline.warm_up()
         self.model = str(getattr(context, "model_name", None) or "")
         self.metrics = _declare_metrics(getattr(context, "metrics", None))
+        for kind in telemetry.KINDS:  # a rate needs a zero to start from
+            self._report(telemetry.Figure("colorize_replies_total", 0, (kind,)))
+        self.tracer = telemetry.Tracer.from_environment()
         _keep_repeated_fields()
         log.info("%s network on %s", self.pipeline.graph.recipe.head, device)
 
@@ -84,7 +78,7 @@ class ColorizeHandler:
         Returns:
             For each request, in order, a picture, or JSON with code, type and message.
         """
-        self._report("colorize_batch_pictures", len(data))
+        self._report(telemetry.Figure("colorize_batch_pictures", len(data)))
         outcomes = self.pipeline.colorize_batch(
             [
                 self._read_request(row, context.get_all_request_header(index))
@@ -135,46 +129,41 @@ class ColorizeHandler:
         return body, from_headers(sent.items()) | fields
 
     def _answer(self, outcome: pipeline.Outcome, index: int, context: Any) -> bytes:
-        """Set status and content type of one request, and give its bytes."""
-        request = context.get_request_id(index)
+        """Set status and headers of one request, and give its bytes."""
+        request, headers = context.get_request_id(index), context.get_all_request_header(index)
+        if isinstance(outcome.error, (BadPicture, NotAPicture)) and _is_form(headers):
+            outcome.error = NotAPicture(
+                f"{outcome.error} It was sent as a form, {FORM}: curl -d does that, and drops "
+                "bytes of the file. Post the whole file, by curl -T photo.jpg, or by "
+                "--data-binary @photo.jpg with the header Content-Type: image/jpeg."
+            )
+        for figure in telemetry.figures(outcome):
+            self._report(figure)
+        if self.tracer is not None:
+            self.tracer.picture(outcome, telemetry.parent(headers), self.model, request)
         if (reply := outcome.reply) is not None:
-            self._note(reply, request)
-            times = (f"{name};dur={1000 * value:.1f}" for name, value in reply.seconds.items())
-            context.set_response_header(index, "Server-Timing", ", ".join(times))
+            times = {name: round(value, 4) for name, value in reply.seconds.items()}
+            size = {"bytes_in": reply.bytes_in, "pixels": reply.pixels, "bytes": len(reply.body)}
+            told = {"request": request, "reply": "picture", **size, "seconds": times}
+            log.info(json.dumps(told))
+            timing = telemetry.server_timing(reply.seconds)
+            context.set_response_header(index, "Server-Timing", timing)
+            context.set_response_header(index, "X-Colorize-Graph", reply.graph)
             context.set_response_content_type(index, reply.content_type)
             return reply.body
         error = outcome.error or AssertionError("a picture without an outcome")
-        if isinstance(error, (BadPicture, NotAPicture)) and _is_form(
-            context.get_all_request_header(index)
-        ):
-            error = NotAPicture(
-                f"{error} It was sent as a form, {FORM}: curl -d does that, and drops bytes of the "
-                "file. Post the whole file, by curl -T photo.jpg, or by --data-binary @photo.jpg "
-                "with the header Content-Type: image/jpeg."
-            )
         failure = Failure.of(error, request)
         log.info(json.dumps({"request": request, "reply": failure.kind}))
-        self._report("colorize_replies_total", 1, failure.kind)
         if not isinstance(error, RequestError):
             log.error("request %s failed", request, exc_info=error)
         context.set_response_status(failure.status, failure.phrase, index)
         context.set_response_content_type(index, "application/json")
         return failure.body
 
-    def _note(self, reply: pipeline.Reply, request: str) -> None:
-        """Log a picture that went well, and report its size and times."""
-        times = {name: round(value, 4) for name, value in reply.seconds.items()}
-        size = {"bytes_in": reply.bytes_in, "pixels": reply.pixels, "bytes": len(reply.body)}
-        log.info(json.dumps({"request": request, "reply": "picture", **size, "seconds": times}))
-        self._report("colorize_replies_total", 1, "picture")
-        self._report("colorize_picture_megapixels", reply.pixels / 1e6)
-        self._report("colorize_upload_mebibytes", reply.bytes_in / 2**20)
-        for stage, value in times.items():
-            self._report("colorize_stage_seconds", value, stage)
-
-    def _report(self, name: str, value: float, *dimensions: str) -> None:
-        if name in self.metrics:
-            self.metrics[name].add_or_update(value, [self.model, *dimensions])
+    def _report(self, figure: telemetry.Figure) -> None:
+        if figure.metric in self.metrics:
+            value = round(figure.value, 6)  # in logs
+            self.metrics[figure.metric].add_or_update(value, [self.model, *figure.labels])
 
 
 def _declare_metrics(cache: Any) -> dict[str, Any]:
@@ -184,8 +173,10 @@ def _declare_metrics(cache: Any) -> dict[str, Any]:
     from ts.metrics.metric_type_enum import MetricTypes
 
     return {
-        name: cache.add_metric_to_cache(name, unit, ["ModelName", *more], MetricTypes(kind))
-        for name, (kind, unit, more) in METRICS.items()
+        name: cache.add_metric_to_cache(
+            name, one.unit, ["ModelName", *one.labels], MetricTypes(one.kind)
+        )
+        for name, one in telemetry.METRICS.items()
     }
 
 

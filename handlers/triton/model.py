@@ -10,8 +10,9 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # The model's folder carries its own colorizer. Triton puts that folder last on the path, where an
 # installed one of another version would come before it.
@@ -21,17 +22,15 @@ sys.path.insert(0, str(_HERE))
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as triton  # noqa: E402
 
-if TYPE_CHECKING:
-    from colorizer.errors import Failure, RequestError
-    from colorizer.pipeline import Outcome, Pipeline
+from colorizer import engines, graph, pipeline, telemetry  # noqa: E402
+from colorizer.errors import BadPicture, Failure, RequestError  # noqa: E402
+from colorizer.options import HEADER, from_headers  # noqa: E402
 
 _SHARED = ("triton_", "sequence_")  # parameters that are Triton's own
 
 
 class TritonPythonModel:
     """Answer batches: a broken picture gets its own error, its neighbours get their colours."""
-
-    pipeline: Pipeline
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph beside this file, on the device that Triton says.
@@ -43,10 +42,11 @@ class TritonPythonModel:
             BadGraph: if the graph is missing or altered; Triton then doesn't get ready.
             RuntimeError: if another colorizer than the folder's was imported.
         """
-        from colorizer import engines, graph, pipeline
-
         if not Path(pipeline.__file__).is_relative_to(_HERE):
             raise RuntimeError(f"the colorizer that runs is {pipeline.__file__}, not {_HERE}'s")
+        self.model = args["model_name"]
+        self._declare_metrics()
+        self.tracer = telemetry.Tracer.from_environment()
         settings = json.loads(args["model_config"])["parameters"]
         if "network" in settings:
             run = partial(_ask, settings["network"]["string_value"])
@@ -68,10 +68,59 @@ class TritonPythonModel:
         Returns:
             For each request, in order, its error, or COLOUR, (1, N) uint8.
         """
+        self._report(telemetry.Figure("colorize_batch_pictures", len(requests)))
         outcomes = self.pipeline.colorize_batch([(_body(one), _fields(one)) for one in requests])
         return [
-            _answer(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)
+            self._answer(request, outcome)
+            for request, outcome in zip(requests, outcomes, strict=True)
         ]
+
+    def finalize(self) -> None:
+        """Send the spans that are left."""
+        if self.tracer is not None:
+            self.tracer.close()
+
+    def _answer(self, request: Any, outcome: pipeline.Outcome) -> Any:
+        """Report how a picture ended, and make Triton's response of it."""
+        for figure in telemetry.figures(outcome):
+            self._report(figure)
+        if self.tracer is not None:
+            self.tracer.picture(outcome, _parent(request), self.model, request.request_id())
+        if (reply := outcome.reply) is None:
+            error = outcome.error or AssertionError("a picture without an outcome")
+            if not isinstance(error, RequestError):
+                triton.Logger.log_error(f"request {request.request_id()!r} failed: {error!r}")
+            return triton.InferenceResponse(error=_error(Failure.of(error, request.request_id())))
+        writable = bytearray(reply.body)  # DLPack takes no other
+        row = np.frombuffer(writable, np.uint8)[None]
+        colour = triton.Tensor.from_dlpack("COLOUR", row.__dlpack__())
+        # Replies have parameters from Triton 25.02 on.
+        if "parameters" not in (triton.InferenceResponse.__init__.__doc__ or ""):
+            return triton.InferenceResponse([colour])
+        told = {"graph": reply.graph, "server_timing": telemetry.server_timing(reply.seconds)}
+        return triton.InferenceResponse([colour], parameters=told)
+
+    def _declare_metrics(self) -> None:
+        """Make Triton's metrics of METRICS, with their values of each label, which begin at 0."""
+        values = {"Stage": pipeline.STAGES, "Kind": telemetry.KINDS}
+        self.metrics: dict[tuple[str, ...], Any] = {}
+        self.families = []  # a metric dies with its family
+        for name, one in telemetry.METRICS.items():
+            counts = one.kind == "counter"
+            family = triton.MetricFamily(
+                name=name,
+                description=one.help,
+                kind=triton.MetricFamily.COUNTER if counts else triton.MetricFamily.HISTOGRAM,
+            )
+            self.families.append(family)
+            for chosen in product(*(values[label] for label in one.labels)):
+                labels = {"ModelName": self.model, **dict(zip(one.labels, chosen, strict=True))}
+                buckets = {} if counts else {"buckets": list(telemetry.BUCKETS)}
+                metric = family.Metric(labels=labels, **buckets)
+                self.metrics[(name, *chosen)] = metric.increment if counts else metric.observe
+
+    def _report(self, figure: telemetry.Figure) -> None:
+        self.metrics[(figure.metric, *figure.labels)](figure.value)
 
 
 def _ask(network: str, lightness: np.ndarray) -> np.ndarray:
@@ -96,8 +145,6 @@ def _body(request: Any) -> bytes | RequestError:
     By DLPack: the stub of Triton 2.51 was built for numpy 1, and in numpy 2 its arrays repeat their
     first byte.
     """
-    from colorizer.errors import BadPicture
-
     picture = triton.get_input_tensor_by_name(request, "PICTURE")
     if picture.shape()[0] != 1:
         return BadPicture(
@@ -108,12 +155,10 @@ def _body(request: Any) -> bytes | RequestError:
 
 def _fields(request: Any) -> dict[str, str]:
     """Take a request's options: its parameters, and headers that Triton was told to forward."""
-    from colorizer.options import HEADER, from_headers
-
     parameters = {
         name: str(value)
         for name, value in json.loads(request.parameters() or "{}").items()
-        if not name.startswith(_SHARED)
+        if not name.startswith(_SHARED) and name.lower() not in telemetry.PARENT
     }
     fields = from_headers(parameters.items())
     fields |= {
@@ -122,17 +167,10 @@ def _fields(request: Any) -> dict[str, str]:
     return fields
 
 
-def _answer(request: Any, outcome: Outcome) -> Any:
-    from colorizer.errors import Failure, RequestError
-
-    if (reply := outcome.reply) is None:
-        error = outcome.error or AssertionError("a picture without an outcome")
-        if not isinstance(error, RequestError):
-            triton.Logger.log_error(f"request {request.request_id()!r} failed: {error!r}")
-        return triton.InferenceResponse(error=_error(Failure.of(error, request.request_id())))
-    row = np.frombuffer(bytearray(reply.body), np.uint8)[None]  # DLPack takes no read-only array
-    colour = triton.Tensor.from_dlpack("COLOUR", row.__dlpack__())
-    return triton.InferenceResponse([colour])
+def _parent(request: Any) -> dict[str, str]:
+    """Take the span above ours: Triton's own, where it traces, or else the caller's."""
+    own = request.trace().get_context() if request.trace() else None
+    return telemetry.parent(json.loads(own or request.parameters() or "{}"))
 
 
 def _error(failure: Failure) -> Any:
