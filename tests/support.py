@@ -107,7 +107,9 @@ def start_launcher(
     )
 
 
-def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[bytes]:
+def start_triton(
+    repository: Path, work: Path, port: int, *arguments: str
+) -> subprocess.Popen[bytes]:
     """Start the real Triton on three ports: HTTP, gRPC and metrics; its log is work/triton.log."""
     reason = install_triton.obstacle()
     if reason:
@@ -118,7 +120,9 @@ def start_triton(repository: Path, work: Path, port: int) -> subprocess.Popen[by
         )
     command, environment = servers.triton(repository, port)
     with (work / "triton.log").open("wb") as log:
-        return subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*command, *arguments], cwd=work, env=environment, stdout=log, stderr=log
+        )
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
