@@ -12,6 +12,7 @@ PY := $(VENV)/bin/python
 SERVE_READY := $(VENV)/.serve-installed
 ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
+KSERVE_READY := $(VENV)/.kserve-installed
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/serving.yaml \
@@ -35,7 +36,7 @@ serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what
 ui: archives ## Colorize in the browser, at http://127.0.0.1:PAGE_PORT, until Ctrl-C
 	@exec $(PY) -m page --port $(PAGE_PORT)
 
-test: $(ALL_READY) $(TRITON_READY) ## Run the tests, on the CPU, without network
+test: $(ALL_READY) $(TRITON_READY) $(KSERVE_READY) ## Run the tests, on the CPU, without network
 	@$(PY) -m pytest -m "not documents" -n 2 --dist loadfile
 
 documents: $(ALL_READY) $(TRITON_READY) ## Run every command that the documents show
@@ -111,6 +112,14 @@ $(ALL_READY): pyproject.toml constraints.txt
 
 $(TRITON_READY): handlers/triton/install.py | $(ALL_READY)
 	@$(PY) -m handlers.triton.install
+	@touch $@
+
+# The types of KServe's SDK, which deploy/kubernetes/kserve is held against. Without its own
+# requirements, which clash with ours; six is the only one that its types need.
+KSERVE := kserve==0.21.0 six==1.17.0
+$(KSERVE_READY): | $(ALL_READY)
+	@$(PY) -m pip install --quiet --no-deps --disable-pip-version-check --upgrade \
+	  --target $(VENV)/kserve $(KSERVE)
 	@touch $@
 
 comma := ,

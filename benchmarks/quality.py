@@ -60,8 +60,7 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
         if not options.url:
             say("starting torchserve")
             options.url = stack.enter_context(servers.served("torchserve"))
-        client.check_address(options.url)
-        found = table(options.url, files)
+        found = table(client.Server(options.url), files)
     yield found
 
 
@@ -76,7 +75,7 @@ def photographs(folder: Path | None) -> list[tuple[str, bytes]]:
     return [(str(path), path.read_bytes()) for path in find_photographs(folder)]
 
 
-def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
+def table(server: client.Server, files: Sequence[tuple[str, bytes]]) -> Table:
     """Post each photograph, and measure what comes back.
 
     Raises:
@@ -90,7 +89,7 @@ def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
         except RequestError as error:
             print(f"left out: {name}: {error}", file=sys.stderr)
             continue
-        served.pictures.append(measure(coloured(url, name, body, truth), truth))
+        served.pictures.append(measure(coloured(server, name, body, truth), truth))
         grey.pictures.append(measure(Colours(truth.rgb, {}).colour(GREY), truth))
     if not served.pictures:
         raise Unusable("none of the photographs can be read")
@@ -110,14 +109,14 @@ def table(url: str, files: Sequence[tuple[str, bytes]]) -> Table:
     return Table("Quality as served", columns, rows, note)
 
 
-def coloured(url: str, name: str, body: bytes, truth: Truth) -> UInt8:
+def coloured(server: client.Server, name: str, body: bytes, truth: Truth) -> UInt8:
     """Post a photograph: its colours, (H, W, 3) uint8.
 
     Raises:
         Refused: if the server gives none.
         Unusable: if they have another size.
     """
-    reply = client.post(url, body, {"format": "png"})
+    reply = server.post(body, {"format": "png"})
     found = np.asarray(Image.open(io.BytesIO(reply)).convert("RGB"))
     if found.shape != truth.rgb.shape:
         shapes = f"{found.shape}, not {truth.rgb.shape}"

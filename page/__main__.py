@@ -35,7 +35,6 @@ from colorizer.pipeline import Pipeline, Reply
 from colorizer.recipe import HEADS
 
 STATIC = Path(__file__).parent / "static"
-SERVED = {"regression": "colorize", "classification": "colorize-classes"}  # names on a server
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -81,7 +80,7 @@ class Local:
                 print(f"page: {error}", file=sys.stderr)
                 continue
             self._networks.setdefault(pipeline.graph.recipe.head, pipeline)
-        self.networks = [head for head in SERVED if head in self._networks]
+        self.networks = [head for head in HEADS if head in self._networks]
 
     def colorize(self, network: str, photo: bytes, options: Mapping[str, str]) -> Reply:
         """Colorize a photograph.
@@ -92,32 +91,36 @@ class Local:
         return self._networks[network].colorize(photo, options)
 
 
+class NotServed(RequestError):
+    """A photograph that a server could not be asked for, or had no result for."""
+
+    status, phrase, kind = 502, "Bad Gateway", "not_served"
+
+
 class Remote:
     """Networks on TorchServe or Triton.
 
     Args:
-        server: base address, such as http://127.0.0.1:8080.
+        options: of the command line, as `client.add_options` adds them.
 
     Raises:
-        UserError: if it does not answer, or has none of the networks.
+        UserError: if the server does not answer, or has none of the networks.
     """
 
-    def __init__(self, server: str) -> None:
-        self.where = server
-        for path in ("/predictions/{}", "/v2/models/{}/infer"):  # TorchServe's, Triton's
-            self._urls = {head: server + path.format(name) for head, name in SERVED.items()}
-            self.networks = []
-            for head, url in self._urls.items():
-                try:
-                    client.post(url, results.sample("jpeg"), {})
-                    self.networks.append(head)
-                except client.Unreachable as error:
-                    raise UserError(f"{error}; start it with `make serve`") from None
-                except client.Refused as error:
-                    reason = str(error)
-            if self.networks:
-                return
-        raise UserError(f"{server} has neither network: {reason}")
+    def __init__(self, options: argparse.Namespace) -> None:
+        options.server = client.server_of(options.server)
+        self._networks: dict[str, client.Server] = {}
+        for head in HEADS:
+            server = client.from_options(options, head)
+            try:
+                server.post(results.sample("jpeg"), {})
+                self._networks[head] = server
+            except client.Refused as error:
+                reason = str(error)
+        self.where = client.server_of(server.url).rstrip("/")
+        self.networks = list(self._networks)
+        if not self.networks:
+            raise UserError(f"{self.where} has neither network: {reason}")
 
     def colorize(self, network: str, photo: bytes, options: Mapping[str, str]) -> Reply:
         """Colorize a photograph.
@@ -126,9 +129,11 @@ class Remote:
             RequestError: if that is not possible; the message says why.
         """
         try:
-            body = client.post(self._urls[network], photo, options)
+            body = self._networks[network].post(photo, options)
         except client.Refused as error:
-            raise RequestError(re.sub(r"^\d{3}: ", "", str(error))) from None
+            kinds = {kind.status: kind for kind in RequestError.__subclasses__()}
+            kind = kinds.get(error.status or 0, NotServed)
+            raise kind(re.sub(r"^\d{3}: ", "", str(error))) from None
         if "likely" in options:
             return Reply(body, "application/json")
         return Reply(body, CONTENT_TYPES[Options.parse(options).format])
@@ -309,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--open", action="store_true", help="open the page in the browser")
     add("--model", nargs="+", help=f"networks to use (default: {' and '.join(HEADS)})")
     add("--device", help="cpu or cuda:0 (default: a GPU where there is one)")
-    add("--server", metavar="URL", help="use TorchServe or Triton: http://127.0.0.1:8080")
+    client.add_options(parser)
     add(
         "--origin",
         metavar="URL",
@@ -330,11 +335,6 @@ def serve(options: argparse.Namespace) -> int:
     for wanted in ("SIGTERM", "SIGHUP"):  # Windows lacks the latter
         if hasattr(signal, wanted):
             signal.signal(getattr(signal, wanted), signal.default_int_handler)
-    if options.server:
-        try:
-            client.check_address(options.server)
-        except ValueError as error:
-            raise UserError(f"--server: {error}") from None
     try:
         server = Server((options.host, options.port), options.origin)
     except (OSError, OverflowError) as error:
@@ -344,7 +344,7 @@ def serve(options: argparse.Namespace) -> int:
         ) from None
     with server:
         if options.server:
-            server.engine = Remote(options.server.rstrip("/"))
+            server.engine = Remote(options)
         else:
             server.engine = Local(options.model, options.device)
         host = f"[{options.host}]" if ":" in options.host else options.host

@@ -21,7 +21,7 @@ from colorizer.checkpoint import Checkpoint
 from colorizer.graph import Name
 from colorizer.recipe import HEADS, Head, Recipe
 from colorizer.unet import UNet
-from export import archive, graphs, serving
+from export import archive, graphs, serving, triton
 from export.graphs import Source
 from tests.support import (
     SECONDS,
@@ -161,6 +161,18 @@ def collector() -> Iterator[Collector]:
     """What receives the servers' spans, of those requests alone that say so in traceparent."""
     with Collector() as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def repository(
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A model repository of Triton with both heads."""
+    out = tmp_path_factory.mktemp("triton") / "models"
+    with staged_once():
+        return triton.repository([weights(head) for head in HEADS], out)
 
 
 @pytest.fixture(scope="session")

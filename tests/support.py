@@ -153,7 +153,10 @@ def is_free(port: int) -> bool:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self._answer(200, b"{}")
+        if self.path == "/ping":
+            self._answer(200, b'{"status": "Healthy"}')
+        else:
+            self._answer(404, b'{"code": 404, "message": "No such page."}')
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -136,7 +136,10 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
         (["{album}/one.png", "--hints", "{album}/one.png"], "one.png cannot be read"),
         (["{album}/one.png", "--hints", "{album}/notes.txt"], "hints are not JSON"),
         (["{album}", "--out", "x", "--hint", "0,0,neutral"], "places in one picture"),
-        (["{album}/one.png", "--server", "localhost"], "--server: a server's address begins with"),
+        (
+            ["{album}/one.png", "--server", "ftp://localhost"],
+            "--server: a server's address begins with",
+        ),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_says_why_in_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks import servers
 from tests.support import ROOT
 
 DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
 CONFIG = (ROOT / "config.properties").read_text()
 GUIDE = (ROOT / "docs" / "deploy.md").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
@@ -28,9 +30,9 @@ class Server(NamedTuple):
 
     name: str
     docker: str
-    manifests: dict[str, Any]  # by kind
+    manifests: dict[str, Any]  # by kind, as the overlay for CPUs makes them
     writable: set[str]  # folders
-    queue: str  # its metric of time waited, in microseconds
+    queue: str  # its metric of photographs that wait
 
     @property
     def compose(self) -> Any:
@@ -52,19 +54,47 @@ class Server(NamedTuple):
         return {int(port) for port in line.split()}
 
 
+def built(overlay: str) -> dict[str, Any]:
+    """The manifests of an overlay, by kind.
+
+    Made here as kustomize makes them, of the few words that ours use; a test compares.
+    """
+    folder = KUBERNETES / overlay
+    how = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    made: dict[str, Any] = {}
+    for name in how.get("resources", ()):
+        if (folder / name).is_dir():
+            made |= built(f"{overlay}/{name}")
+        else:
+            made |= {one["kind"]: one for one in yaml.safe_load_all((folder / name).read_text())}
+    for name in how.get("components", ()):
+        component = yaml.safe_load((folder / name / "kustomization.yaml").read_text())
+        for patch in component["patches"]:
+            for change in yaml.safe_load(patch["patch"]):
+                *path, last = change["path"].strip("/").split("/")
+                where = made[patch["target"]["kind"]]
+                for step in path:
+                    where = where[int(step) if step.isdecimal() else step]
+                where[last] = change["value"]
+    for image in how.get("images", ()):
+        for container in made["Deployment"]["spec"]["template"]["spec"]["containers"]:
+            if container["image"].split(":")[0] == image["name"]:
+                container["image"] = f"{image['newName']}:{image['newTag']}"
+    return made
+
+
 def read(name: str, ending: str, writable: set[str], queue: str) -> Server:
-    documents = yaml.safe_load_all((DEPLOY / f"kubernetes{ending}.yaml").read_text())
-    docker = (DEPLOY / f"Dockerfile{ending.replace('-', '.')}").read_text()
-    joined = docker.replace("\\\n", " ")
-    return Server(name, joined, {one["kind"]: one for one in documents}, writable, queue)
+    docker = (DEPLOY / f"Dockerfile{ending}").read_text()
+    return Server(name, docker.replace("\\\n", " "), built(f"{name}-cpu"), writable, queue)
 
 
 SERVERS = [
     read("torchserve", "", {"/tmp", "/app/logs"}, "ts_queue_latency_microseconds"),
-    read("triton", "-triton", {"/tmp", "/dev/shm"}, "nv_inference_queue_duration_us"),
+    read("triton", ".triton", {"/tmp", "/dev/shm"}, "nv_inference_pending_request_count"),
 ]
 TORCHSERVE, TRITON = SERVERS
-MANIFESTS = [one for server in SERVERS for one in server.manifests.values()]
+OVERLAYS = [f"{server.name}-{device}" for server in SERVERS for device in ("cpu", "gpu")]
+RESTRICTED: list[str] = TRITON.container["args"]  # of Triton's APIs
 each_server = pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
 
 
@@ -74,11 +104,40 @@ def tool(name: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "one", MANIFESTS, ids=lambda one: f"{one['metadata']['name']}-{one['kind']}"
-)
-def test_each_manifest_fits_kubernetes_own_schema(one: Any) -> None:
-    kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_manifest_fits_kubernetes_own_schema(overlay: str) -> None:
+    for one in built(overlay).values():
+        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+
+
+def kustomize() -> list[str]:
+    """The command that builds a folder, where there is one."""
+    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
+        if shutil.which(command[0]):
+            return command
+    pytest.skip("neither kubectl nor kustomize is on this machine")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kustomize_builds_what_was_checked(overlay: str) -> None:
+    command = [*kustomize(), str(KUBERNETES / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {one["kind"]: one for one in yaml.safe_load_all(done.stdout)} == built(overlay)
+
+
+@each_server
+def test_the_overlays_differ_in_what_a_pod_may_use(server: Server) -> None:
+    cpu, gpu = (built(f"{server.name}-{device}")["Deployment"] for device in ("cpu", "gpu"))
+    (container,) = gpu["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"].pop("nvidia.com/gpu") == "1"
+    assert gpu["spec"]["template"]["spec"].pop("tolerations")
+    container["resources"]["requests"]["cpu"] = "2"
+    container["image"] = container["image"].removesuffix("-cuda")
+    assert gpu == cpu
+    build = f"docker build -f deploy/Dockerfile{'' if server is TORCHSERVE else '.triton'}"
+    assert f"{build} --build-arg TORCH=https://pypi.org/simple" in GUIDE
+    assert "ARG TORCH=" in server.docker
 
 
 def test_compose_fits_its_schema() -> None:
@@ -177,7 +236,7 @@ def test_pods_are_added_by_a_metric_that_the_guides_rules_make(server: Server) -
     assert len(rules) == len(SERVERS)
     rule = rules[metric["pods"]["metric"]["name"]]
     assert rule["seriesQuery"].startswith(server.queue + "{")
-    assert rule["metricsQuery"].endswith("/ 1e6")
+    assert rule["metricsQuery"].endswith("/ 1e6") == server.queue.endswith("microseconds")
     if server is TORCHSERVE:
         assert (
             f"name: {server.queue}"
@@ -198,7 +257,8 @@ def test_every_object_selects_the_pods_of_its_deployment(server: Server) -> None
 
 
 def test_the_two_can_stand_in_one_cluster() -> None:
-    names = [(one["kind"], one["metadata"]["name"]) for one in MANIFESTS]
+    manifests = [one for server in SERVERS for one in server.manifests.values()]
+    names = [(one["kind"], one["metadata"]["name"]) for one in manifests]
     assert len(set(names)) == len(names)
 
 

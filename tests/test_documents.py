@@ -49,6 +49,7 @@ NOT_RUN = {
     "docs/deploy.md: docker build -f deploy/Dockerfile -t": "needs Docker",
     "docs/deploy.md: docker build -f deploy/Dockerfile.triton": "needs Docker",
     "docs/deploy.md: docker compose": "needs Docker",
+    "docs/deploy.md: make triton": "needs Docker and a registry",
     "docs/deploy.md: kubectl apply": "needs a cluster",
     "docs/serving.md: .venv/bin/python -m handlers.torchserve.serve": "test_serve.py runs it",
     "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's libraries",

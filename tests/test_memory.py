@@ -75,10 +75,13 @@ def test_limits_of_deployments_follow_from_the_bound() -> None:
     needed = memory.most(2, int(batch))
     (compose,) = re.findall(r"mem_limit: (\d+)g", (ROOT / "deploy" / "compose.yaml").read_text())
     limits = [int(compose)]
-    for name in ("kubernetes.yaml", "kubernetes-triton.yaml"):
-        text = (ROOT / "deploy" / name).read_text()
-        limits += map(int, re.findall(r"limits: \{memory: (\d+)Gi\}", text))
-    assert len(limits) == 3
+    for name in ("cpu", "gpu"):
+        text = (ROOT / "deploy" / "kubernetes" / name / "kustomization.yaml").read_text()
+        limits += map(int, re.findall(r"limits: \{memory: (\d+)Gi", text))
+    for name in ("torchserve", "triton"):
+        text = (ROOT / "deploy" / "kubernetes" / "kserve" / f"{name}.yaml").read_text()
+        limits += map(int, re.findall(r"limits: \{memory: (\d+)Gi", text))
+    assert len(limits) == 5
     for limit in limits:
         assert needed <= limit * 2**30 < 1.1 * needed
 

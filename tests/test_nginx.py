@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -12,7 +13,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
@@ -41,48 +43,76 @@ class Slow:
 ASKED = 8  # requests at once, for a worker and a queue of two: some must be refused
 
 
-@pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of nginx in front of TorchServe with a short queue."""
-    folder = tmp_path_factory.mktemp("nginx")
-    settings = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"
-    write_archive(folder / "store" / "slow.mar", SLOW, settings)
-    port = free_port()
-    server = start_launcher(folder / "store", folder, "--port", str(port))
+TOKEN = "0123456789abcdef"
+
+
+@contextmanager
+def nginx(folder: Path, name: str, port: int, changes: dict[str, str]) -> Iterator[str]:
+    """The address of nginx with a file of deploy/, in front of the server at a port.
+
+    Args:
+        folder: for its files.
+        name: of the file.
+        port: of the server, in the place of its usual one.
+        changes: of the file's text, which a reader would make.
+    """
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
     command += " -addext subjectAltName=IP:127.0.0.1 -out cert.pem -keyout key.pem"
     subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
     front = port + 5 if is_free(port + 5) else free_port() + 50
-    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    text = (ROOT / "deploy" / name).read_text()
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
-    for before, after in [
-        ("http {", f"http {{ access_log off; {temporary}"),
-        ("listen 443 ssl", f"listen 127.0.0.1:{front} ssl"),
-        ("/etc/ssl/certs/colorizer.pem", str(folder / "cert.pem")),
-        ("/etc/ssl/private/colorizer.key", str(folder / "key.pem")),
-        ("server 127.0.0.1:8080;", f"server 127.0.0.1:{port};"),
-        ('# "https://photos.example.org"', '"https://photos.example.org"'),
-    ]:
+    changes = changes | {
+        "\nhttp {": f"\nhttp {{ access_log off; {temporary}",
+        "listen 443 ssl": f"listen 127.0.0.1:{front} ssl",
+        "/etc/ssl/certs/colorizer.pem": str(folder / "cert.pem"),
+        "/etc/ssl/private/colorizer.key": str(folder / "key.pem"),
+        '# "https://photos.example.org"': '"https://photos.example.org"',
+    }
+    for before, after in changes.items():
         assert text.count(before) == 1, before
         text = text.replace(before, after)
     (folder / "nginx.conf").write_text(text)
+    shutil.copy(ROOT / "deploy" / "triton.js", folder)
     files = f"daemon off; pid {folder / 'nginx.pid'}; error_log {folder / 'error.log'};"
+    files += " user root;" if os.geteuid() == 0 else ""  # else its workers can't reach our folder
     arguments = ["nginx", "-e", str(folder / "error.log"), "-g", files]
-    nginx = subprocess.Popen([*arguments, "-c", str(folder / "nginx.conf")])
+    process = subprocess.Popen([*arguments, "-c", str(folder / "nginx.conf")])
     try:
-        wait_for_line(server, "Ready in ")
         deadline = time.monotonic() + SECONDS
         while is_free(front):
             assert time.monotonic() < deadline, (folder / "error.log").read_text()
-            assert nginx.poll() is None, (folder / "error.log").read_text()
+            assert process.poll() is None, (folder / "error.log").read_text()
             time.sleep(0.1)
         yield f"https://127.0.0.1:{front}"
     finally:
-        nginx.terminate()
-        nginx.wait(SECONDS)
+        process.terminate()
+        process.wait(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of TorchServe with a short queue."""
+    folder = tmp_path_factory.mktemp("slow")
+    settings = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"
+    write_archive(folder / "store" / "slow.mar", SLOW, settings)
+    port = free_port()
+    server = start_launcher(folder / "store", folder, "--port", str(port))
+    try:
+        wait_for_line(server, "Ready in ")
+        yield port
+    finally:
         server.terminate()
         server.communicate(timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def door(slow: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of nginx in front of it."""
+    changes = {"server 127.0.0.1:8080": f"server 127.0.0.1:{slow}"}
+    with nginx(tmp_path_factory.mktemp("nginx"), "nginx.conf", slow, changes) as url:
+        yield url
 
 
 def ask(url: str, body: bytes | None = None) -> tuple[int, str | None]:
@@ -176,3 +206,22 @@ def test_pages_of_the_named_origins_alone_may_call(
         for name, value in expected.items():
             assert found.pop(f"Access-Control-Allow-{name}") == value
         assert set(found) == ({"Access-Control-Expose-Headers"} if allowed else set())
+
+
+def test_where_tokens_are_wanted_only_those_who_have_one_may_ask(slow: int, tmp_path: Path) -> None:
+    changes = {
+        "server 127.0.0.1:8080": f"server 127.0.0.1:{slow}",
+        "default 1;\n        # ": "default 0;\n        ",
+    }
+    context = ssl._create_unverified_context()
+    with nginx(tmp_path, "nginx.conf", slow, changes) as url:
+        for token, status in ((TOKEN, 200), ("other", 401), ("", 401)):
+            request = urllib.request.Request(f"{url}/ping")
+            request.add_header("Authorization", f"Bearer {token}")
+            try:
+                reply = urllib.request.urlopen(request, timeout=SECONDS, context=context)
+            except urllib.error.HTTPError as error:
+                reply = error  # type: ignore[assignment]
+            with reply:
+                assert reply.status == status
+                assert reply.headers["WWW-Authenticate"] == (None if status == 200 else "Bearer")

@@ -202,7 +202,7 @@ def test_a_server_is_used_where_one_is_named() -> None:
         (["--port", "{taken}"], "choose another port"),
         (["--port", "99999"], "choose another port"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
-        (["--server", "here"], "a server's address begins with"),
+        (["--server", "ftp://here"], "a server's address begins with"),
         (["--model", "missing.mar"], "missing.mar"),
     ],
 )

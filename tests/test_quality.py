@@ -35,7 +35,7 @@ def server(weights: Callable[[Head], Path]) -> Iterator[str]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as one:
         threading.Thread(target=one.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{one.server_address[1]}"
+        yield f"http://127.0.0.1:{one.server_address[1]}/predictions/colorize"
         one.shutdown()
 
 
@@ -72,7 +72,7 @@ def test_the_endpoint_has_the_figures_of_the_checkpoint_behind_it(
     ("arguments", "said"),
     [
         (["http://127.0.0.1:9"], "does not answer"),
-        (["here"], "a server's address begins with"),
+        (["ftp://here"], "a server's address begins with"),
         (["http://127.0.0.1:9", "--photos", "{empty}"], "no photographs"),
     ],
 )

@@ -45,17 +45,6 @@ MODELS: dict[str, Head] = {"colorize": "regression", "colorize-classes": "classi
 PHOTO = encoded(picture(90, 120), "JPEG")
 
 
-@pytest.fixture(scope="module")
-def repository(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    out = tmp_path_factory.mktemp("triton") / "models"
-    with staged_once():
-        return triton.repository([weights(head) for head in MODELS.values()], out)
-
-
 class Server(NamedTuple):
     process: subprocess.Popen[bytes]
     port: int  # of HTTP; the next one is gRPC's
@@ -149,14 +138,14 @@ def test_curl_gets_the_librarys_bytes(port: int, library: dict[str, Pipeline], m
 def test_the_commands_client_gets_the_librarys_bytes_and_errors(
     port: int, library: dict[str, Pipeline]
 ) -> None:
-    url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
+    server = client.Server(f"http://127.0.0.1:{port}/v2/models/colorize/infer")
     expected = library["colorize"].colorize(PHOTO, Options(format="png", chroma=1.5)).body
-    assert client.post(url, PHOTO, {"format": "png", "chroma": 1.5}) == expected
-    assert json.loads(client.post(url, PHOTO, {"likely": "0.5,0.5"}))["colours"]
+    assert server.post(PHOTO, {"format": "png", "chroma": 1.5}) == expected
+    assert json.loads(server.post(PHOTO, {"likely": "0.5,0.5"}))["colours"]
     with pytest.raises(client.Refused, match=r"^415: .*convert the picture"):
-        client.post(url, b"text", {})
+        server.post(b"text", {})
     with pytest.raises(client.Refused, match=r"^422: chroma is '9'"):
-        client.post(url, PHOTO, {"chroma": 9})
+        server.post(PHOTO, {"chroma": 9})
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

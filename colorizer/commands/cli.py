@@ -152,11 +152,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         help="pixels of the largest picture; a million take about 12 MB of memory while they are "
         "colorized (default: 50000000)",
     )
-    add(
-        "--server",
-        metavar="URL",
-        help="post to a server instead: http://127.0.0.1:8080/predictions/colorize",
-    )
+    client.add_options(group)
     add(
         "--ray",
         metavar="ADDRESS",
@@ -321,7 +317,8 @@ def choose_method(options: argparse.Namespace) -> Method:
     if options.server is not None:
         if options.max_bytes is not None or options.max_pixels is not None:
             raise Refused("--max-bytes and --max-pixels are for work without --server")
-        return _serving(options.server, _chosen(options))
+        _say_on_terminal(f"Asking {options.server.rpartition('@')[2]} ...")
+        return _serving(client.from_options(options, options.model), _chosen(options))
     _say_on_terminal(f"Loading {options.model} ...")
     return _colorizing(*_load(options), options.batch)
 
@@ -430,21 +427,19 @@ def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
     return colorize
 
 
-def _serving(url: str, options: Mapping[str, object]) -> Method:
+def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
     """Colorize by a server, which is tried on a small picture at the start and at the end.
 
     Raises:
         Refused: if it is no server that colorizes, or refuses the options.
     """
-    _say_on_terminal(f"Asking {url} ...")
     sample = results.sample(str(options["format"]))
 
     def try_it() -> bytes:
-        reply = client.post(url, sample, options, SAMPLE_SECONDS)
+        reply = server.post(sample, options, SAMPLE_SECONDS)
         return results.unpack(reply, int(str(options["variants"] or 1)))[0]
 
     try:
-        client.check_address(url)
         first = try_it()
     except (ValueError, client.Refused) as error:
         raise Refused(f"--server: {error}") from None
@@ -454,7 +449,7 @@ def _serving(url: str, options: Mapping[str, object]) -> Method:
             if (size := path.stat().st_size) > results.MAX_BYTES:
                 return ValueError(f"the file has {size:,} bytes, too many to post")
             start = time.perf_counter()
-            body = client.post(url, path.read_bytes(), options, wait_for_server=True)
+            body = server.post(path.read_bytes(), options, wait_for_server=True)
             return Made(body, time.perf_counter() - start)
         except (client.Refused, OSError) as error:
             return error

@@ -1,0 +1,270 @@
+"""deploy/nginx-triton.conf in front of the real Triton, whose other APIs take a key."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from colorizer.commands.client import Refused, Server
+from colorizer.errors import RequestError
+from colorizer.pipeline import Pipeline
+from colorizer.recipe import HEADS, Head
+from export import serving, triton
+from tests.support import (
+    ROOT,
+    SECONDS,
+    Patch,
+    encoded,
+    free_port,
+    opened,
+    picture,
+    start_triton,
+    wait_until_ready,
+)
+from tests.test_deploy import RESTRICTED
+from tests.test_nginx import TOKEN, nginx
+
+# Where packages put njs; NJS names another place.
+MODULE = os.environ.get("NJS", "/usr/lib/nginx/modules/ngx_http_js_module.so")
+PHOTO = encoded(picture(90, 120), "JPEG")
+KEY = "a-key-of-the-operators"
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx on this machine"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl for a certificate"),
+]
+with_njs = pytest.mark.skipif(not Path(MODULE).exists(), reason="nginx has no njs here")
+
+
+class Doors(NamedTuple):
+    """Addresses: of nginx, and of Triton behind it."""
+
+    front: str
+    behind: str
+    certificate: Path
+
+
+@pytest.fixture(scope="module")
+def doors(
+    weights: Callable[[Head], Path],
+    staged_once: Callable[[], AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Doors]:
+    """nginx that wants a token, in front of Triton with a short queue."""
+    folder, port = tmp_path_factory.mktemp("nginx-triton"), free_port()
+    text = serving.SETTINGS.read_text().replace("\nqueue: 32", "\nqueue: 2")
+    (folder / "serving.yaml").write_text(text.replace("\nbatch: 8", "\nbatch: 1"))
+    with staged_once():
+        models = triton.repository(
+            [weights(head) for head in HEADS],
+            folder / "models",
+            settings=folder / "serving.yaml",
+        )
+    options = [option.replace("$(ADMIN_KEY)", KEY) for option in RESTRICTED]
+    process = start_triton(models, folder, port, *options)
+    changes = {
+        "server 127.0.0.1:8000": f"server 127.0.0.1:{port}",
+        "default 1;\n        # ": "default 0;\n        ",
+        "modules/ngx_http_js_module.so": MODULE,
+    }
+    if not Path(MODULE).exists():  # what the file itself tells those to do who have none
+        lines = (ROOT / "deploy" / "nginx-triton.conf").read_text().splitlines(keepends=True)
+        begins = ("load_module ", "js_import ", "js_content ")
+        gone = [line for line in lines if line.strip().startswith(begins)]
+        assert len(gone) == len(begins)
+        changes = {k: v for k, v in changes.items() if k != "modules/ngx_http_js_module.so"}
+        changes |= dict.fromkeys(gone, "")
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, folder / "triton.log")
+        with nginx(folder, "nginx-triton.conf", port, changes) as url:
+            yield Doors(url, f"http://127.0.0.1:{port}", folder / "cert.pem")
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def trusted(doors: Doors, monkeypatch: Patch) -> None:
+    """The certificate is one that this machine trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(doors.certificate))
+
+
+@pytest.fixture(scope="module")
+def library(weights: Callable[[Head], Path], repository: Path) -> dict[str, Pipeline]:
+    return {name: Pipeline.load(repository / name / "1") for name in triton.NAMES.values()}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def curl(doors: Doors, *arguments: str, body: bytes | None = None, token: str = TOKEN) -> Answer:
+    command = ["curl", "-s", "-i", "--noproxy", "*", "--cacert", str(doors.certificate)]
+    command += ["-H", "Expect:", *(["-H", f"Authorization: Bearer {token}"] if token else [])]
+    command += ["--data-binary", "@-"] if body is not None and "-T" not in arguments else []
+    done = subprocess.run(
+        [*command, *arguments], input=body, capture_output=True, timeout=SECONDS, check=True
+    )
+    head, _, rest = done.stdout.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Answer(int(first.split()[1]), headers, rest)
+
+
+@with_njs
+@pytest.mark.parametrize(
+    ("model", "options", "kind"),
+    [
+        ("colorize", {}, "image/jpeg"),
+        ("colorize/1", {"format": "png"}, "image/png"),
+        ("colorize", {"format": "webp", "chroma": "1.5"}, "image/webp"),
+        ("colorize", {"format": "tiff"}, "image/tiff"),
+        ("colorize-classes", {"variants": "2"}, "application/zip"),
+        ("colorize-classes", {"likely": "0.5,0.5"}, "application/json"),
+    ],
+)
+def test_curl_gets_the_librarys_bytes_and_nothing_before_them(
+    doors: Doors, library: dict[str, Pipeline], model: str, options: dict[str, str], kind: str
+) -> None:
+    headers = [part for k, v in options.items() for part in ("-H", f"X-Colorize-{k.title()}: {v}")]
+    url = f"{doors.front}/predictions/{model}"
+    answer = curl(doors, "-T", "-", *headers, url, body=PHOTO)
+    expected = library[model.partition("/")[0]].colorize(PHOTO, options).body
+    assert (answer.status, answer.headers["content-type"]) == (200, kind)
+    assert answer.body == expected
+
+
+@with_njs
+@pytest.mark.parametrize(
+    ("path", "body", "header", "status", "kind", "said"),
+    [
+        ("colorize", b"text", "", 415, "not_a_picture", "convert the picture"),
+        ("colorize", PHOTO[:300], "", 400, "bad_picture", "broken or cut short"),
+        ("colorize", b"", "", 400, "bad_picture", "is empty"),
+        ("colorize", PHOTO, "X-Colorize-Chroma: 9", 422, "bad_option", "chroma is '9'"),
+        ("none", PHOTO, "", 404, "server_error", "unknown model: 'none'"),
+        ("colorize/7", PHOTO, "", 404, "server_error", "version 7"),
+        ("colorize?format=png", PHOTO, "", 400, "bad_request", "as headers"),
+        ("colorize/../../v2/repository/index", PHOTO, "", 404, "", ""),
+        ("a%2fb", PHOTO, "", 404, "bad_request", "No such page"),
+    ],
+)
+def test_curl_is_told_what_was_wrong_as_torchserve_tells_it(
+    doors: Doors, path: str, body: bytes, header: str, status: int, kind: str, said: str
+) -> None:
+    more = ["-H", header] if header else []
+    url = f"{doors.front}/predictions/{path}"
+    answer = curl(doors, "--path-as-is", "-T", "-", *more, url, body=body)
+    assert answer.status == status
+    if kind:
+        assert answer.headers["content-type"] == "application/json"
+        told = json.loads(answer.body)
+        assert (told["code"], told["type"]) == (status, kind)
+        assert said in told["message"]
+
+
+@with_njs
+def test_a_picture_as_large_as_the_limit_passes(doors: Doors) -> None:
+    url = f"{doors.front}/predictions/colorize"
+    large = encoded(picture(2400, 3200), "BMP")
+    answer = curl(doors, "-T", "-", "-H", "X-Colorize-Format: png", url, body=large)
+    assert opened(answer.body).size == (3200, 2400)
+    assert curl(doors, "-T", "-", url, body=bytes(34 * 2**20)).status == 413
+
+
+@pytest.mark.parametrize("path", ["/", pytest.param("/predictions/colorize", marks=with_njs)])
+def test_the_commands_client_passes_with_a_token_and_not_without(
+    doors: Doors, path: str, library: dict[str, Pipeline], monkeypatch: Patch
+) -> None:
+    server = Server(doors.front + path, token=TOKEN)
+    assert server.colorize(PHOTO, format="png") == (
+        library["colorize"].colorize(PHOTO, {"format": "png"}).body
+    )
+    with pytest.raises(RequestError) as here:
+        library["colorize"].colorize(b"text")
+    with pytest.raises(Refused) as there:
+        server.colorize(b"text")
+    assert str(there.value) == f"415: {here.value}"
+    with pytest.raises(Refused, match="401"):
+        Server(doors.front + path, token="other").colorize(PHOTO)
+
+
+def test_who_has_no_token_learns_only_that_one_is_wanted(doors: Doors) -> None:
+    for path in ("/v2/models/colorize/infer", "/v2", "/predictions/colorize", "/nothing"):
+        for token in ("", "other"):
+            answer = curl(doors, f"{doors.front}{path}", body=PHOTO, token=token)
+            assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_what_is_not_inference_is_out_of_reach(doors: Doors) -> None:
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/colorize/ready"):
+        assert curl(doors, f"{doors.front}{path}").status == 200
+    for path in ("repository/index", "models/stats", "models/colorize/config", "logging", "../raw"):
+        assert curl(doors, f"{doors.front}/v2/{path}").status == 404
+    assert curl(doors, f"{doors.front}/raw/v2").status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("repository/index", b"{}"),
+        ("repository/models/colorize/unload", b"{}"),
+        ("models/colorize/config", None),
+        ("models/colorize/stats", None),
+        ("systemsharedmemory/region/a/register", b'{"key": "/a", "offset": 0, "byte_size": 8}'),
+        ("systemsharedmemory/status", None),
+        ("logging", b'{"log_verbose_level": 1}'),
+        ("trace/setting", b'{"trace_level": ["OFF"]}'),
+    ],
+)
+def test_behind_the_proxy_too_it_takes_the_operators_key(
+    doors: Doors, path: str, body: bytes | None
+) -> None:
+    url = f"{doors.behind}/v2/{path}"
+    for key in ("", "other"):
+        refused = curl(doors, "-H", f"admin-key: {key}", url, body=body)
+        assert (refused.status, b"restricted" in refused.body) == (403, True)
+    assert curl(doors, "-H", f"admin-key: {KEY}", url, body=body).status != 403
+
+
+def test_the_same_over_grpc(doors: Doors) -> None:
+    module: Any = pytest.importorskip("tritonclient.grpc")
+    host, _, port = doors.behind.removeprefix("http://").partition(":")
+    with module.InferenceServerClient(f"{host}:{int(port) + 1}") as client:
+        assert client.is_server_ready()
+        with pytest.raises(Exception, match="restricted"):
+            client.get_model_repository_index()
+        allowed = {"triton-grpc-protocol-admin-key": KEY}
+        assert client.get_model_repository_index(headers=allowed).models
+
+
+def test_who_is_refused_is_told_when_to_come_back(doors: Doors) -> None:
+    large = encoded(picture(2400, 3200), "JPEG")
+    url = f"{doors.front}/v2/models/colorize/infer"
+    raw = ("-H", "Inference-Header-Content-Length: 0")
+    with ThreadPoolExecutor(10) as pool:
+        found = list(pool.map(lambda _: curl(doors, *raw, url, body=large), range(10)))
+    seen = Counter((answer.status, answer.headers.get("retry-after")) for answer in found)
+    assert set(seen) == {(200, None), (503, "5")}
+
+
+def test_pages_of_the_named_origins_alone_may_call(doors: Doors) -> None:
+    url = f"{doors.front}/v2/models/colorize/infer"
+    for origin, allowed in (("https://photos.example.org", True), ("https://example.org", False)):
+        preflight = curl(doors, "-X", "OPTIONS", "-H", f"Origin: {origin}", url, token="")
+        assert preflight.status == 204
+        names = {"access-control-allow-origin", "access-control-allow-headers"}
+        assert (names <= set(preflight.headers)) == allowed
