@@ -161,6 +161,28 @@ def test_a_hint_fills_its_object_and_leaves_the_other_nearly_alone() -> None:
     assert chroma[:, 100:].max() < 0.3 * chroma[60, 40]
 
 
+@pytest.mark.parametrize("wanted", ["#ff2000", "#0060ff", "#00a020", "#ffd000"])
+def test_a_strong_hint_leaves_a_like_thing_far_away_nearly_alone(wanted: str) -> None:
+    pixels = np.full((120, 240), 190, np.uint8)
+    for column in (40, 200):
+        pixels[30:90, column - 30 : column + 30] = 110
+    plain = colour(pixels, constant((4.0, 10.0)))
+    rgb = colour(pixels, constant((4.0, 10.0)), hints=[{"x": 1 / 6, "y": 0.5, "color": wanted}])
+    moved = deltaE_ciede2000(rgb2lab(plain), rgb2lab(rgb))
+    assert moved[40:80, 180:220].max() < 5
+    assert moved[40:80, 20:60].min() > 12
+
+
+def test_hints_that_agree_on_a_cast_change_the_whole_picture() -> None:
+    def far_away(*places: tuple[float, float]) -> float:
+        said = [{"x": x, "y": y, "color": "#b08050"} for x, y in places]
+        rgb = colour(halves(120, 120), constant((0.0, 0.0)), hints=said)
+        return float(np.hypot(*rgb2lab(rgb[110, 150])[1:]))
+
+    alone = far_away((0.1, 0.1))
+    assert far_away((0.1, 0.1), (0.4, 0.2), (0.15, 0.6)) > max(10, 1.2 * alone)
+
+
 def test_spread_says_how_far_a_hint_reaches() -> None:
     def reach(spread: float) -> float:
         rgb = colour(halves(90, 90), constant((0.0, 0.0)), hints=[RED], spread=spread)
