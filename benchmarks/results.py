@@ -24,7 +24,7 @@ from colorizer.files import write_whole
 Value = str | int | float | None
 PACKAGES = (
     *("torch", "onnxruntime", "torchserve", "tensorrt", "tensorrt-rtx-cu13-libs"),
-    *("numpy", "opencv-python-headless"),
+    *("numpy", "opencv-python-headless", "simplejpeg"),
 )
 
 

@@ -1,10 +1,16 @@
-"""How many processor cores this process may use."""
+"""How many processor cores this process may use, and work for all of them."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
+
+Part = TypeVar("Part")
 
 _GROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
@@ -25,6 +31,39 @@ def cores() -> int:
     else:
         count = os.cpu_count() or 1
     return max(1, min([count, *map(math.ceil, _quotas())]))
+
+
+def spread(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
+    """Do the parts of some work on all cores; OpenCV and numpy release Python's lock inside calls.
+
+    The caller begins at once, and works for itself alone where the other threads are busy.
+    """
+    left = iter(parts)
+
+    def some() -> None:
+        for part in left:
+            work(part)
+
+    pool, threads = _helpers()
+    helpers = [pool.submit(some) for _ in range(min(threads, len(parts) - 1))]
+    try:
+        some()
+    finally:
+        begun = [one for one in helpers if not one.cancel()]
+        wait(begun)
+    for one in begun:
+        one.result()  # raises what a part raised
+
+
+@lru_cache(maxsize=1)
+def _helpers() -> tuple[ThreadPoolExecutor, int]:
+    """Threads beside the caller's, and how many."""
+    count = cores() - 1
+    return ThreadPoolExecutor(max(1, count)), count
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads don't survive a fork
 
 
 def _quotas() -> list[float]:

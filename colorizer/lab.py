@@ -10,6 +10,8 @@ Ranges: rgb uint8 0..255; L (lightness) float32 0..100; a and b float32, about -
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +19,9 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from colorizer.cores import spread
 
 UInt8 = NDArray[np.uint8]
 Levels = NDArray[Any]  # uint8 or uint16
@@ -63,7 +67,11 @@ _LINEAR_32 = _LINEAR.astype(np.float32)
 _LUMINANCE = [np.rint(w * _LINEAR * _STEPS).astype(np.uint16) for w in _RGB_TO_WHITE_XYZ[1]]
 _LIGHTNESS = (116 * _cube_root(np.arange(_STEPS + 1) / _STEPS) - 16).astype(np.float32)
 _GREY_LIGHTNESS = (116 * _cube_root(_LINEAR) - 16).astype(np.float32)
-_SRGB = np.rint(255 * _linear_to_srgb(np.arange(_STEPS + 1) / _STEPS)).astype(np.uint8)
+# Of each step of luminance, the 8-bit grey whose L is nearest.
+_GREY = np.searchsorted(_GREY_LIGHTNESS[1:] + _GREY_LIGHTNESS[:-1], 2 * _LIGHTNESS).astype(np.uint8)
+_CURVE = 255 * _linear_to_srgb(np.arange(_STEPS + 1) / _STEPS)
+_SRGB = np.rint(_CURVE).astype(np.uint8)
+_FINE_SRGB = np.rint(256 * _CURVE).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -120,16 +128,44 @@ def rgb_to_lightness(rgb: UInt8) -> Float:
     Returns:
         (H, W) float32, 0..100; at most 0.02 from the exact value.
     """
-    if rgb.ndim == 2:
-        return np.asarray(cv2.LUT(rgb, _GREY_LIGHTNESS), np.float32)
-    lightness = np.empty(rgb.shape[:2], np.float32)
-    red, green, blue = _LUMINANCE
-    for rows in bands(*rgb.shape[:2]):
-        band = cv2.split(rgb[rows])
-        luminance = cv2.add(cv2.LUT(band[0], red), cv2.LUT(band[1], green))
-        luminance = cv2.add(luminance, cv2.LUT(band[2], blue))
-        lightness[rows] = cv2.LUT(luminance, _LIGHTNESS)
-    return lightness
+    return grey_to_lightness(rgb) if rgb.ndim == 2 else _of_luminance(rgb, _LIGHTNESS)
+
+
+def grey_to_lightness(grey: UInt8, lightness: Float | None = None) -> Float:
+    """(H, W) 8-bit greys of sRGB -> L, (H, W) float32, into `lightness` if it is given."""
+    return np.asarray(cv2.LUT(grey, _GREY_LIGHTNESS, lightness), np.float32)
+
+
+def rgb_to_grey(rgb: UInt8) -> UInt8:
+    """Take the 8-bit greys that have the lightness of a picture, to half a level.
+
+    Args:
+        rgb: (H, W) grey, which comes back itself, or (H, W, 3) sRGB, uint8.
+
+    Returns:
+        (H, W) uint8; `rgb_to_lightness` gives its L.
+    """
+    return rgb if rgb.ndim == 2 else _of_luminance(rgb, _GREY)
+
+
+def _of_luminance(rgb: UInt8, table: NDArray[Any]) -> NDArray[Any]:
+    """Look up the luminance of (H, W, 3) sRGB in a table of _STEPS + 1 entries."""
+    height, width = rgb.shape[:2]
+    found = np.empty((height, width), table.dtype)
+
+    def look_up(rows: slice) -> None:
+        channels = [
+            cv2.extractChannel(rgb[rows], n, scratch(n, found[rows].shape, np.uint8))
+            for n in range(3)
+        ]
+        total, more = (scratch(name, found[rows].shape, np.uint16) for name in ("total", "more"))
+        cv2.LUT(channels[0], _LUMINANCE[0], total)
+        for channel, weighted in zip(channels[1:], _LUMINANCE[1:], strict=True):
+            cv2.add(total, cv2.LUT(channel, weighted, more), total)
+        cv2.LUT(total, table, found[rows])
+
+    spread(look_up, list(bands(height, width)))
+    return found
 
 
 def rgb_to_lab(rgb: UInt8) -> Float:
@@ -166,38 +202,42 @@ def lab_to_rgb(lightness: Float, ab: Float) -> UInt8:
     return rgb
 
 
-def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: UInt8) -> None:
+def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: Levels) -> None:
     """Convert one band of `bands` as `lab_to_rgb` does, all channels at once in few calls.
 
     OpenCV releases Python's lock only inside a call: many small ones would make threads wait for
-    each other.
+    each other. Results go to `scratch`: fresh memory costs more than the arithmetic.
 
     Args:
         lightness: (h, W) float32, 0..100.
         a: (h, W) float32; overwritten.
         b: (h, W) float32; overwritten.
-        rgb: (h, W, 3) uint8, to write to.
+        rgb: (h, W, 3) uint8, to write to; or uint16, in 256ths of an 8-bit level.
     """
-    y = lightness * np.float32(1 / 116)
+    y, roots, linear = (
+        scratch(name, (*lightness.shape, *channels), np.float32)
+        for name, channels in (("y", ()), ("roots", (3,)), ("linear", (3,)))
+    )
+    np.multiply(lightness, np.float32(1 / 116), out=y)
     y += np.float32(16 / 116)
-    a *= np.float32(1 / 500)
-    a += y
-    b *= np.float32(-1 / 200)
-    b += y
-    roots = np.asarray(cv2.merge([a, y, b]), np.float32)  # Lab's f of X, Y and Z (CIE 15)
-    linear = _roots_to_linear(roots)
+    cv2.scaleAdd(a, 1 / 500, y, a)
+    cv2.scaleAdd(b, -1 / 200, y, b)
+    cv2.merge([a, y, b], roots)  # Lab's f of X, Y and Z (CIE 15)
+    _to_linear(roots, linear)
     low, high, _, _ = cv2.minMaxLoc(linear.reshape(len(linear), -1))
     if low < -_SLACK or high > 1 + _SLACK:
-        red, green, blue = cv2.split(linear)
-        lowest = cv2.min(cv2.min(red, green), blue)
-        highest = cv2.max(cv2.max(red, green), blue)
-        outside = np.flatnonzero((lowest < -_SLACK) | (highest > 1 + _SLACK))
-        x, y, z = roots.reshape(-1, 3)[outside].T
-        inside = _roots(*into_gamut(116 * y - 16, 500 * (x - y), 200 * (y - z)))
-        linear.reshape(-1, 3)[outside] = _roots_to_linear(inside[None])[0]
+        inside = scratch("inside", lightness.shape, np.uint8)
+        cv2.inRange(linear, (-_SLACK,) * 3, (1 + _SLACK,) * 3, inside)
+        outside = np.flatnonzero(inside == 0)
+        fx, fy, fz = (one.reshape(-1)[outside] for one in (a, y, b))
+        row, fx, fz = into_gamut(116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz))
+        paler = _roots_to_linear(_roots(row, fx, fz)[None])
+        # As one value a pixel: numpy copies several times as fast as three.
+        np.put(linear.reshape(-1).view("V12"), outside, paler.reshape(-1).view("V12"))
     # Rounds, and cuts off what is below 0 and above _STEPS.
-    steps = cv2.addWeighted(linear, float(_STEPS), linear, 0, 0, dtype=cv2.CV_16U)
-    cv2.LUT(steps, _SRGB, rgb)
+    steps = scratch("steps", linear.shape, np.uint16)
+    cv2.addWeighted(linear, float(_STEPS), linear, 0, 0, steps, cv2.CV_16U)
+    cv2.LUT(steps, _SRGB if rgb.dtype == np.uint8 else _FINE_SRGB, rgb)
 
 
 def band_to_space(lightness: Float, a: Float, b: Float, rgb: Levels, space: Space) -> None:
@@ -256,9 +296,25 @@ def luminance_to_lightness(luminance: Float) -> Float:
     return _cube_root(luminance) * np.float32(116) - np.float32(16)
 
 
-def bands(height: int, width: int) -> Iterator[slice]:
-    """Split a picture's rows into bands that fit into the processor's cache."""
-    step = max(1, _BAND_PIXELS // max(1, width))
+_kept = threading.local()
+
+
+def scratch(name: str | int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Lend this thread an array that it had under that name before, with whatever is in it.
+
+    What is allocated anew for each band is given to the process page by page as it is written to,
+    which takes several times as long as adding two numbers.
+    """
+    key, size = (name, np.dtype(dtype)), math.prod(shape)
+    held = vars(_kept).setdefault("arrays", {})
+    if key not in held or held[key].size < size:
+        held[key] = np.empty(size, dtype)
+    return np.asarray(held[key][:size].reshape(shape))
+
+
+def bands(height: int, width: int, unit: int = 1) -> Iterator[slice]:
+    """Split a picture's rows into bands, of whole units, that fit into the processor's cache."""
+    step = max(1, _BAND_PIXELS // max(1, width) // unit) * unit
     return (slice(top, min(height, top + step)) for top in range(0, height, step))
 
 
@@ -273,30 +329,35 @@ _XYZ_TO_SRGB = _WHITE_XYZ_TO_RGB.astype(np.float32)
 
 def _roots_to_linear(roots: Float, from_xyz: Float = _XYZ_TO_SRGB) -> Float:
     """(H, W, 3) of Lab's f of X, Y and Z -> linear red, green and blue, not cut off."""
-    delta = np.float32(_DELTA)
-    if cv2.minMaxLoc(roots.reshape(len(roots), -1))[0] >= delta:
-        xyz = roots * roots
-        xyz *= roots
+    linear = np.empty(roots.shape, np.float32)
+    _to_linear(roots, linear, from_xyz)
+    return linear
+
+
+def _to_linear(roots: Float, linear: Float, from_xyz: Float = _XYZ_TO_SRGB) -> None:
+    """Do the same, into `linear`."""
+    flat = roots.reshape(len(roots), -1)
+    xyz = scratch("xyz", flat.shape, np.float32)
+    if cv2.minMaxLoc(flat)[0] >= _DELTA:
+        cv2.pow(flat, 3, xyz)
     else:  # the cube down to delta, and from there on its tangent
-        upper = np.maximum(roots, delta)
-        xyz = upper * upper
-        xyz *= upper
-        xyz += (roots - upper) * np.float32(3 * _DELTA**2)
-    return np.asarray(cv2.transform(xyz, from_xyz), np.float32)
+        upper = scratch("upper", flat.shape, np.float32)
+        cv2.max(flat, _DELTA, upper)  # type: ignore[call-overload]
+        cv2.pow(upper, 3, xyz)
+        cv2.scaleAdd(cv2.subtract(flat, upper, upper), 3 * _DELTA**2, xyz, xyz)
+    cv2.transform(xyz.reshape(roots.shape), from_xyz, linear)
 
 
 def into_gamut(lightness: Float, a: Float, b: Float) -> tuple[Float, Float, Float]:
     """(N,) each -> the same L and hue at the largest chroma that sRGB has there."""
-    table = _largest_chroma()
-    chroma = np.hypot(a, b)
-    hue = np.degrees(np.arctan2(b, a)) % 360
     row = np.clip(lightness, 0, 100)
-    top, left = row.astype(np.intp), hue.astype(np.intp)
-    down, right = row - top, hue - left
-    limit = (1 - down) * ((1 - right) * table[top, left] + right * table[top, left + 1]) + down * (
-        (1 - right) * table[top + 1, left] + right * table[top + 1, left + 1]
-    )
-    scale = np.minimum(1, limit / np.maximum(chroma, 1e-6)).astype(np.float32)
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    chroma, hue = cv2.cartToPolar(a, b, angleInDegrees=True)
+    # OpenCV takes a table for a picture, whose sides are limited: many values go as several rows.
+    width = min(len(row), 1 << 14)
+    hues, rows = (np.resize(one, (-(-len(row) // width), width)) for one in (hue, row))
+    limit = cv2.remap(_largest_chroma(), hues, rows, cv2.INTER_LINEAR).reshape(-1)[: len(row)]
+    scale = np.minimum(1, limit / np.maximum(chroma.reshape(-1), np.float32(1e-6)))
     return row, a * scale, b * scale
 
 

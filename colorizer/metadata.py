@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from PIL import Image, TiffTags
@@ -161,10 +162,12 @@ def is_bomb(body: bytes) -> bool:
     Pillow reads tags one by one, also those that share their bytes: 64 kB of tags in 32 MB of file
     would fill 170 GB.
     """
-    for count, found in enumerate(re.finditer(rb"(?:II|MM)(?:\*\0|\0\*)", body)):
+    # Two patterns: Python searches for what begins with fixed bytes 15 times as fast.
+    found = chain(*(re.finditer(start + rb"(?:\*\0|\0\*)", body) for start in (b"II", b"MM")))
+    for count, one in enumerate(found):
         if count == 64:
             return True
-        data = body[found.start() :]
+        data = body[one.start() :]
         order = "<" if data[:2] == b"II" else ">"
         try:
             tiff.directory(data, struct.unpack_from(order + "I", data, 4)[0], order)

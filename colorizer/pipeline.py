@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from colorizer import engines, gamut, hints, image, provenance
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
-from colorizer.finish import Prepared, enlarge, finish, prepare
+from colorizer.finish import Prepared, enlarge, finish, finish_planes, in_lab, prepare
 from colorizer.graph import Engine, Graph, Name
 from colorizer.image import Limits, Picture
+from colorizer.jpeg import Planes
 from colorizer.lab import Levels
 from colorizer.options import Options
 
@@ -241,7 +242,8 @@ class Pipeline:
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
                 own = replace(options, seed=seed)
-                pixels = self.finished(prepared, output, own)
+                planes = image.as_planes(options.output, prepared.alpha)
+                pixels = self.finished(prepared, output, own, planes)
             if job.outcome.error is None:
                 with _stage("write", job):
                     written = metadata
@@ -293,8 +295,21 @@ class Pipeline:
         (output,) = self.run(prepared.small[None])
         return self.finished(prepared, output, options)
 
-    def finished(self, prepared: Prepared, output: Float, options: Options) -> Levels:
-        """Finish a picture, (H, W, 3) uint8, or uint16 of a deep one, from its (C, S, S) output."""
+    @overload
+    def finished(self, prepared: Prepared, output: Float, options: Options) -> Levels: ...
+    @overload
+    def finished(
+        self, prepared: Prepared, output: Float, options: Options, planes: bool
+    ) -> Levels | Planes: ...
+
+    def finished(
+        self, prepared: Prepared, output: Float, options: Options, planes: bool = False
+    ) -> Levels | Planes:
+        """Finish a picture from its (C, S, S) output.
+
+        Returns:
+            (H, W, 3) uint8, or uint16 of a deep one; or, if they are asked for, a JPEG's planes.
+        """
         if options.show == "uncertainty":
             height, width = prepared.lightness.shape
             unsure = gamut.uncertainty(output, options.temperature or 1.0)
@@ -305,9 +320,9 @@ class Pipeline:
         gain = self.graph.recipe.chroma_gain * options.chroma
         ab = self.decode(prepared, output, options)
         known = options.hints or ()
-        return finish(
-            prepared, ab, gain, known=known, spread=options.spread, profile=options.profile
-        )
+        if planes:
+            return finish_planes(prepared, ab, gain, known, options.spread)
+        return finish(prepared, ab, gain, known, options.spread, options.profile)
 
     def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
         """Name colours that a place is likely to have, for a person to choose from, as JSON.
@@ -317,7 +332,7 @@ class Pipeline:
         """
         height, width = prepared.lightness.shape
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
-        lightness = float(prepared.lightness[row, column])
+        lightness = float(in_lab(prepared.lightness[row : row + 1, column : column + 1])[0, 0])
         if self.graph.recipe.head == "regression":
             ab = self.decode(prepared, output, Options()) * self.graph.recipe.chroma_gain
             colours = hints.variations(ab, lightness, x, y)

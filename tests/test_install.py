@@ -23,7 +23,7 @@ pytestmark = pytest.mark.documents  # minutes on a busy machine
 
 # All that the program needs, and what that needs; linked from this environment, so that the test
 # needs no network.
-NEEDED = ("numpy", "pillow", "opencv-python-headless", "onnxruntime")
+NEEDED = ("numpy", "pillow", "opencv-python-headless", "simplejpeg", "onnxruntime")
 THEIRS = ("flatbuffers", "packaging", "protobuf")
 
 
