@@ -81,7 +81,7 @@ archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
 
 triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, for Triton
 	@$(PY) -m export triton model_store/regression.safetensors \
-	  model_store/classification.safetensors --out model_store/triton
+	  model_store/classification.safetensors --engine onnx onnx-int8 --out model_store/triton
 
 wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, and each network's weights
 	@$(PY) -m export.wheels --out dist
@@ -100,7 +100,7 @@ model_store/colorize.mar: model_store/regression.safetensors
 model_store/colorize-classes.mar: model_store/classification.safetensors
 $(ARCHIVES): $(SOURCES) | $(SERVE_READY)
 	@echo "Exporting $(filter %.safetensors,$^) ..."
-	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@ --engine onnx torchscript
+	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@ --engine onnx onnx-int8 torchscript
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	$(call install,serve$(comma)export)

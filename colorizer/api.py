@@ -19,7 +19,7 @@ from colorizer.lab import Levels
 from colorizer.models import DEFAULT
 from colorizer.options import NAMES, Options, PictureOptions
 from colorizer.pipeline import Pipeline, Reply
-from colorizer.recipe import Decoding
+from colorizer.recipe import Decoding, Name
 from colorizer.samples import Samples
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Colorizer:
             checkpoint (.safetensors, which needs torch); or an archive's bytes; or a pipeline
             that is loaded already.
         device: "cpu" or "cuda:0"; None takes a GPU where there is one that the model can use.
+        engine: that runs the graph. "auto" takes the fastest, on most processors "onnx-int8";
+            "onnx" computes in float32 there.
 
     Raises:
         BadDevice: if there is no such device.
@@ -53,9 +55,14 @@ class Colorizer:
     """
 
     def __init__(
-        self, model: str | Path | bytes | Pipeline = DEFAULT, device: str | None = None
+        self,
+        model: str | Path | bytes | Pipeline = DEFAULT,
+        device: str | None = None,
+        engine: Name | Literal["auto"] = "auto",
     ) -> None:
-        self.pipeline = model if isinstance(model, Pipeline) else Pipeline.load(model, device)
+        if not isinstance(model, Pipeline):
+            model = Pipeline.load(model, device, engine)
+        self.pipeline = model
 
     @overload
     def colorize(

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use, and work for all of them."""
+"""How many processor cores this process may use, what they can, and work for all of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 Part = TypeVar("Part")
 
+_CPU = Path("/proc/cpuinfo")
 _GROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 
@@ -31,6 +32,14 @@ def cores() -> int:
     else:
         count = os.cpu_count() or 1
     return max(1, min([count, *map(math.ceil, _quotas())]))
+
+
+def multiplies_bytes() -> bool:
+    """Whether the processor has instructions for dot products of bytes (VNNI, on Arm UDOT).
+
+    False where the system doesn't say, as only Linux does.
+    """
+    return bool({"avx512_vnni", "avx_vnni", "asimddp"} & set(_words(_CPU)))
 
 
 def spread(work: Callable[[Part], object], parts: Sequence[Part]) -> None:

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import io
 import logging
+import os
 import re
 import threading
 from pathlib import Path
@@ -20,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorizer import rtx
-from colorizer.cores import cores
+from colorizer.cores import cores, multiplies_bytes
 from colorizer.errors import UserError
 from colorizer.graph import (
     INPUT,
+    NAMES,
     OUTPUT,
     REBUILD,
+    WEIGHTS,
     BadGraph,
     Graph,
     Name,
@@ -33,6 +36,7 @@ from colorizer.graph import (
     open_place,
     read_file,
     read_graph,
+    read_weights,
 )
 from colorizer.models import find_model
 from colorizer.rtx import gpu_name as gpu_name
@@ -51,7 +55,7 @@ PACKAGES: dict[Name, str] = {
 }
 # What "auto" tries, in turn. Measured on the CPU by `python -m benchmarks.engines`.
 PREFERRED: dict[str, tuple[Name, ...]] = {
-    "cpu": ("onnx", "torchscript", "onnx-int8"),
+    "cpu": ("onnx-int8", "onnx", "torchscript"),  # the first only where `multiplies_bytes`
     "cuda": ("tensorrt", "tensorrt-rtx", "torchscript", "onnx"),
 }
 
@@ -108,11 +112,14 @@ class OnnxRuntime:
     Args:
         body: the graph's file.
         threads: of the network; None: as many as there are cores.
+        weights: of `graph.read_weights`.
     """
 
     device = "cpu"
 
-    def __init__(self, body: bytes, threads: int | None = None) -> None:
+    def __init__(
+        self, body: bytes, threads: int | None = None, weights: bytes | None = None
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -120,6 +127,12 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         # Idle threads sleep: pictures are prepared and finished on the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Products of bytes must not overflow on older processors either.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        if weights is not None:
+            options.add_external_initializers_from_files_in_memory(
+                [WEIGHTS], [weights], [len(weights)]
+            )
         self._session = onnxruntime.InferenceSession(
             body, options, providers=["CPUExecutionProvider"]
         )
@@ -197,12 +210,14 @@ def load(
             Or a checkpoint (.safetensors), which torch runs without export, whatever engine is
             named.
         device: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one that a graph can use.
-        name: of the engine. "auto": the first of PREFERRED that has a graph and can run it.
+        name: of the engine. "auto": that of the environment's COLORIZER_ENGINE, or the first of
+            `preferred` that has a graph and can run it.
         threads: of a CPU; None: as many as there are cores.
 
     Raises:
         BadDevice: if there is no such device.
-        BadGraph: if there is no graph, it was altered, or does not fit this machine.
+        BadGraph: if there is no graph, it was altered, or does not fit this machine; if there is
+            no such engine.
         BadCheckpoint: if the checkpoint cannot be read.
     """
     if device is not None:
@@ -213,10 +228,12 @@ def load(
         return load_checkpoint(model, device, threads)
     place = open_place(model)
     found = find(place)
+    if name == "auto":
+        name = _chosen_engine()
     if device is None:
         usable = {"torchscript", "tensorrt", "tensorrt-rtx"} & set(found)
         device = "cuda:0" if usable and gpus() else "cpu"
-    wanted = PREFERRED[device.partition(":")[0]] if name == "auto" else (name,)
+    wanted = preferred(device) if name == "auto" else (name,)
     reasons = []
     for engine in wanted:
         if engine not in found:
@@ -230,7 +247,8 @@ def load(
         if engine == "tensorrt-rtx":
             graph = rtx.choose_plan(graph, rtx.compute_capability(device))
         try:
-            run = start(graph, read_file(found[engine], graph), device, threads)
+            body, weights = read_file(found[engine], graph), read_weights(found[engine], graph)
+            run = start(graph, body, device, threads, weights)
         except rtx.NotLoaded as error:  # a driver that is too old, say
             reasons.append(f"{engine}: {error}")
             continue
@@ -270,12 +288,34 @@ def load_checkpoint(
     return Graph("", "", header.recipe, checkpoint=digest), Eager(net.to(device), device)
 
 
+def _chosen_engine() -> Name | Literal["auto"]:
+    text = os.environ.get("COLORIZER_ENGINE") or "auto"
+    for name in NAMES:
+        if text == name:
+            return name
+    if text != "auto":
+        raise BadGraph(f"COLORIZER_ENGINE is {text!r:.40}; use auto, {', '.join(NAMES)}")
+    return "auto"
+
+
+def preferred(device: str) -> tuple[Name, ...]:
+    """The engines to try on a device, in turn."""
+    names = PREFERRED[device.partition(":")[0]]
+    if "onnx-int8" in names and not multiplies_bytes():
+        return (*(name for name in names if name != "onnx-int8"), "onnx-int8")
+    return names
+
+
 def start(
-    graph: Graph, body: bytes, device: str = "cpu", threads: int | None = None
+    graph: Graph,
+    body: bytes,
+    device: str = "cpu",
+    threads: int | None = None,
+    weights: bytes | None = None,
 ) -> OnnxRuntime | TorchScript | TensorRT | rtx.TensorRTRTX:
     """Start the engine of a graph whose file is read already."""
     if graph.engine in ("onnx", "onnx-int8"):
-        return OnnxRuntime(body, threads)
+        return OnnxRuntime(body, threads, weights)
     if graph.engine == "torchscript":
         return TorchScript(body, device, threads)
     if graph.engine == "tensorrt-rtx":

@@ -13,23 +13,24 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from colorizer.errors import UserError
+from colorizer.recipe import NAMES as NAMES
+from colorizer.recipe import Name as Name
 from colorizer.recipe import Recipe
 
 MANIFEST = "graph.json"
 FORMAT = 1  # of the manifest; raised when an older reader could misread one
 INPUT, OUTPUT = "lightness", "output"  # names of a graph's two tensors, where it has names
+WEIGHTS = "weights"  # what an ONNX graph calls the file that has its weights
 
 # L (B, 1, S, S) float32, 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits, float32
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Place = Path | zipfile.Path
-Name = Literal["torchscript", "onnx", "onnx-int8", "tensorrt", "tensorrt-rtx"]
-NAMES: tuple[Name, ...] = get_args(Name)
 Precision = Literal["float32", "float16", "int8"]
 # Which other GPUs a plan runs on: none, all from Ampere on, or those of its compute capability.
 Hardware = Literal["none", "ampere-plus", "same-compute-capability"]
@@ -79,6 +80,8 @@ class Graph:
         gpu: that a plan was built on, its name and compute capability; empty: any device.
         version_compatible: whether a plan also runs in newer releases of its TensorRT's major.
         hardware: which other GPUs a plan runs on.
+        weights: SHA-256 of the graph in the folder "onnx" beside its own, whose weights it uses;
+            empty: it has weights itself.
         plans: of TensorRT for RTX, of which `file` is the first; empty: `file` is a graph,
             compiled on its first load.
     """
@@ -99,6 +102,7 @@ class Graph:
     version_compatible: bool = False
     hardware: Hardware = "none"
     plans: tuple[Plan, ...] = ()
+    weights: str = ""
 
     def write(self, folder: Path) -> None:
         """Write the manifest."""
@@ -196,13 +200,26 @@ def read_file(place: Place, graph: Graph) -> bytes:
     Raises:
         BadGraph: if it is missing or altered.
     """
-    rebuild = REBUILD.format(engine=graph.engine)
+    return _read(place / graph.file, graph.sha256, graph.engine)
+
+
+def read_weights(place: Place, graph: Graph) -> bytes | None:
+    """Read the file beside a graph that has its weights, if it has none itself.
+
+    Raises:
+        BadGraph: if it is missing, altered, or another graph's.
+    """
+    if not graph.weights:
+        return None
+    return _read(place.parent / "onnx" / graph.file, graph.weights, graph.engine)
+
+
+def _read(path: Place, sha256: str, engine: Name) -> bytes:
+    rebuild = REBUILD.format(engine=engine)
     try:
-        body = (place / graph.file).read_bytes()
+        body = path.read_bytes()
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise BadGraph(f"{place} lacks {graph.file} ({error}); {rebuild}") from None
-    if hashlib.sha256(body).hexdigest() != graph.sha256:
-        raise BadGraph(
-            f"{place / graph.file} was altered after its export; install it again, or {rebuild}"
-        )
+        raise BadGraph(f"{path} is missing ({error}); {rebuild}") from None
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise BadGraph(f"{path} was altered after its export; install it again, or {rebuild}")
     return body

@@ -7,8 +7,10 @@ from typing import Literal, get_args
 
 Head = Literal["regression", "classification"]
 Decoding = Literal["mode", "mean", "annealed-mean", "sample"]
+Name = Literal["torchscript", "onnx", "onnx-int8", "tensorrt", "tensorrt-rtx"]  # of an engine
 HEADS: tuple[Head, ...] = get_args(Head)
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from colorizer import checkpoint, engines, rtx
 from colorizer.checkpoint import Checkpoint
 from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.graph import Engine, Graph, Name, Plan, Precision
+from colorizer.graph import MANIFEST, Engine, Graph, Name, Plan, Precision, read_graph
 from colorizer.unet import UNet
 from export import int8, network, onnx, parity, tensorrt, torchscript
 from export.network import Stored
@@ -81,6 +81,8 @@ def export(
         source: the checkpoint.
         name: of the engine. "tensorrt" also writes the float16 ONNX graph that its plan is built
             from, into HALF_ONNX beside the folder; that one is kept where no plan can be built.
+            "onnx-int8" shares the weights of the float32 graph in the folder "onnx" beside its
+            own, which is also written unless it is there.
             "tensorrt-rtx" writes that graph, or with `how.gpus` the plans compiled from it.
         folder: where to; made if needed, replaced if it holds a graph.
         matrix: gets a line for each measurement, also where the export then fails.
@@ -97,7 +99,14 @@ def export(
         _write(source, "onnx", "float16", half, matrix, how, say)
         tensorrt.check_graph((half / onnx.FILE).read_bytes(), say)
         tensorrt.require()
+    if name == "onnx-int8" and not _is_of(source, folder.with_name("onnx")):
+        _write(source, "onnx", "float32", folder.with_name("onnx"), matrix, how, say)
     _write(source, name, PRECISION.get(name, "float32"), folder, matrix, how, say)
+
+
+def _is_of(source: Source, folder: Path) -> bool:
+    """Whether a folder holds a graph of this very checkpoint."""
+    return (folder / MANIFEST).exists() and read_graph(folder).checkpoint == source.sha256
 
 
 def _write(
@@ -115,8 +124,8 @@ def _write(
     say(f"{label}: converting the {recipe.head} network at side {recipe.side}")
     with written_whole(folder) as beside:
         beside.mkdir()
-        half = folder.with_name(HALF_ONNX) / onnx.FILE
-        file, versions = _convert(source, name, precision, beside, say, half, how)
+        origin = folder.with_name(HALF_ONNX if name == "tensorrt" else "onnx") / onnx.FILE
+        file, versions = _convert(source, name, precision, beside, say, origin, how)
         body = (beside / file).read_bytes()
         graph = Graph(
             file=file,
@@ -133,6 +142,9 @@ def _write(
             checkpoint=source.sha256,
             tolerance=TOLERANCE[precision],
         )
+        weights = origin.read_bytes() if name == "onnx-int8" else None
+        if weights is not None:
+            graph = replace(graph, weights=hashlib.sha256(weights).hexdigest())
         device = "cpu"
         if name == "tensorrt":
             device = "cuda:0"
@@ -145,7 +157,8 @@ def _write(
             )
         # The graph of tensorrt-rtx is measured where it can be run here: by ONNX Runtime.
         measured = replace(graph, engine="onnx") if name == "tensorrt-rtx" else graph
-        rows = _measure(source, engines.start(measured, body, device), measured, label, matrix, say)
+        run = engines.start(measured, body, device, weights=weights)
+        rows = _measure(source, run, measured, label, matrix, say)
         worst = {
             measure: max(getattr(row, measure) for row in rows) for measure in TOLERANCE[precision]
         }
@@ -160,13 +173,16 @@ def _convert(
     precision: Precision,
     folder: Path,
     say: Say,
-    half: Path,
+    origin: Path,
     how: Build,
 ) -> tuple[str, tuple[str, ...]]:
-    """Write a graph's file; returns its name, and the packages whose versions it depends on."""
+    """Write a graph's file; returns its name, and the packages whose versions it depends on.
+
+    A plan is built from the float16 graph at `origin`; an int8 graph shares the weights there.
+    """
     side = source.header.recipe.side
     if name == "tensorrt":
-        plan = tensorrt.build(half.read_bytes(), side, how, say)
+        plan = tensorrt.build(origin.read_bytes(), side, how, say)
         (folder / tensorrt.FILE).write_bytes(plan)
         return tensorrt.FILE, ("tensorrt",)
     if name == "torchscript":
@@ -178,11 +194,11 @@ def _convert(
         say(f"{source.name}: largest activation {largest:.0f} of {network.FLOAT16_MAX:.0f}")
         folded, stored = network.half(folded), {}
     if precision == "int8":
-        stored = {}  # ONNX Runtime quantizes plain weights only
-    onnx.write(folded, side, folder / onnx.FILE, stored)
-    if precision == "int8":
         say(f"{source.name}: calibrating on {len(source.reference.lightness)} photographs")
-        int8.quantize(folder / onnx.FILE, source.reference.lightness)
+        onnx.write(folded, side, folder / onnx.FILE)
+        int8.quantize(folder / onnx.FILE, source.reference.lightness, stored, origin.read_bytes())
+        return onnx.FILE, ("onnx", "onnxscript", "onnxruntime")
+    onnx.write(folded, side, folder / onnx.FILE, stored)
     return onnx.FILE, ("onnx", "onnxscript", "onnxruntime")
 
 

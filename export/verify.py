@@ -47,7 +47,9 @@ def verify(path: Path) -> dict[str, int]:
                 if hashlib.sha256(file.read(name)).hexdigest() != expected[name]:
                     raise BadArchive(f"{name} in {path} was altered after its export; {rebuild}")
             for place in graph.find(zipfile.Path(file)).values():
-                graph.read_file(place, graph.read_graph(place))
+                manifest = graph.read_graph(place)
+                graph.read_file(place, manifest)
+                graph.read_weights(place, manifest)
             return {name: file.getinfo(name).file_size for name in found}
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise BadArchive(f"{path} is no archive of this project, or cut: {error}") from error

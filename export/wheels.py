@@ -19,6 +19,7 @@ import colorizer
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
+from colorizer.graph import Name
 from colorizer.models import DISTRIBUTION, PACKAGE
 from export import graphs, parity
 from export.graphs import Source
@@ -28,6 +29,8 @@ STORE = ROOT / "model_store"
 LICENCES = ("LICENSE-WEIGHTS", "MODEL_CARD.md")  # the model card holds the notice of changes
 LONG_AGO = "315532800"  # 1980-01-01, the earliest time that a zip file can hold
 FILES = ("pyproject.toml", "README.md", "LICENSE")  # that the program's wheel is built from
+
+ENGINES: tuple[Name, ...] = ("onnx", "onnx-int8")
 
 # Of a wheel of weights.
 PROJECT = """\
@@ -45,7 +48,7 @@ requires-python = ">=3.10"
 [tool.setuptools]
 packages = ["{package}.{name}"]
 [tool.setuptools.package-data]
-"*" = ["*"]
+"*" = ["**/*"]
 """
 
 
@@ -85,7 +88,8 @@ def weights(checkpoint: Path, out: Path, photos: Path | None = None) -> Path:
     name = source.header.recipe.head
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
         folder = Path(temporary)
-        graphs.export(source, "onnx", folder / PACKAGE / name, [])
+        for engine in ENGINES:
+            graphs.export(source, engine, folder / PACKAGE / name / engine, [])
         for licence in LICENCES:
             shutil.copy(checkpoint.with_name(licence), folder)
         about = PROJECT.format(

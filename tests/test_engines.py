@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colorizer import engines
+from colorizer import cores, engines
 from colorizer.engines import OnnxRuntime, TensorRT, TorchScript
 from colorizer.graph import MANIFEST, BadGraph, Graph, read_graph
 from colorizer.recipe import Recipe
@@ -52,7 +52,30 @@ def test_auto_takes_onnx_runtime_on_a_cpu_and_says_so(
         graph, run = engines.load(folder)
     assert graph.engine == "onnx"
     assert isinstance(run, OnnxRuntime)
-    assert "engine onnx on cpu (preferred)" in caplog.text
+    assert "engine onnx on cpu (onnx-int8: " in caplog.text  # of which there is no graph
+
+
+@pytest.mark.parametrize("flags", ["fpu avx2", "fpu avx2 avx512_vnni", "fp asimddp", None])
+def test_a_processor_that_multiplies_bytes_prefers_them(
+    flags: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"flags\t: {flags}\n")
+    monkeypatch.setattr(cores, "_CPU", tmp_path / "cpuinfo")
+    able = flags is not None and flags.endswith(("vnni", "dp"))
+    assert engines.preferred("cpu")[0] == ("onnx-int8" if able else "onnx")
+    assert set(engines.preferred("cpu")) == set(engines.PREFERRED["cpu"])
+
+
+def test_the_environment_can_choose_the_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLORIZER_ENGINE", "torchscript")
+    assert engines.load(folder)[0].engine == "torchscript"
+    assert engines.load(folder, name="onnx")[0].engine == "onnx"
+    monkeypatch.setenv("COLORIZER_ENGINE", "fast")
+    with pytest.raises(BadGraph, match="COLORIZER_ENGINE is 'fast'; use auto, torchscript, onnx"):
+        engines.load(folder)
 
 
 def test_auto_takes_torchscript_where_onnx_runtime_is_missing_and_says_why(

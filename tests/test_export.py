@@ -185,25 +185,31 @@ def test_float16_is_in_the_onnx_graph_itself_and_stays_equal(
     assert matrix[0].max_ab > exact  # it is rounded
 
 
-def test_an_int8_graph_has_small_integers_but_for_the_finest_layers_and_stays_close(
+def test_an_int8_graph_has_bytes_but_in_the_finest_layers_and_shares_its_weights(
     sources: dict[str, Source], tmp_path: Path
 ) -> None:
     matrix: list[Row] = []
     graphs.export(sources["regression"], "onnx-int8", tmp_path / "onnx-int8", matrix, say=quiet)
-    assert [(row.precision, row.over()) for row in matrix] == [("int8", "")] * 2
-    assert matrix[0].max_ab > 1e-3  # it is rounded
-    model = onnx.load(tmp_path / "onnx-int8" / onnx_graph.FILE)
-    kinds = {one.name: one.data_type for one in model.graph.initializer}
-    whole = {
-        one.output[0]
-        for one in model.graph.node
-        if one.op_type == "DequantizeLinear" and kinds.get(one.input[0]) == onnx.TensorProto.INT8
-    }
-    small = [one.input[1] in whole for one in model.graph.node if one.op_type == "Conv"]
-    assert small == [False] * int8.FLOAT + [True] * (len(small) - int8.FLOAT)
-    graph, run = engines.load(tmp_path, "cpu")  # the only graph there
+    assert [(row.precision, row.over()) for row in matrix[2:]] == [("int8", "")] * 2
+    assert matrix[2].max_ab > 100 * matrix[0].max_ab  # it is rounded
+    small, whole = (tmp_path / name / onnx_graph.FILE for name in ("onnx-int8", "onnx"))
+    assert small.stat().st_size < 0.05 * whole.stat().st_size
+    model = onnx.load(small, load_external_data=False)
+    makers = {one.output[0]: one.op_type for one in model.graph.node}
+    kinds = [makers[one.input[1]] for one in model.graph.node if one.op_type == "Conv"]
+    assert [kind == "DequantizeLinear" for kind in kinds] == [False] * int8.FLOAT + [True] * (
+        len(kinds) - int8.FLOAT
+    )
+    graph, run = engines.load(tmp_path, "cpu", "onnx-int8")
     assert (graph.engine, graph.precision) == ("onnx-int8", "int8")
     assert run(np.full((3, 1, SIDE, SIDE), 50, np.float32)).shape == (3, 2, SIDE, SIDE)
+    body = whole.read_bytes()
+    whole.write_bytes(body[:-1] + b"x")
+    with pytest.raises(BadGraph, match=r"onnx.graph\.onnx was altered after its export"):
+        engines.load(tmp_path, "cpu", "onnx-int8")
+    whole.unlink()
+    with pytest.raises(BadGraph, match=r"onnx.graph\.onnx is missing"):
+        engines.load(tmp_path / "onnx-int8", "cpu")
 
 
 @pytest.mark.parametrize("head", HEADS)
