@@ -117,7 +117,7 @@ def test_what_is_missing_is_said_with_what_to_do(
 
 
 def test_weights_that_were_altered_are_refused(installed: Installed) -> None:
-    (graph,) = (installed.folder / "environment").rglob("graph.onnx")
+    (graph,) = (installed.folder / "environment").rglob("onnx/graph.onnx")
     body = graph.read_bytes()
     graph.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
     try:
