@@ -173,7 +173,7 @@ def _make_environment(tree: Path) -> None:
     for path in Path(sys.executable).parent.iterdir():
         if not path.name.startswith("python"):
             (environment / "bin" / path.name).symlink_to(path)
-    for extras in ("serve", "all", "triton", "kserve"):
+    for extras in ("serve", "all", "triton", "kserve", "sbom"):
         (environment / f".{extras}-installed").touch()
 
 

@@ -10,6 +10,7 @@ written, and why; 130 interrupted, nothing was written.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -260,6 +261,8 @@ def served(server: client.Server) -> Pipeline:
     Raises:
         UserError: from the pipeline's `run`, if the server has no result for a frame.
     """
+    from PIL import Image
+
     from colorizer import lab
     from colorizer.graph import Graph
     from colorizer.pipeline import Pipeline
@@ -275,10 +278,8 @@ def served(server: client.Server) -> Pipeline:
             reply = server.post(picture, {"format": "png"}, wait_for_server=True)
         except client.Refused as error:
             raise UserError(f"--server: {error}; nothing was written") from None
-        rgb = cv2.cvtColor(
-            cv2.imdecode(np.frombuffer(reply, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
-        )
-        return lab.rgb_to_lab(np.asarray(rgb, np.uint8))[..., 1:].transpose(2, 0, 1)
+        rgb = np.asarray(Image.open(io.BytesIO(reply)).convert("RGB"))
+        return lab.rgb_to_lab(rgb)[..., 1:].transpose(2, 0, 1)
 
     def run(lightness: Float) -> Float:
         with ThreadPoolExecutor(BATCH) as threads:  # the server batches what waits together
