@@ -27,7 +27,7 @@ from tests.test_film import make
 
 # Text in a block -> what is typed instead.
 SUBSTITUTIONS = {
-    "http://127.0.0.1:8080": "http://127.0.0.1:$PORT",
+    "127.0.0.1:8080": "127.0.0.1:$PORT",
     "127.0.0.1:8000": "127.0.0.1:$TRITON_PORT",
 }
 
