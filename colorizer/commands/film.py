@@ -369,6 +369,12 @@ def _run(options: argparse.Namespace) -> int:
             f"{target.name} must end in {', '.join(most)} or {last}: other containers can't hold "
             "every film (or name a folder that exists)"
         )
+
+    def load() -> Pipeline:
+        if options.server:
+            return served(client.from_options(options, options.model))
+        return _load(options.model, options.device)
+
     try:
         film = video.inspect(options.film)
         if film.fields and not options.deinterlace:
@@ -378,7 +384,7 @@ def _run(options: argparse.Namespace) -> int:
                 "--deinterlace makes whole frames"
             )
         tally = colorize_film(
-            lambda: _load(options),
+            load,
             film,
             target,
             options.hold,
@@ -398,16 +404,14 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _load(options: argparse.Namespace) -> Pipeline:
+def _load(model: str, device: str | None) -> Pipeline:
     from colorizer.api import Colorizer
     from colorizer.engines import BadDevice
 
-    if options.server:
-        return served(client.from_options(options, options.model))
     try:
-        return Colorizer(options.model, options.device).pipeline
+        return Colorizer(model, device).pipeline
     except BadDevice as error:
-        raise UserError(f"--device {options.device}: {error}") from None
+        raise UserError(f"--device {device}: {error}") from None
 
 
 if __name__ == "__main__":
