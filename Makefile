@@ -13,6 +13,9 @@ SERVE_READY := $(VENV)/.serve-installed
 ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 KSERVE_READY := $(VENV)/.kserve-installed
+# CycloneDX's tool in an environment of its own, so that what it lists is not its own.
+SBOM_READY := $(VENV)/.sbom-installed
+CYCLONEDX := $(VENV)/sbom/bin/cyclonedx-py
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
 # All that ends in an archive, or makes it.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/serving.yaml \
@@ -21,7 +24,7 @@ SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/servin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve ui train test documents fuzz check bench gpu-rehearsal venv archives triton \
-	wheels lock clean
+	wheels sbom images lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +89,25 @@ triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, 
 wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, and each network's weights
 	@$(PY) -m export.wheels --out dist
 
+sbom: wheels $(SBOM_READY) ## List what the wheels bring along, with licences: dist/sbom.cdx.json (CycloneDX)
+	@rm -rf build/installed
+	@$(PY) -m venv build/installed
+	@build/installed/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt dist/*.whl
+	@build/installed/bin/python -m pip uninstall --quiet --yes pip setuptools
+	@rm -f build/installed/lib/*/site-packages/photo_colorizer*/direct_url.json # this machine's path
+	@$(CYCLONEDX) environment $(SBOM) --pyproject pyproject.toml --output-file dist/sbom.cdx.json \
+	  build/installed/bin/python
+
+images: $(SBOM_READY) ## Build the images of both servers, and list what is in them; needs Docker
+	@mkdir -p dist
+	docker build -f deploy/Dockerfile -t colorizer:$(VERSION) .
+	docker build -f deploy/Dockerfile.triton -t colorizer-triton:$(VERSION) .
+	for image in colorizer colorizer-triton; do \
+	  docker run --rm --entrypoint python3 $$image:$(VERSION) -m pip list --format=freeze | \
+	    $(CYCLONEDX) requirements $(SBOM) --output-file dist/$$image.cdx.json -; \
+	done
+
 lock: ## Pin every dependency in constraints.txt, for Python 3.10 to 3.13; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate \
 	  --no-emit-package photo-colorizer --custom-compile-command "make lock" -o constraints.txt \
@@ -120,6 +142,15 @@ KSERVE := kserve==0.21.0 six==1.17.0
 $(KSERVE_READY): | $(ALL_READY)
 	@$(PY) -m pip install --quiet --no-deps --disable-pip-version-check --upgrade \
 	  --target $(VENV)/kserve $(KSERVE)
+	@touch $@
+
+SBOM := --output-reproducible --output-format JSON --mc-type application
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' colorizer/__init__.py)
+$(SBOM_READY): | $(SERVE_READY)
+	@rm -rf $(VENV)/sbom
+	@$(PY) -m venv $(VENV)/sbom
+	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt cyclonedx-bom==7.5.0
 	@touch $@
 
 comma := ,

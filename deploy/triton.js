@@ -1,5 +1,5 @@
 // Lets nginx answer /predictions/NAME for Triton as TorchServe does: the reply is the picture alone,
-// with its content type, and an error has its own status. deploy/nginx-triton.conf uses it; njs
+// with its content type, times and graph, and an error has its own status. deploy/nginx-triton.conf uses it; njs
 // 0.7.9 and later run it.
 
 // By the first byte of a reply.
@@ -19,6 +19,13 @@ async function predictions(r) {
     const body = reply.responseBuffer;
     const head = Number(reply.headersOut['Inference-Header-Content-Length']);
     if (reply.status === 200 && head < body.length) {
+        const told = JSON.parse(body.slice(0, head).toString()).parameters || {}; // from Triton 25.02
+        if (told.server_timing) {
+            r.headersOut['Server-Timing'] = told.server_timing;
+        }
+        if (told.graph) {
+            r.headersOut['X-Colorize-Graph'] = told.graph;
+        }
         r.headersOut['Content-Type'] = TYPES[body[head]] || 'application/octet-stream';
         return r.return(200, body.slice(head));
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def archive(
     engines: Sequence[Name] = (ENGINE,),
     photos: Path | None = None,
     settings: Path = SETTINGS,
+    version: str = colorizer.__version__,
 ) -> Path:
     """Write a .mar, whole or not at all; its name without the suffix is the model's name.
 
@@ -51,6 +53,7 @@ def archive(
         engines: to carry a graph for, each in a folder of that name.
         photos: folder of photographs to compare on; left out: scikit-image's samples.
         settings: the serving.yaml.
+        version: of the model, by which TorchServe tells archives of one model apart.
 
     Raises:
         BadSettings: if serving.yaml has a key that doesn't exist, or a wrong value.
@@ -69,7 +72,7 @@ def archive(
         config.write_text(model_config(how))
         command = [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
-            *("--model-name", out.stem, "--version", colorizer.__version__),
+            *("--model-name", out.stem, "--version", version),
             *("--handler", str(HANDLER), "--config-file", str(config)),
             *("--extra-files", str(stage), "--export-path", str(work), "--runtime", "python3"),
             *("--archive-format", "zip-store"),  # weights do not compress
@@ -133,14 +136,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("checkpoint", type=Path, help="weights made by training")
     add("--out", type=Path, required=True, help=".mar to write; it names the model")
+    add(
+        "--model-version",
+        default=colorizer.__version__,
+        help="by which archives of one model are told apart (default: this program's)",
+    )
     add_graph_options(parser)
     options = parser.parse_args(arguments)
+    if not re.fullmatch(r"[\w.+-]{1,40}", options.model_version):
+        parser.error(
+            f"--model-version has letters, digits and . + - _ only, not {options.model_version!r}"
+        )
     if options.out.suffix != ".mar":
         parser.error(f"--out must end in .mar, not {options.out}")
     engines = list(dict.fromkeys(options.engine))
 
     def work() -> int:
         more = {"photos": options.photos, "settings": options.settings}
+        more["version"] = options.model_version
         archive(options.checkpoint, options.out, engines=engines, **more)
         return 0
 

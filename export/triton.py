@@ -100,12 +100,17 @@ def config(name: str, settings: Settings, shared: bool = False) -> str:
     a picture to an input whose length varies.
     """
     network = f'parameters {{ key: "network" value {{ string_value: "{name}-network" }} }}\n'
+    # Of a shared network, all versions of a picture model would get the newest.
+    versions = (
+        "# Each version that has a folder is served; who names none gets the highest.\n"
+        "version_policy { all {} }\n"
+    )
     return f"""\
 # Made by `python -m export triton` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {1 if shared else settings.batch}
-# The bytes of picture files; their lengths may differ within a batch.
+{"" if shared else versions}# The bytes of picture files; their lengths may differ within a batch.
 input {{ name: "PICTURE" data_type: TYPE_UINT8 dims: [ -1 ] allow_ragged_batch: true }}
 output {{ name: "COLOUR" data_type: TYPE_UINT8 dims: [ -1 ] }}
 

@@ -27,7 +27,7 @@ from tests.test_film import make
 
 # Text in a block -> what is typed instead.
 SUBSTITUTIONS = {
-    "http://127.0.0.1:8080": "http://127.0.0.1:$PORT",
+    "127.0.0.1:8080": "127.0.0.1:$PORT",
     "127.0.0.1:8000": "127.0.0.1:$TRITON_PORT",
 }
 
@@ -173,7 +173,7 @@ def _make_environment(tree: Path) -> None:
     for path in Path(sys.executable).parent.iterdir():
         if not path.name.startswith("python"):
             (environment / "bin" / path.name).symlink_to(path)
-    for extras in ("serve", "all", "triton", "kserve"):
+    for extras in ("serve", "all", "triton", "kserve", "sbom"):
         (environment / f".{extras}-installed").touch()
 
 

@@ -441,7 +441,7 @@ def changing() -> Iterator[str]:
     server = AnyServer()
     server.handler = _Changing  # type: ignore[assignment]
     with server as address:
-        yield address
+        yield f"{address}/predictions/colorize"
 
 
 @pytest.mark.parametrize("pictures", [3, 6])
@@ -556,4 +556,4 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith("False False\n")
-    assert "--server URL" in done.stdout
+    assert "--server ADDRESS" in done.stdout

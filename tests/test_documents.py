@@ -50,6 +50,8 @@ NOT_RUN = {
     "docs/deploy.md: docker build -f deploy/Dockerfile.triton": "needs Docker",
     "docs/deploy.md: docker compose": "needs Docker",
     "docs/deploy.md: make triton": "needs Docker and a registry",
+    "docs/deploy.md: .venv/bin/python -m export.archive": "test_versions.py runs it",
+    "docs/deploy.md: make wheels sbom": "needs Docker and package registries",
     "docs/deploy.md: kubectl apply": "needs a cluster",
     "docs/serving.md: .venv/bin/python -m handlers.torchserve.serve": "test_serve.py runs it",
     "docs/export.md: .venv/bin/python -m pip": "needs a GPU and NVIDIA's libraries",
@@ -264,7 +266,13 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 # Made by the commands, or by those who read: not in a clean clone.
-MADE = ("model_store/triton", "model_store/*.mar", "model_store/colorize", "training/shards")
+MADE = (
+    "model_store/triton",
+    "model_store/next",
+    "model_store/*.mar",
+    "model_store/colorize",
+    "training/shards",
+)
 ROOMS = r"(?:benchmarks|colorizer|deploy|docs|export|handlers|model_store|page|tests|training)"
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from export import serving, triton
 from tests.support import (
     ROOT,
     SECONDS,
+    AnyServer,
     Patch,
     encoded,
     free_port,
@@ -145,6 +147,41 @@ def test_curl_gets_the_librarys_bytes_and_nothing_before_them(
     expected = library[model.partition("/")[0]].colorize(PHOTO, options).body
     assert (answer.status, answer.headers["content-type"]) == (200, kind)
     assert answer.body == expected
+
+
+class _Newer(BaseHTTPRequestHandler):
+    """Answers as a Triton of 25.02 or later, whose replies have parameters."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        told = {"server_timing": "read;dur=1.0", "graph": "0" * 64}
+        head = json.dumps({"parameters": told, "outputs": []}).encode()
+        self.send_response(200)
+        self.send_header("Inference-Header-Content-Length", str(len(head)))
+        self.send_header("Content-Length", str(len(head) + len(body)))
+        self.end_headers()
+        self.wfile.write(head + body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@with_njs
+def test_what_newer_tritons_tell_of_a_picture_becomes_headers(doors: Doors, tmp_path: Path) -> None:
+    server = AnyServer()
+    server.handler = _Newer  # type: ignore[assignment]
+    with server as address:
+        port = int(address.rpartition(":")[2])
+        changes = {
+            "server 127.0.0.1:8000": f"server 127.0.0.1:{port}",
+            "modules/ngx_http_js_module.so": MODULE,
+        }
+        with nginx(tmp_path, "nginx-triton.conf", port, changes) as url:
+            itself = doors._replace(certificate=tmp_path / "cert.pem")
+            answer = curl(itself, "-T", "-", f"{url}/predictions/colorize", body=PHOTO)
+    assert answer.body == PHOTO
+    told = answer.headers["server-timing"], answer.headers["x-colorize-graph"]
+    assert told == ("read;dur=1.0", "0" * 64)
 
 
 @with_njs

@@ -314,7 +314,7 @@ def _check(reply: bytes, body: bytes, options: Mapping[str, object]) -> None:
     raise ValueError("the reply is not a list of likely colours")
 
 
-def _after_head(url: str, replied: Mapping[str, str], answer: bytes) -> bytes:
+def _after_head(url: str, replied: http.client.HTTPMessage, answer: bytes) -> bytes:
     """Take the picture from behind Triton's line of JSON, if it is as long as that says."""
     length = replied.get(_JSON_LENGTH, "")
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
@@ -327,7 +327,7 @@ def _after_head(url: str, replied: Mapping[str, str], answer: bytes) -> bytes:
 
 
 def _refusal(
-    url: str, status: int, replied: Mapping[str, str], answer: bytes, size: int
+    url: str, status: int, replied: http.client.HTTPMessage, answer: bytes, size: int
 ) -> Refused:
     """Put what a server said instead of a picture's result into words, alike for both servers."""
     if 300 <= status < 400:

@@ -10,6 +10,7 @@ written, and why; 130 interrupted, nothing was written.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -260,6 +261,8 @@ def served(server: client.Server) -> Pipeline:
     Raises:
         UserError: from the pipeline's `run`, if the server has no result for a frame.
     """
+    from PIL import Image
+
     from colorizer import lab
     from colorizer.graph import Graph
     from colorizer.pipeline import Pipeline
@@ -275,10 +278,8 @@ def served(server: client.Server) -> Pipeline:
             reply = server.post(picture, {"format": "png"}, wait_for_server=True)
         except client.Refused as error:
             raise UserError(f"--server: {error}; nothing was written") from None
-        rgb = cv2.cvtColor(
-            cv2.imdecode(np.frombuffer(reply, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
-        )
-        return lab.rgb_to_lab(np.asarray(rgb, np.uint8))[..., 1:].transpose(2, 0, 1)
+        rgb = np.asarray(Image.open(io.BytesIO(reply)).convert("RGB"))
+        return lab.rgb_to_lab(rgb)[..., 1:].transpose(2, 0, 1)
 
     def run(lightness: Float) -> Float:
         with ThreadPoolExecutor(BATCH) as threads:  # the server batches what waits together
@@ -368,6 +369,12 @@ def _run(options: argparse.Namespace) -> int:
             f"{target.name} must end in {', '.join(most)} or {last}: other containers can't hold "
             "every film (or name a folder that exists)"
         )
+
+    def load() -> Pipeline:
+        if options.server:
+            return served(client.from_options(options, options.model))
+        return _load(options.model, options.device)
+
     try:
         film = video.inspect(options.film)
         if film.fields and not options.deinterlace:
@@ -377,7 +384,7 @@ def _run(options: argparse.Namespace) -> int:
                 "--deinterlace makes whole frames"
             )
         tally = colorize_film(
-            lambda: _load(options),
+            load,
             film,
             target,
             options.hold,
@@ -397,16 +404,14 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _load(options: argparse.Namespace) -> Pipeline:
+def _load(model: str, device: str | None) -> Pipeline:
     from colorizer.api import Colorizer
     from colorizer.engines import BadDevice
 
-    if options.server:
-        return served(client.from_options(options, options.model))
     try:
-        return Colorizer(options.model, options.device).pipeline
+        return Colorizer(model, device).pipeline
     except BadDevice as error:
-        raise UserError(f"--device {options.device}: {error}") from None
+        raise UserError(f"--device {device}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -231,10 +231,19 @@ class Client:
             return None
 
     def models(self, addresses: Mapping[str, str]) -> dict[str, Any]:
-        """Fetch TorchServe's description of each model, by name; empty for one without answer."""
+        """Fetch TorchServe's description of each model, by name; empty for one without answer.
+
+        Of a model with several versions, each is named as its address ends: NAME/VERSION.
+        """
         api = f"{addresses['management_address']}/models"
         names = [one["modelName"] for one in (self.get(api, "management") or {}).get("models", [])]
-        return {name: (self.get(f"{api}/{name}", "management") or [{}])[0] for name in names}
+        found = {}
+        for name in names:
+            versions = self.get(f"{api}/{name}/all", "management") or [{}]
+            for one in versions:
+                several = len(versions) > 1
+                found[f"{name}/{one.get('modelVersion')}" if several else name] = one
+        return found
 
 
 def ready_models(addresses: Mapping[str, str], expected: int, client: Client) -> list[str]:
