@@ -20,6 +20,12 @@ async function predictions(r) {
     const head = Number(reply.headersOut['Inference-Header-Content-Length']);
     if (reply.status === 200 && head < body.length) {
         r.headersOut['Content-Type'] = TYPES[body[head]] || 'application/octet-stream';
+        // From Triton 25.02 on, the line before the picture has them.
+        const told = JSON.parse(body.slice(0, head).toString()).parameters || {};
+        if (told.graph) {
+            r.headersOut['X-Colorize-Graph'] = told.graph;
+            r.headersOut['Server-Timing'] = told.server_timing;
+        }
         return r.return(200, body.slice(head));
     }
     let said = '';
