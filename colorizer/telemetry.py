@@ -151,6 +151,8 @@ class Tracer:
         whole = self._tracer.start_span(
             "picture", above, SpanKind.SERVER, told, start_time=outcome.began
         )
+        if not whole.is_recording():  # not sampled
+            return
         here = set_span_in_context(whole)
         spans = [
             (self._tracer.start_span(stage.name, here, start_time=stage.start), stage.end)

@@ -186,7 +186,7 @@ class AnyServer:
     A body that begins with "bad" is refused, as TorchServe's handler refuses.
     """
 
-    handler = _Handler
+    handler: type[BaseHTTPRequestHandler] = _Handler
 
     def __enter__(self) -> str:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)

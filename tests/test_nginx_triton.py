@@ -185,6 +185,43 @@ def test_what_newer_tritons_tell_of_a_picture_becomes_headers(doors: Doors, tmp_
 
 
 @with_njs
+def test_what_a_newer_triton_says_of_a_picture_becomes_torchserves_headers(
+    doors: Doors, tmp_path: Path
+) -> None:
+    line = b'{"parameters":{"graph":"abc","server_timing":"read;dur=1.0"}}'
+
+    class Newer(BaseHTTPRequestHandler):
+        """Triton from 25.02 on, as far as nginx sees it."""
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Inference-Header-Content-Length", str(len(line)))
+            self.send_header("Content-Length", str(len(line + PHOTO)))
+            self.end_headers()
+            self.wfile.write(line + PHOTO)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    class Behind(AnyServer):
+        handler = Newer
+
+    with Behind() as url:
+        port = int(url.rpartition(":")[2])
+        changes = {
+            "server 127.0.0.1:8000": f"server 127.0.0.1:{port}",
+            "modules/ngx_http_js_module.so": MODULE,
+        }
+        with nginx(tmp_path, "nginx-triton.conf", port, changes) as front:
+            near = Doors(front, url, tmp_path / "cert.pem")
+            answer = curl(near, "-T", "-", f"{front}/predictions/colorize", body=PHOTO)
+    assert (answer.status, answer.body) == (200, PHOTO)
+    assert answer.headers["x-colorize-graph"] == "abc"
+    assert answer.headers["server-timing"] == "read;dur=1.0"
+
+
+@with_njs
 @pytest.mark.parametrize(
     ("path", "body", "header", "status", "kind", "said"),
     [

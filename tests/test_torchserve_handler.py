@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -213,28 +214,31 @@ def test_what_a_form_lacks_or_has_twice_is_told(
     assert said in json.loads(answer.body)["message"]
 
 
+zipped = partial(gzip.compress, mtime=0)  # else each second gives these tests other names
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "status", "said"),
     [
-        ("gzip", gzip.compress(GOOD), 200, ""),
-        ("GZIP", gzip.compress(GOOD), 200, ""),
-        ("x-gzip", gzip.compress(GOOD), 200, ""),
+        ("gzip", zipped(GOOD), 200, ""),
+        ("GZIP", zipped(GOOD), 200, ""),
+        ("x-gzip", zipped(GOOD), 200, ""),
         ("deflate", zlib.compress(GOOD), 200, ""),
         ("identity", GOOD, 200, ""),
         ("br", GOOD, 415, "Content-Encoding is 'br'"),
         ("zstd", GOOD, 415, "Content-Encoding is 'zstd'"),
-        ("gzip, gzip", gzip.compress(gzip.compress(GOOD)), 415, "Content-Encoding is 'gzip, gzip'"),
+        ("gzip, gzip", zipped(zipped(GOOD)), 415, "Content-Encoding is 'gzip, gzip'"),
         ("gzip", GOOD, 400, "The body is not gzip"),
         ("gzip", b"", 400, "is cut short"),
-        ("gzip", gzip.compress(GOOD)[:-20], 400, "is cut short"),
-        ("gzip", gzip.compress(GOOD) + b"more", 400, "goes on after its end"),
+        ("gzip", zipped(GOOD)[:-20], 400, "is cut short"),
+        ("gzip", zipped(GOOD) + b"more", 400, "goes on after its end"),
         (
             "gzip",
-            gzip.compress(bytes(2**25 + 1)),
+            zipped(bytes(2**25 + 1)),
             413,
             "more than 33,554,432 bytes once",
         ),
-        ("gzip", gzip.compress(b"not a picture"), 415, "is not a JPEG"),
+        ("gzip", zipped(b"not a picture"), 415, "is not a JPEG"),
     ],
 )
 def test_a_compressed_body_is_decompressed_within_the_limit_or_refused_by_name(
