@@ -61,7 +61,7 @@ _AMPLITUDE = np.array(
 _VIVID = 90
 _CAST = 11.0  # ab units, at the default spread: a lone difference twice as large is no cast
 _ROUNDS = 4  # of estimating the cast and then which hints are outliers of it
-_STEEP = 1.0  # how much longer a way gets by an edge as strong as most in the picture
+_STEEP = 6.0  # how much longer a way gets by an edge as strong as most in the picture
 _SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
 
 # What the differences of two places are divided by, to say how unlike these are: the mean L of a
@@ -70,7 +70,7 @@ _UNLIKE_CAST = (92, 83, 22, 27)
 _UNLIKE_OBJECT = (42, 58, 9, 49)
 # Likewise distances, in shorter sides: photographs are layered, so a cast reaches further sideways.
 _REACH_X, _REACH_Y = 11.6, 1.63
-_REACH = 1.42  # of an object, along the way, in shorter sides at spread 1
+_REACH = 2.2  # of an object, along the way, in shorter sides at spread 1
 _NOISE = 0.12  # variance of a hint's difference that no other place shares, of 1 in the middle
 
 

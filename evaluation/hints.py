@@ -5,6 +5,9 @@ python -m evaluation.hints model_store/*.safetensors --photos PHOTOS
 The places are the middles of superpixels of L, so no colour decides where they lie. The first is
 drawn by the photograph's number; each next one is the furthest from those before, or with --random
 it is drawn too.
+
+With --reach: how much one hint changes the picture, by the distance from it. The hint differs from
+the network's own colour by so many ab units, in a direction that the photograph's number draws.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ from evaluation.photographs import Photograph, read_rgb
 COUNTS = (0, 1, 2, 3, 5, 10, 20, 50)
 SUPERPIXELS = 150  # three times as many as hints, so that their places are not a grid
 MEASURES = ("PSNR", "ΔE00", "ms")
+RINGS = (0, 0.05, 0.1, 0.25, 0.5, 0.75)  # in shorter sides; the last one has no end
+WRONG = (10, 20, 40, 60)  # ab units that a hint differs by
 
 
 def places(lightness: NDArray[np.float32], seed: int, random: bool) -> NDArray[np.intp]:
@@ -125,6 +130,52 @@ def _curves(
     return curves
 
 
+def reach(
+    path: Photograph, number: int, spreads: Sequence[float], random: bool
+) -> NDArray[np.float64] | str:
+    """Mean |change| of ab, (networks, spreads, WRONG, RINGS); NaN: no such distance."""
+    try:
+        rgb = read_rgb(path.read_bytes())
+    except (RequestError, OSError) as error:
+        return str(error)
+    height, width = rgb.shape[:2]
+    lightness = np.ascontiguousarray(lab.rgb_to_lab(rgb)[..., 0])
+    row, column = places(lightness, number, random)[0].tolist()
+    across = np.hypot(np.arange(height)[:, None] - row, np.arange(width) - column)
+    ring = np.digitize(across / min(height, width), RINGS) - 1
+    angle = np.random.default_rng(number).uniform(0, 2 * np.pi)
+    found = np.full((len(methods.networks()), len(spreads), len(WRONG), len(RINGS)), np.nan)
+    for i, pipeline in enumerate(methods.networks()):
+        prepared = prepare(Picture(rgb), pipeline.graph.recipe.side)
+        (output,) = pipeline.run(prepared.small[None])
+        plain = lab.rgb_to_lab(pipeline.finished(prepared, output, Options()))[..., 1:]
+        for j, spread in enumerate(spreads):
+            for k, wrong in enumerate(WRONG):
+                ab = plain[row, column] + np.float32(wrong) * np.float32(
+                    [np.cos(angle), np.sin(angle)]
+                )
+                said = lab.lab_to_rgb(lightness[row, column].reshape(1, 1), ab.reshape(1, 1, 2))
+                hint = Hint((((column + 0.5) / width, (row + 0.5) / height),), tuple(said[0, 0]))
+                options = replace(Options(spread=spread), hints=(hint,))
+                changed = lab.rgb_to_lab(pipeline.finished(prepared, output, options))[..., 1:]
+                moved = np.hypot(*np.moveaxis(changed - plain, -1, 0))
+                for one in np.unique(ring):
+                    found[i, j, k, one] = moved[ring == one].mean()
+    return found
+
+
+def reach_table(names: Sequence[str], spreads: Sequence[float], found: NDArray[np.float64]) -> str:
+    """Format (photographs, networks, spreads, WRONG, RINGS) as Markdown."""
+    ends = [f"–{end:g}" for end in RINGS[1:]] + [f"more than {RINGS[-1]:g}"]
+    lines = [f"| network, spread, wrong by | {' | '.join(ends)} |", "|---|" + "---|" * len(RINGS)]
+    for i, name in enumerate(names):
+        for j, spread in enumerate(spreads):
+            for k, wrong in enumerate(WRONG):
+                cells = [f"{value:.1f}" for value in np.nanmean(found[:, i, j, k], axis=0)]
+                lines.append(f"| {name}, {spread:g}, {wrong} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def compare(rgb: UInt8, truth: NDArray[np.float32], found: UInt8) -> tuple[float, float]:
     """PSNR over sRGB, in dB, at most 100; and mean ΔE00 of every second pixel of every second row.
 
@@ -188,7 +239,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--random", action="store_true", help="draw all places, rather than spread them"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--reach", action="store_true", help="what one hint changes, by the distance from it"
+    )
+    what.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     return run_command("hints", lambda: evaluate(options))
 
@@ -200,7 +255,11 @@ def evaluate(options: argparse.Namespace) -> int:
     found: dict[str, NDArray[np.float64]] = {}
     with methods.Processes(checkpoints, min(options.workers, len(paths))) as processes:
         bar = tqdm(
-            processes.each(measure, jobs), "hints", len(jobs), file=sys.stderr, mininterval=2
+            processes.each(reach if options.reach else measure, jobs),
+            "hints",
+            len(jobs),
+            file=sys.stderr,
+            mininterval=2,
         )
         for path, one in zip(paths, bar, strict=True):
             if isinstance(one, str):
@@ -213,7 +272,10 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_document(list(checkpoints), options.spread, found), indent=1))
     else:
-        print(f"{len(found)} photographs\n\n{table(list(checkpoints), options.spread, every)}")
+        formatted = (reach_table if options.reach else table)(
+            list(checkpoints), options.spread, every
+        )
+        print(f"{len(found)} photographs\n\n{formatted}")
     return 0
 
 

@@ -57,3 +57,15 @@ def test_the_table_has_a_row_for_each_network_spread_and_measure() -> None:
     assert len(rows) == 2 + 2 * 2 * 3
     assert "| a, 0.5, PSNR | 0.00 |" in rows[5]
     assert "2.50 (+2.50, 2.50–2.50)" in rows[5]
+
+
+def test_a_hint_changes_most_near_it_and_more_the_more_it_differs(
+    weights: Callable[[Head], Path], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(weights("regression")), "--photos", str(photos), "--workers", "1"]
+    assert hints.main([*arguments, "--limit", "3", "--reach", "--spread", "0.1"]) == 0
+    rows = [row for row in capsys.readouterr().out.splitlines() if "0.1, " in row]
+    moved = np.array([[float(cell) for cell in row.split("|")[2:-1]] for row in rows])
+    assert moved.shape == (len(hints.WRONG), len(hints.RINGS))
+    assert (moved[:, 0] > 2 * moved[:, -1]).all()
+    assert (np.diff(moved[:, 0]) > 0).all()
