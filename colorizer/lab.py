@@ -154,10 +154,9 @@ def _of_luminance(rgb: UInt8, table: NDArray[Any]) -> NDArray[Any]:
     found = np.empty((height, width), table.dtype)
 
     def look_up(rows: slice) -> None:
-        channels = [
-            cv2.extractChannel(rgb[rows], n, scratch(n, found[rows].shape, np.uint8))
-            for n in range(3)
-        ]
+        shape = found[rows].shape
+        channels = [scratch(n, shape, np.uint8) for n in range(3)]
+        cv2.split(rgb[rows], channels)
         total, more = (scratch(name, found[rows].shape, np.uint16) for name in ("total", "more"))
         cv2.LUT(channels[0], _LUMINANCE[0], total)
         for channel, weighted in zip(channels[1:], _LUMINANCE[1:], strict=True):
