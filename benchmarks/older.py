@@ -7,6 +7,7 @@ same graph with a manifest of its own kind.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import tempfile
@@ -18,12 +19,12 @@ from typing import Any
 
 def load(archive: str) -> Any:
     """Load an archive's ONNX graph into that checkout's pipeline."""
-    import colorizer.api
+    from colorizer.api import Colorizer
 
-    try:
-        return colorizer.api.Colorizer(archive, "cpu").pipeline
-    except colorizer.api.BadGraph:
-        from colorizer.engine import MANIFEST, Graph  # type: ignore[import-not-found]
+    if importlib.util.find_spec("colorizer.engine") is None:  # its name before there was a format
+        return Colorizer(archive, "cpu").pipeline
+    from colorizer.engine import MANIFEST, Graph  # type: ignore[import-not-found]
+
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
         packed.extractall(folder, [one for one in packed.namelist() if one.startswith("onnx/")])
         manifest = Path(folder, "onnx", MANIFEST)
@@ -31,7 +32,7 @@ def load(archive: str) -> Any:
         values |= values.pop("recipe")
         known = {name: values[name] for name in Graph.__dataclass_fields__ if name in values}
         manifest.write_text(json.dumps(known))
-        return colorizer.api.Colorizer(folder, "cpu").pipeline
+        return Colorizer(folder, "cpu").pipeline
 
 
 def main() -> None:

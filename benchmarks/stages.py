@@ -145,7 +145,7 @@ def floor(body: bytes, coloured: bytes) -> Callable[[], object]:
     blue, red = (np.ascontiguousarray(pixels[::2, ::2, n]) for n in (1, 2))
     quality = OutputOptions().quality
 
-    def shortest() -> bytes:
+    def shortest() -> object:
         simplejpeg.decode_jpeg(body, "GRAY")
         return simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality)
 

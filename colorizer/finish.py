@@ -137,15 +137,7 @@ def finish_planes(
     change = np.empty(half.shape, np.float32)  # of grey to luma
 
     def convert(rows: slice, light: Float, a: Float, b: Float) -> None:
-        rgb, fine = (lab.scratch(n, (*light.shape, 3), np.uint16) for n in ("rgb", "YCrCb"))
-        lab.band_to_rgb(light, a, b, rgb)
-        cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb, fine)
-        parts = [lab.scratch(n, light.shape, np.uint16) for n in range(3)]
-        cv2.split(fine, parts)
-        cv2.convertScaleAbs(parts[1], red[rows], 1 / 256)
-        cv2.convertScaleAbs(parts[2], blue[rows], 1 / 256)
-        np.multiply(parts[0], np.float32(1 / 256), out=change[rows])
-        cv2.subtract(change[rows], half[rows], change[rows], None, cv2.CV_32F)
+        lab.band_to_planes(half[rows], a, b, change[rows], blue[rows], red[rows])
 
     _join(half, lines, spots, convert)
     luma = np.empty_like(grey)
