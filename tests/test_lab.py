@@ -88,7 +88,7 @@ def test_the_table_of_planes_has_the_colours_of_the_formulas() -> None:
     for found, exact in zip((grey + change, red, blue), np.moveaxis(expected, -1, 0), strict=True):
         apart = np.abs(found - exact)
         assert apart.mean() < 0.6
-        assert (apart > 4).mean() < 0.002  # where a colour is as vivid as sRGB has it
+        assert (apart > 4).mean() < 0.01  # where a colour is as vivid as sRGB has it
 
 
 def test_greys_stay_grey_in_planes() -> None:

@@ -136,8 +136,9 @@ def test_a_jpegs_planes_are_those_of_the_finished_picture(size: tuple[int, int])
     together = np.dstack([planes.luma, *(one[: size[0], : size[1]] for one in large)])
     shown = rgb2lab(cv2.cvtColor(together, cv2.COLOR_YCrCb2RGB))
     levels = np.abs(shown[..., 0] - rgb2lab(rgb)[..., 0]) / (100 / 255)
-    assert levels.mean() < 0.6
+    assert levels.mean() < 1
     if min(size) > 100:  # in small ones, all colours of the network lie in a few pixels
+        assert levels.mean() < 0.5
         assert (levels > 1).mean() < 0.04
         assert deltaE_ciede2000(shown, rgb2lab(rgb)).mean() < 1
 
