@@ -122,10 +122,10 @@ def finish_planes(
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
 ) -> Planes:
-    """Do the same for a JPEG, in sRGB: its colours have half the picture's size.
+    """Do as `finish` for a JPEG, in sRGB, whose colours have half the picture's size.
 
-    Only a picture of half the size is converted to RGB. What that makes of its greys as luma, Y of
-    YCbCr, is what the greys at full size are corrected by: colours of one L differ in luma.
+    Colours of one L differ in luma, Y of YCbCr, smoothly: what the table says of greys at half the
+    size is enlarged, and added to the greys at full size.
 
     Args:
         prepared: a picture of 8 bits; the others are those of `finish`.

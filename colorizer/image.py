@@ -120,7 +120,7 @@ class Limits:
     """
 
     max_bytes: int = 32 * 1024**2  # a 50-megapixel JPEG of a camera is 15 to 30 MB
-    max_pixels: int = 50_000_000  # 8660 x 5773; takes about 0.6 GB while it is colorized
+    max_pixels: int = 50_000_000  # 8660 x 5773; takes 0.2 to 0.4 GB while it is colorized
     max_side: int = 100_000  # a strip one pixel wide takes half a minute for its 50 megapixels
     max_reply_bytes: int = 120 * 1024**2  # under max_response_size of config.properties
 

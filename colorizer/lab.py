@@ -441,6 +441,6 @@ def _largest_chroma() -> Float:
     for _ in range(14):  # bisection: 150 / 2**14 < 0.01
         middle = ((inside + outside) / 2).astype(np.float32)
         linear = _roots_to_linear(_roots(lightness, middle * cos, middle * sin))
-        fits = (linear.min(axis=-1) >= -1e-5) & (linear.max(axis=-1) <= 1 + 1e-5)
+        fits = cv2.inRange(linear, (-1e-5,) * 3, (1 + 1e-5,) * 3) > 0
         inside, outside = np.where(fits, middle, inside), np.where(fits, outside, middle)
     return inside
