@@ -1,7 +1,10 @@
 """Time the stages of a photograph by megapixels, beside the plain way through scikit-image.
 
 The plain way reads with Pillow, converts the whole picture to Lab with scikit-image in float64 and
-back, and writes with Pillow; the network's time counts in both. Both ways take turns.
+back, and writes with Pillow; the network's time counts in both. The floor is what nobody can do
+without: to decode the luma alone, the network, and to encode a picture that is ready, on one
+thread, by the fastest library here. --against measures an older checkout instead of the plain
+way. All take turns.
 OMP_NUM_THREADS=1 measures on one thread.
 """
 
@@ -9,14 +12,18 @@ from __future__ import annotations
 
 import argparse
 import io
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from skimage import color
@@ -40,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = results.parser(MODULE, __doc__)
     add = parser.add_argument
     add("models", type=Path, nargs="+", help="archives (.mar), or folders that export wrote")
+    add("--against", type=Path, metavar="CHECKOUT", help="an older one, on the CPU")
     add("--device", help="cpu or cuda:N (default: a GPU where there is one)")
     add("--megapixels", type=float, nargs="+", default=MEGAPIXELS, help="(default: 0.3 ... 24)")
     add("--repeat", type=results.positive, default=7, help="rounds (default: %(default)s)")
@@ -48,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.megapixels, options.repeat = [0.05], 1
     if min(options.megapixels) <= 0:
         parser.error("--megapixels must be above 0")
+    if options.against and not (options.against / "colorizer" / "api.py").is_file():
+        parser.error(f"--against: {options.against} is no checkout of this project")
     return results.carry_out(MODULE, options.json, arguments, measure(options), (BadGraph,))
 
 
@@ -56,43 +66,90 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     for model in options.models:
         pipeline = Colorizer(model, options.device).pipeline
         sizes = sorted(options.megapixels)
-        found = [medians(pipeline, megapixels, options.repeat) for megapixels in sizes]
-        columns = [name if name == "×" else f"{name}, ms" for name in found[0]]
+        with older(options.against, model) if options.against else nullcontext() as before:
+            found = [medians(pipeline, one, options.repeat, before) for one in sizes]
+        columns = [name if "×" in name else f"{name}, ms" for name in found[0]]
         yield Table(
             f"Stages, {model.name}",
             ["megapixels", *columns],
             [[size, *one.values()] for size, one in zip(sizes, found, strict=True)],
             f"JPEG in colour to JPEG, {torch.get_num_threads()} threads, median of "
-            f"{options.repeat} rounds. × is the plain way's time divided by ours.",
+            f"{options.repeat} rounds. × floor is our time divided by the floor's; ×, the other "
+            "way's divided by ours.",
         )
 
 
-def medians(pipeline: Pipeline, megapixels: float, repeat: int) -> dict[str, Value]:
-    """Time one size: median milliseconds of each stage, of the whole, and of the plain way."""
+@contextmanager
+def older(checkout: Path, model: Path) -> Iterator[Callable[[bytes], float]]:
+    """Give a call that colorizes a file with an older checkout, in milliseconds."""
+    script = str(Path(__file__).with_name("older.py"))
+    command = [sys.executable, script, str(checkout.resolve()), str(model.resolve())]
+    with (
+        tempfile.NamedTemporaryFile() as file,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run,
+    ):
+
+        def colorize(body: bytes) -> float:
+            Path(file.name).write_bytes(body)
+            try:
+                print(file.name, file=run.stdin, flush=True)
+                return float(run.stdout.readline())  # type: ignore[union-attr]
+            except (OSError, ValueError):
+                raise results.Unusable(f"--against: {checkout} can't colorize; see above") from None
+
+        yield colorize
+
+
+def medians(
+    pipeline: Pipeline,
+    megapixels: float,
+    repeat: int,
+    before: Callable[[bytes], float] | None = None,
+) -> dict[str, Value]:
+    """Time one size: median milliseconds of each stage, of the whole, and of another way."""
     body = samples.sample(megapixels).body
+    shortest = floor(body, pipeline.colorize(body).body)
     stages: list[dict[str, float]] = []
-    ours: list[float] = []
-    plain: list[float] = []
+    times: list[tuple[float, float, float]] = []
     rounds = range(BURN_IN + repeat)
     for number in tqdm(rounds, f"{megapixels:g} MP", leave=False, mininterval=2, delay=2):
         start = time.perf_counter()
         seconds = pipeline.colorize(body).seconds
-        whole = time.perf_counter() - start
-        around = once(lambda: plainly(body))
+        whole = 1000 * (time.perf_counter() - start)
+        network = 1000 * seconds["network"]
+        other = before(body) if before else once(lambda: plainly(body)) + network
         if number >= BURN_IN:
             stages.append({stage: 1000 * one for stage, one in seconds.items()})
-            ours.append(1000 * whole)
-            plain.append(around + 1000 * seconds["network"])
-    total, beside = Timing.of(ours), Timing.of(plain)
+            times.append((whole, once(shortest) + network, other))
+    total, least, beside = (Timing.of(column) for column in zip(*times, strict=True))
     found: dict[str, Value] = {
         stage: Timing.of([one[stage] for one in stages]).median for stage in stages[0]
     }
     return found | {
         "whole": total.median,
         "quartiles": total.spread,
-        "scikit-image's way": beside.median,
+        "floor": least.median,
+        "× floor": total.median / least.median,
+        "before" if before else "scikit-image's way": beside.median,
         "×": beside.median / total.median,
     }
+
+
+def floor(body: bytes, coloured: bytes) -> Callable[[], object]:
+    """Give a call that decodes a JPEG's luma, and encodes the planes of its coloured picture."""
+    with Image.open(io.BytesIO(coloured)) as picture:
+        picture.draft("YCbCr", picture.size)
+        pixels = np.asarray(picture)
+    pixels = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2]  # see jpeg.encode
+    luma = np.ascontiguousarray(pixels[..., 0])
+    blue, red = (np.ascontiguousarray(pixels[::2, ::2, n]) for n in (1, 2))
+    quality = OutputOptions().quality
+
+    def shortest() -> object:
+        simplejpeg.decode_jpeg(body, "GRAY")
+        return simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality)
+
+    return shortest
 
 
 def plainly(body: bytes) -> bytes:

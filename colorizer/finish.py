@@ -122,10 +122,10 @@ def finish_planes(
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
 ) -> Planes:
-    """Do the same for a JPEG, in sRGB: its colours have half the picture's size.
+    """Do as `finish` for a JPEG, in sRGB, whose colours have half the picture's size.
 
-    Only a picture of half the size is converted to RGB. What that makes of its greys as luma, Y of
-    YCbCr, is what the greys at full size are corrected by: colours of one L differ in luma.
+    Colours of one L differ in luma, Y of YCbCr, smoothly: what the table says of greys at half the
+    size is enlarged, and added to the greys at full size.
 
     Args:
         prepared: a picture of 8 bits; the others are those of `finish`.
@@ -137,14 +137,7 @@ def finish_planes(
     change = np.empty(half.shape, np.float32)  # of grey to luma
 
     def convert(rows: slice, light: Float, a: Float, b: Float) -> None:
-        rgb, fine = (lab.scratch(n, (*light.shape, 3), np.uint16) for n in ("rgb", "YCrCb"))
-        lab.band_to_rgb(light, a, b, rgb)
-        cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb, fine)
-        plane = lab.scratch("plane", light.shape, np.uint16)
-        cv2.convertScaleAbs(cv2.extractChannel(fine, 1, plane), red[rows], 1 / 256)
-        cv2.convertScaleAbs(cv2.extractChannel(fine, 2, plane), blue[rows], 1 / 256)
-        np.multiply(cv2.extractChannel(fine, 0, plane), np.float32(1 / 256), out=change[rows])
-        cv2.subtract(change[rows], half[rows], change[rows], None, cv2.CV_32F)
+        lab.band_to_planes(half[rows], a, b, change[rows], blue[rows], red[rows])
 
     _join(half, lines, spots, convert)
     luma = np.empty_like(grey)
@@ -197,11 +190,10 @@ def _join(
         light = whole[rows]
         if light.dtype == np.uint8:
             light = lab.grey_to_lightness(light, lab.scratch("light", shape, np.float32))
-        enlarged = enlarge(lines, height, width, rows)
-        planes = [lab.scratch(f"line {n}", shape, np.float32) for n in range(4)]
-        for n, plane in enumerate(planes):
-            cv2.extractChannel(enlarged, n, plane)
-        slope_a, slope_b, a, b = planes
+        enlarged = lab.scratch("lines", (*shape, lines.shape[2]), np.float32)
+        enlarge(lines, height, width, rows, enlarged)
+        slope_a, slope_b, a, b = (lab.scratch(n, shape, np.float32) for n in range(4))
+        cv2.split(enlarged, [slope_a, slope_b, a, b])
         cv2.add(a, cv2.multiply(slope_a, light, slope_a), a)
         cv2.add(b, cv2.multiply(slope_b, light, slope_b), b)
         if spots:
@@ -239,7 +231,9 @@ def guided_lines(guide: Float, ab: Float, windows: int = _WINDOWS) -> tuple[Floa
     return mean(slope), mean(mean_ab - slope * mean_guide[..., None])
 
 
-def enlarge(small: Float, height: int, width: int, rows: slice | None = None) -> Float:
+def enlarge(
+    small: Float, height: int, width: int, rows: slice | None = None, large: Float | None = None
+) -> Float:
     """Interpolate (S, S, C) linearly to (height, width, C), or to some rows of that.
 
     By cv2.warpAffine, which unlike cv2.resize can begin at any row; since OpenCV 5 both
@@ -249,11 +243,12 @@ def enlarge(small: Float, height: int, width: int, rows: slice | None = None) ->
     down, right = small.shape[0] / height, small.shape[1] / width
     # Pixel centres are at half-integers: where in `small` each pixel of the result lies.
     where = np.array([[right, 0, right / 2 - 0.5], [0, down, (top + 0.5) * down - 0.5]])
-    large = cv2.warpAffine(
+    found = cv2.warpAffine(
         small,
         where,
         (width, bottom - top),
+        large,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.asarray(large, np.float32)
+    return np.asarray(found, np.float32)

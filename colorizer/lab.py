@@ -154,10 +154,9 @@ def _of_luminance(rgb: UInt8, table: NDArray[Any]) -> NDArray[Any]:
     found = np.empty((height, width), table.dtype)
 
     def look_up(rows: slice) -> None:
-        channels = [
-            cv2.extractChannel(rgb[rows], n, scratch(n, found[rows].shape, np.uint8))
-            for n in range(3)
-        ]
+        shape = found[rows].shape
+        channels = [scratch(n, shape, np.uint8) for n in range(3)]
+        cv2.split(rgb[rows], channels)
         total, more = (scratch(name, found[rows].shape, np.uint16) for name in ("total", "more"))
         cv2.LUT(channels[0], _LUMINANCE[0], total)
         for channel, weighted in zip(channels[1:], _LUMINANCE[1:], strict=True):
@@ -238,6 +237,74 @@ def band_to_rgb(lightness: Float, a: Float, b: Float, rgb: Levels) -> None:
     steps = scratch("steps", linear.shape, np.uint16)
     cv2.addWeighted(linear, float(_STEPS), linear, 0, 0, steps, cv2.CV_16U)
     cv2.LUT(steps, _SRGB if rgb.dtype == np.uint8 else _FINE_SRGB, rgb)
+
+
+def band_to_planes(grey: UInt8, a: Float, b: Float, change: Float, blue: UInt8, red: UInt8) -> None:
+    """Convert one band of `bands` to YCbCr of JFIF, by a table: to half a level.
+
+    Args:
+        grey: (h, W) uint8, greys of the lightness.
+        a: (h, W) float32; overwritten.
+        b: (h, W) float32; overwritten.
+        change: (h, W) float32, to write to: Y, less the grey.
+        blue: (h, W) uint8, to write to: Cb.
+        red: (h, W) uint8, to write to: Cr.
+    """
+    table, scale_a, scale_b = _planes()
+    cv2.multiply(a, cv2.LUT(grey, scale_a, change), a)  # from -1 to 1 inside sRGB
+    cv2.multiply(b, cv2.LUT(grey, scale_b, change), b)
+    if max(abs(end) for plane in (a, b) for end in cv2.minMaxLoc(plane)[:2]) > 1:
+        over = np.abs(a, out=scratch("over", grey.shape, np.float32))
+        cv2.max(over, np.abs(b, out=change), over)
+        np.maximum(over, np.float32(1), out=over)
+        cv2.divide(a, over, a)  # farther than any colour of sRGB: the hue counts
+        cv2.divide(b, over, b)
+    for plane in (a, b):
+        plane += np.float32(1)
+        plane *= np.float32(_NODES // 2)
+    cv2.add(b, cv2.LUT(grey, _ROWS, change), b)
+    found = scratch("found", (*grey.shape, 4), np.float32)
+    cv2.remap(table, a, b, cv2.INTER_LINEAR, found, cv2.BORDER_REPLICATE)
+    fine_blue, fine_red, unused = (scratch(n, grey.shape, np.float32) for n in range(3))
+    cv2.split(found, [change, fine_blue, fine_red, unused])
+    cv2.convertScaleAbs(fine_blue, blue)
+    cv2.convertScaleAbs(fine_red, red)
+
+
+_NODES = 33  # of the table below, along a and along b, at one grey
+_ROWS = (np.arange(256) * _NODES).astype(np.float32)  # of each grey: its first
+
+
+@lru_cache(maxsize=1)
+def _planes() -> tuple[Float, Float, Float]:
+    """What `band_to_planes` looks up.
+
+    Returns:
+        (256 * _NODES, _NODES, 4): Y less grey, Cb, Cr and nothing, by grey and b, and by a: OpenCV
+        interpolates four channels in half the time of three. (256,) each: what brings a and b to
+        -1..1 within sRGB, by grey.
+    """
+    row = _GREY_LIGHTNESS.astype(np.intp)
+    limit = np.maximum(_largest_chroma()[row], _largest_chroma()[row + 1])
+    angle = np.radians(np.arange(limit.shape[1]))
+    most_a, most_b = (
+        np.maximum(1, np.abs(limit * one(angle)).max(axis=1)).astype(np.float32)
+        for one in (np.cos, np.sin)
+    )
+    table = np.zeros((256, _NODES**2, 4), np.float32)
+    steps = np.linspace(-1, 1, _NODES, dtype=np.float32)
+    b, a = (one.ravel() for one in np.meshgrid(steps, steps, indexing="ij"))
+
+    def convert(greys: slice) -> None:
+        lightness = _GREY_LIGHTNESS[greys, None].repeat(_NODES**2, axis=1)
+        rgb = np.empty((*lightness.shape, 3), np.uint16)
+        band_to_rgb(lightness, most_a[greys, None] * a, most_b[greys, None] * b, rgb)
+        fine = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb) * np.float32(1 / 256)
+        table[greys, :, 0] = fine[..., 0] - np.arange(256)[greys, None]
+        table[greys, :, 1:3] = fine[..., :0:-1]
+
+    spread(convert, list(bands(256, _NODES**2)))
+    return table.reshape(256 * _NODES, _NODES, 4), 1 / most_a, 1 / most_b
 
 
 def band_to_space(lightness: Float, a: Float, b: Float, rgb: Levels, space: Space) -> None:
@@ -374,6 +441,6 @@ def _largest_chroma() -> Float:
     for _ in range(14):  # bisection: 150 / 2**14 < 0.01
         middle = ((inside + outside) / 2).astype(np.float32)
         linear = _roots_to_linear(_roots(lightness, middle * cos, middle * sin))
-        fits = (linear.min(axis=-1) >= -1e-5) & (linear.max(axis=-1) <= 1 + 1e-5)
+        fits = cv2.inRange(linear, (-1e-5,) * 3, (1 + 1e-5,) * 3) > 0
         inside, outside = np.where(fits, middle, inside), np.where(fits, outside, middle)
     return inside

