@@ -211,7 +211,8 @@ def read_weights(place: Place, graph: Graph) -> bytes | None:
     """
     if not graph.weights:
         return None
-    return _read(place.parent / "onnx" / graph.file, graph.weights, graph.engine)
+    beside: Any = place.parent  # of the same kind, which zipfile's types don't say
+    return _read(beside / "onnx" / graph.file, graph.weights, graph.engine)
 
 
 def _read(path: Place, sha256: str, engine: Name) -> bytes:

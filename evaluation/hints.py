@@ -151,9 +151,8 @@ def reach(
         plain = lab.rgb_to_lab(pipeline.finished(prepared, output, Options()))[..., 1:]
         for j, spread in enumerate(spreads):
             for k, wrong in enumerate(WRONG):
-                ab = plain[row, column] + np.float32(wrong) * np.float32(
-                    [np.cos(angle), np.sin(angle)]
-                )
+                away = np.array([np.cos(angle), np.sin(angle)], np.float32)
+                ab = plain[row, column] + np.float32(wrong) * away
                 said = lab.lab_to_rgb(lightness[row, column].reshape(1, 1), ab.reshape(1, 1, 2))
                 hint = Hint((((column + 0.5) / width, (row + 0.5) / height),), tuple(said[0, 0]))
                 options = replace(Options(spread=spread), hints=(hint,))

@@ -289,7 +289,7 @@ def test_a_films_hints_are_of_the_first_shot_or_of_several(
         colours.append([r - b for r, _, b in places])
     redder = np.subtract(*colours)
     assert redder[:3].min() > 40
-    assert np.abs(redder[-1]) < 10
+    assert np.abs(redder[-1]) < redder[:3].min() / 3  # colours fade over several frames
 
 
 def test_chroma_is_the_strength_of_the_colours(weights: Weights) -> None:
