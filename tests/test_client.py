@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import email
 import io
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from colorizer.commands import client
+from colorizer.errors import UserError
 from tests.support import AnyServer, Patch, encoded, picture
 
 PICTURE = encoded(picture(40, 60), "JPEG")
@@ -249,6 +251,7 @@ def test_a_server_that_comes_back_is_waited_for(waits: list[float]) -> None:
         "http://127.0.0.1/a b",
         "http://127.0.0.1/\n",
         "http://user:word@127.0.0.1:port/",
+        "http://user:word@a℀b/",
         f"http://{'x' * 70}.test/",
         "http://a..b/",
     ],
@@ -489,3 +492,15 @@ def test_a_reply_that_is_no_result_is_told_with_its_kind() -> None:
         post(url, PICTURE, {})
     with answering(http("200 OK", b'{"a": 1}')) as url, pytest.raises(client.Refused, match="list"):
         post(url, PICTURE, {"likely": "0,0"})
+
+
+def test_a_header_on_the_command_line_is_a_name_and_a_value() -> None:
+    parser = argparse.ArgumentParser()
+    client.add_options(parser)
+    asked: list[dict[str, str]] = []
+    with serving(TORCHSERVE, asked) as place:
+        given = ["--server", place, "--header", "X-Key: a:b", "--header", "X-Empty:"]
+        client.from_options(parser.parse_args(given), "regression")
+    assert (asked[0]["X-Key"], asked[0]["X-Empty"]) == ("a:b", "")
+    with pytest.raises(UserError, match="NAME:VALUE, not 'X-Key'"):
+        client.from_options(parser.parse_args(["--server", place, "--header", "X-Key"]), "")

@@ -24,6 +24,7 @@ from colorizer.commands import film, video
 from colorizer.hints import Hint
 from evaluation.methods import eager_pipeline
 from tests.support import Capture, Patch, Weights, encoded, picture
+from tests.test_client import serving
 
 FRAMES = 12
 ORANGE = (200, 110, 50)  # what the stand-in for a network paints
@@ -627,6 +628,12 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
         (["old.mp4", "--hints", "text.mp4"], "--hints text.mp4: Expecting value"),
         (["old.mp4", "--hints", "bad.json"], '--hints bad.json: "at" is the second'),
         (["old.mp4", "--model", "none.mar"], "no model at none.mar"),
+        (
+            ["old.mp4", "--server", "127.0.0.1:9"],
+            "http://127.0.0.1:9/ping does not answer",
+        ),
+        (["old.mp4", "--server", "ftp://here"], "--server: a server's address begins with http"),
+        (["old.mp4", "--server", "here:80", "--token", "a b"], "--server: a token has neither"),
         *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),
     ],
 )
@@ -653,6 +660,19 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     assert told in error
     assert error.count("\n") == 1
     assert sorted(os.listdir()) == before
+
+
+def test_a_film_whose_server_has_no_colours_leaves_nothing(
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("old.mp4", count=2)
+    with serving({}, []) as place:
+        assert film.main(["old.mp4", "--server", f"{place}/predictions/none"]) == 2
+    assert (
+        capsys.readouterr().err == "colorizer-film: --server: 404: Not Found; nothing was written\n"
+    )
+    assert os.listdir() == ["old.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from colorizer.commands import client
 from handlers.torchserve import checks, frontend, serve
 from tests.support import (
     ROOT,
     SECONDS,
     Capture,
     Patch,
+    encoded,
     free_port,
     is_free,
+    picture,
     start_launcher,
     wait_for_line,
 )
@@ -263,7 +266,7 @@ def test_a_model_that_fails_to_load_is_reported_with_its_reason(
 
 @pytest.mark.server
 def test_in_production_only_https_with_a_token_is_answered(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl, which makes the certificate")
@@ -294,5 +297,13 @@ def test_in_production_only_https_with_a_token_is_answered(
             with pytest.raises(urllib.error.HTTPError, match=str(status)) as refusal:
                 opener.open(request, timeout=SECONDS)
             refusal.value.close()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    token = keys["inference"]["key"]
+    photo = encoded(picture(20, 30), "JPEG")
+    assert client.Server(url, token=token).colorize(photo) == photo
+    found = client.Server(url.partition("/predictions")[0], token=token)
+    assert found.url == url.replace("/echo", "/colorize")
+    with pytest.raises(client.Refused, match=r"^400: Token"):
+        client.Server(url, token="other").colorize(photo)
     with pytest.raises(OSError):  # noqa: PT011 - who speaks plain HTTP hears nothing
         opener.open(url.replace("https:", "http:"), b"picture", timeout=SECONDS)

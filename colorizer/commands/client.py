@@ -234,9 +234,13 @@ def from_options(options: argparse.Namespace, network: str) -> Server:
     Raises:
         UserError: if there is none.
     """
-    pairs = [text.partition(":") for text in options.header]
-    headers = {name.strip(): value.strip() for name, _, value in pairs}
     try:
+        headers = {}
+        for text in options.header:
+            name, colon, value = text.partition(":")
+            if not colon:
+                raise ValueError(f"a header is written NAME:VALUE, not {name!r:.60}")
+            headers[name.strip()] = value.strip()
         return Server(options.server, network, options.token, headers)
     except (ValueError, Refused) as error:
         raise UserError(f"--server: {error}") from None
@@ -257,7 +261,11 @@ def _split(address: str) -> tuple[str, str | None]:
     shown = re.sub("//[^/]*@", "//", url)
     if any(character <= " " for character in url):
         raise ValueError(f"a server's address has no spaces, but this one does: {shown!r}")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        told = re.sub("[^ ]*@", "", str(error))
+        raise ValueError(f"{shown!r} is no server's address: {told}") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"a server's address begins with http:// or https://, not {shown!r}")
     if not parts.hostname:
