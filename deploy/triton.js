@@ -27,12 +27,6 @@ async function predictions(r) {
             r.headersOut['X-Colorize-Graph'] = told.graph;
         }
         r.headersOut['Content-Type'] = TYPES[body[head]] || 'application/octet-stream';
-        // From Triton 25.02 on, the line before the picture has them.
-        const told = JSON.parse(body.slice(0, head).toString()).parameters || {};
-        if (told.graph) {
-            r.headersOut['X-Colorize-Graph'] = told.graph;
-            r.headersOut['Server-Timing'] = told.server_timing;
-        }
         return r.return(200, body.slice(head));
     }
     let said = '';

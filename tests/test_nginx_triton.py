@@ -107,6 +107,14 @@ def library(weights: Callable[[Head], Path], repository: Path) -> dict[str, Pipe
     return {name: Pipeline.load(repository / name / "1") for name in triton.NAMES.values()}
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js, which knows the language too")
+def test_the_script_is_javascript_where_there_is_no_njs_to_run_it() -> None:
+    script = (ROOT / "deploy" / "triton.js").read_text()
+    command = ["node", "--input-type=module", "--check"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
@@ -147,41 +155,6 @@ def test_curl_gets_the_librarys_bytes_and_nothing_before_them(
     expected = library[model.partition("/")[0]].colorize(PHOTO, options).body
     assert (answer.status, answer.headers["content-type"]) == (200, kind)
     assert answer.body == expected
-
-
-class _Newer(BaseHTTPRequestHandler):
-    """Answers as a Triton of 25.02 or later, whose replies have parameters."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        told = {"server_timing": "read;dur=1.0", "graph": "0" * 64}
-        head = json.dumps({"parameters": told, "outputs": []}).encode()
-        self.send_response(200)
-        self.send_header("Inference-Header-Content-Length", str(len(head)))
-        self.send_header("Content-Length", str(len(head) + len(body)))
-        self.end_headers()
-        self.wfile.write(head + body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@with_njs
-def test_what_newer_tritons_tell_of_a_picture_becomes_headers(doors: Doors, tmp_path: Path) -> None:
-    server = AnyServer()
-    server.handler = _Newer  # type: ignore[assignment]
-    with server as address:
-        port = int(address.rpartition(":")[2])
-        changes = {
-            "server 127.0.0.1:8000": f"server 127.0.0.1:{port}",
-            "modules/ngx_http_js_module.so": MODULE,
-        }
-        with nginx(tmp_path, "nginx-triton.conf", port, changes) as url:
-            itself = doors._replace(certificate=tmp_path / "cert.pem")
-            answer = curl(itself, "-T", "-", f"{url}/predictions/colorize", body=PHOTO)
-    assert answer.body == PHOTO
-    told = answer.headers["server-timing"], answer.headers["x-colorize-graph"]
-    assert told == ("read;dur=1.0", "0" * 64)
 
 
 @with_njs
