@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ def load(archive: str) -> Any:
 
 def main() -> None:
     """Answer until there is nothing more to read."""
+    os.environ["COLORIZER_ENGINE"] = "onnx"
     sys.path.insert(0, sys.argv[1])
     import colorizer
 

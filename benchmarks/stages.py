@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = results.parser(MODULE, __doc__)
     add = parser.add_argument
     add("models", type=Path, nargs="+", help="archives (.mar), or folders that export wrote")
-    add("--against", type=Path, metavar="CHECKOUT", help="an older one, on the CPU")
+    add("--against", type=Path, metavar="CHECKOUT", help="an older one; both compute in float32")
     add("--device", help="cpu or cuda:N (default: a GPU where there is one)")
     add("--megapixels", type=float, nargs="+", default=MEGAPIXELS, help="(default: 0.3 ... 24)")
     add("--repeat", type=results.positive, default=7, help="rounds (default: %(default)s)")
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure each network at each size."""
     for model in options.models:
-        pipeline = Colorizer(model, options.device).pipeline
+        # An older checkout may have no other engine.
+        pipeline = Colorizer(model, options.device, "onnx" if options.against else "auto").pipeline
         sizes = sorted(options.megapixels)
         with older(options.against, model) if options.against else nullcontext() as before:
             found = [medians(pipeline, one, options.repeat, before) for one in sizes]

@@ -224,6 +224,23 @@ def test_stages_are_timed_by_megapixels_beside_the_plain_way(
         assert "network, ms" in table.columns
 
 
+def test_an_older_checkout_is_timed_beside_the_floor(
+    archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(archives / "colorize.mar")
+    (table,) = tables(stages.main, [model, "--against", str(ROOT)], tmp_path / "found.json")
+    (whole,), (before,) = column(table, "whole, ms"), column(table, "before, ms")
+    assert column(table, "×") == pytest.approx([before / whole])  # type: ignore[operator]
+    assert column(table, "× floor")[0] > 1  # type: ignore[operator]
+    with pytest.raises(SystemExit, match="2"):
+        stages.main([model, "--against", str(tmp_path)])
+    (tmp_path / "colorizer").mkdir()
+    (tmp_path / "colorizer" / "__init__.py").touch()
+    (tmp_path / "colorizer" / "api.py").touch()
+    assert stages.main([model, "--quick", "--against", str(tmp_path)]) == 2
+    assert "can't colorize; see above" in capsys.readouterr().err
+
+
 def test_the_plain_way_gives_a_picture_of_the_same_size_in_colour() -> None:
     posted = samples.sample(0.05)
     assert samples.what_is_wrong(stages.plainly(posted.body), posted) is None
