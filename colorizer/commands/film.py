@@ -255,8 +255,7 @@ def served(server: client.Server) -> Pipeline:
     """Make a pipeline whose network is a server's, which is sent each frame's small copy only.
 
     The server has finished that copy already, and its colours are read back from there. So they
-    are smoothed along the edges of L twice: on a photograph, 1.4 (CIE76) from those of the same
-    network here, on average.
+    are smoothed along the edges of L twice, and differ a little from those of the network here.
 
     Raises:
         UserError: from the pipeline's `run`, if the server has no result for a frame.
