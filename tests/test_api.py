@@ -202,7 +202,7 @@ def test_a_gpu_is_taken_by_itself_only_where_a_graph_can_use_it(
 ) -> None:
     asked: list[str] = []
 
-    def start(graph: Graph, body: bytes, device: str, threads: int | None) -> Eager:
+    def start(graph: Graph, body: bytes, device: str, *_: object) -> Eager:
         asked.append(device)
         return Eager(None, device)
 
