@@ -269,7 +269,7 @@ def test_evaluation_that_cannot_start_says_why_in_one_line(
     shutil.copy(photos / "cut.jpg", tmp_path)
     assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "evaluate:" in line]
-    assert "no checkpoint at nothing" in lines[0]
+    assert "there is no model at nothing" in lines[0]
     assert "no photographs" in lines[1]
     assert "none of the photographs can be read" in lines[2]
 

@@ -84,6 +84,6 @@ def test_a_sheet_that_cannot_be_made_says_why_in_one_line(
     assert sheet.main([*networks, "--photos", str(tmp_path), "--out", str(tmp_path / "s.png")]) == 2
     told = capsys.readouterr().err
     assert "must end in .png or .jpg" in told
-    assert "no checkpoint at nothing" in told
+    assert "there is no model at nothing" in told
     assert "no photographs" in told
     assert not list(tmp_path.iterdir())

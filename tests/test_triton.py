@@ -390,9 +390,14 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
     port: int,
 ) -> None:
     module = pytest.importorskip("tritonclient.grpc")
-    row = np.frombuffer(encoded(picture(2400, 3200), "JPEG"), np.uint8)[None]
-    tensor = module.InferInput("PICTURE", row.shape, "UINT8")
-    tensor.set_data_from_numpy(row)
+
+    def tensor(body: bytes) -> Any:
+        row = np.frombuffer(body, np.uint8)[None]
+        given = module.InferInput("PICTURE", row.shape, "UINT8")
+        given.set_data_from_numpy(row)
+        return given
+
+    large, small = tensor(encoded(picture(2400, 3200), "JPEG")), tensor(PHOTO)
     cancelled, done = (
         'nv_inference_request_failure{model="colorize",reason="CANCELED"',
         'nv_inference_count{model="colorize",',
@@ -401,18 +406,19 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
     answers: SimpleQueue[Any] = SimpleQueue()
     with module.InferenceServerClient(f"127.0.0.1:{port + 1}") as client:
 
-        def ask() -> Any:
-            return client.async_infer(
-                "colorize", [tensor], lambda result, error: answers.put(error or result)
-            )
+        def ask(photo: Any, **options: str) -> Any:
+            def answered(result: Any, error: Any) -> None:
+                answers.put(error or result)
 
-        ask()
-        time.sleep(0.2)  # it is in work
-        behind = [ask() for _ in range(6)]
+            return client.async_infer("colorize", [photo], answered, parameters=options)
+
+        ask(large, format="png", bits="16")  # takes seconds
+        time.sleep(0.5)  # it is in work
+        behind = [ask(small) for _ in range(6)]
         time.sleep(0.1)  # they have arrived
         for waiting in behind:
             waiting.cancel()
-        ask()
+        ask(small)
         seen = [answers.get(timeout=SECONDS) for _ in range(8)]
     assert sum(isinstance(one, Exception) for one in seen) == 6
     ended = time.monotonic() + SECONDS
