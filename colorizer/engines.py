@@ -127,8 +127,8 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         # Idle threads sleep: pictures are prepared and finished on the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Products of bytes must not overflow on older processors either.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if not multiplies_bytes():  # there, sums of such products would overflow
+            options.add_session_config_entry("session.x64quantprecision", "1")
         if weights is not None:
             options.add_external_initializers_from_files_in_memory(
                 [WEIGHTS], [weights], [len(weights)]
