@@ -252,16 +252,26 @@ def test_a_size_without_pixels_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert "--megapixels must be above 0" in capsys.readouterr().err
 
 
+PEAK = """
+import numpy as np
+from benchmarks import peak_memory
+before = peak_memory.held("cpu")
+peak_memory.forget("cpu")
+taken = np.ones(200_000_000, np.uint8)
+print(peak_memory.peak("cpu") - before)
+del taken
+peak_memory.forget("cpu")
+print(peak_memory.peak("cpu") - before)
+"""
+
+
 @pytest.mark.skipif(not peak_memory.CLEAR.exists(), reason="this system doesn't tell")
 def test_the_peak_of_memory_is_seen_and_can_be_reset() -> None:
-    size = 200_000_000
-    before = peak_memory.held("cpu")
-    peak_memory.forget("cpu")
-    taken = np.ones(size, np.uint8)
-    assert peak_memory.peak("cpu") - before > 0.9 * taken.nbytes
-    del taken
-    peak_memory.forget("cpu")
-    assert peak_memory.peak("cpu") - before < 0.5 * size
+    # A process of its own: what earlier tests hold here may be freed meanwhile.
+    told = subprocess.check_output([sys.executable, "-c", PEAK], cwd=ROOT, text=True)
+    with_it, without = map(int, told.split())
+    assert with_it > 180_000_000
+    assert without < 100_000_000
 
 
 def test_the_report_has_every_benchmark_and_names_the_one_that_failed(
