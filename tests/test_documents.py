@@ -47,8 +47,7 @@ NOT_RUN = {
     "docs/benchmarks.md: git worktree add": "needs an older commit; test_benchmarks.py runs it",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.quality": "test_quality.py runs it",
-    "docs/deploy.md: docker build -f deploy/Dockerfile -t": "needs Docker",
-    "docs/deploy.md: docker build -f deploy/Dockerfile.triton": "needs Docker",
+    "docs/deploy.md: docker build": "needs Docker",
     "docs/deploy.md: docker compose": "needs Docker",
     "docs/deploy.md: make triton": "needs Docker and a registry",
     "docs/deploy.md: .venv/bin/python -m export.archive": "test_versions.py runs it",
@@ -133,7 +132,9 @@ def triton(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     subprocess.run(
         ["make", "triton"], cwd=shell.tree, env=shell.variables, check=True, timeout=SECONDS
     )
-    process = start_triton(shell.tree / "model_store" / "triton", work, port)
+    repository = shell.tree / "model_store" / "triton"
+    # In float32, as the archives that TorchServe has here.
+    process = start_triton(repository, work, port, COLORIZER_ENGINE="onnx")
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
         yield
