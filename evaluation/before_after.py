@@ -21,6 +21,7 @@ from colorizer.errors import BadOption, RequestError, UserError
 from colorizer.files import written_whole
 from colorizer.options import Options
 from colorizer.pipeline import Pipeline
+from evaluation.command import picture_to_write
 from evaluation.methods import eager_pipeline
 from evaluation.metrics import UInt8
 from evaluation.photographs import find_photographs
@@ -43,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make(options: argparse.Namespace) -> int:
     """Colour each photograph that has hints, without and with them, and lay all on one picture."""
-    out: Path = options.out
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--out is {out}, and must end in .png or .jpg")
+    out = picture_to_write(options)
     photographs = {path.stem: path for path in find_photographs(options.photos)}
     files = sorted(options.hints.glob("*.json"))
     if not files:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colorizer.cores import cores
+from colorizer.errors import UserError
 from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 
@@ -48,3 +49,15 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
         path.stem if stems.count(path.stem) == 1 else str(path.with_suffix("")): path
         for path in paths
     }
+
+
+def picture_to_write(options: argparse.Namespace) -> Path:
+    """The path of --out.
+
+    Raises:
+        UserError: if it doesn't end as a picture that can be written.
+    """
+    out: Path = options.out
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--out is {out}, and must end in .png or .jpg")
+    return out

@@ -21,7 +21,7 @@ from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import RequestError, UserError
 from colorizer.files import write_whole, written_whole
 from colorizer.pipeline import Pipeline
-from evaluation.command import named
+from evaluation.command import named, picture_to_write
 from evaluation.figures import contact_sheet, small
 from evaluation.methods import eager_pipeline
 from evaluation.metrics import UInt8
@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make(options: argparse.Namespace) -> int:
     """Make the pages, and the key of blind ones."""
-    out: Path = options.out
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--out is {out}, and must end in .png or .jpg")
+    out = picture_to_write(options)
     checkpoints = named(options.checkpoint)
     if options.blind is not None and len(checkpoints) > len(string.ascii_uppercase):
         raise UserError(f"{len(checkpoints)} networks are more than there are letters")

@@ -46,8 +46,9 @@ def quantize(
         whole: the float32 graph's file, which holds all that is in `stored`. The int8 graph takes
             its weights from there, and the engine quantizes them as it loads it.
     """
-    plain = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
-    convolutions = [one.name for one in onnx.load(path).graph.node if one.op_type == "Conv"]
+    unquantized = onnx.load(path).graph
+    plain = {tensor.name: tensor for tensor in unquantized.initializer}
+    convolutions = [one.name for one in unquantized.node if one.op_type == "Conv"]
     made = path.with_name("made.onnx")
     logging.disable(logging.WARNING)  # it advises to fold what export has folded already
     try:
