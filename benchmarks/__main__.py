@@ -26,6 +26,7 @@ BENCHMARKS = {
     "engines": ["engines", f"{STORE}/regression.safetensors", MODELS[0]],
     "engines-classes": ["engines", f"{STORE}/classification.safetensors", MODELS[1]],
     "stages": ["stages", *MODELS],
+    "folder": ["folder", MODELS[0]],
     "memory": ["memory"],
     "serving": ["serving"],
     "quality": ["quality", "--limit", "60"],

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as report
-from benchmarks import engines, peak_memory, results, samples, stages
+from benchmarks import engines, folder, peak_memory, results, samples, stages
 from benchmarks.results import Table, Unusable
 from benchmarks.timing import BURN_IN, Timing, alternate
 from colorizer import image
@@ -207,6 +207,17 @@ def test_engines_that_cannot_be_measured_are_one_line(
 def test_a_gpu_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert engines.main(["none", "none", "--device", "cuda:0"]) == 2
     assert "torch sees no CUDA GPU here" in capsys.readouterr().err
+
+
+def test_a_folder_is_timed_beside_what_its_engine_and_the_cores_allow(
+    archives: Path, tmp_path: Path
+) -> None:
+    model = str(archives / "colorize.mar")
+    (table,) = tables(folder.main, [model], tmp_path / "found.json")
+    assert [row[0] for row in table.rows] == ["network alone", "bound", "folder"]
+    _, bound, whole = column(table, "ms a picture")
+    assert isinstance(bound, float) and isinstance(whole, float)
+    assert column(table, "of the bound")[2] == pytest.approx(bound / whole)
 
 
 def test_stages_are_timed_by_megapixels_beside_the_plain_way(

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from colorizer import checkpoint, gamut
 from colorizer.recipe import Head
-from colorizer.unet import AB_SCALE
+from colorizer.unet import AB_SCALE, UNet
 from evaluation.bins import encode, soft_encode
 from evaluation.prior import rebalancing_weights
 from tests.support import Capture, Weights
 from training import average
 from training.config import BadConfig, TrainConfig, read_preset
 from training.losses import classification_loss, regression_loss
+from training.module import Colorization
+from training.survey import Survey
 
 # --- settings
 
@@ -122,6 +124,27 @@ def test_the_regression_loss_is_hubers_weighed() -> None:
     expected = (pixels * weights[encode(ab)]).mean()
     assert torch.allclose(regression_loss(found, ab, weights, 10.0), expected, atol=1e-5)
     assert AB_SCALE == 110
+
+
+def test_a_classifier_learns_from_one_pixel_of_four_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prior = np.ones(len(gamut.bins())) / len(gamut.bins())
+    config = TrainConfig(head="classification", unfreeze=0, rebalance=1)
+    torch.manual_seed(0)
+    model = Colorization(
+        config, UNet("classification", widths=(16, 8, 8, 8)), Survey(prior=prior), 0
+    )
+    model.net.eval()  # batch norm gives the same in all steps
+    lightness, ab = 100 * torch.rand(2, 1, 32, 32), 60 * torch.rand(2, 2, 32, 32) - 30
+    whole = model.loss(lightness, ab)  # as held-out photographs are measured
+    model.net.training = True
+    parts = []
+    for step in range(4):
+        monkeypatch.setattr(Colorization, "global_step", step)
+        parts.append(model.loss(lightness, ab))
+    assert torch.stack(parts).mean().item() == pytest.approx(whole.item(), rel=1e-5)
+    assert len({round(part.item(), 4) for part in parts}) == 4
 
 
 @pytest.mark.parametrize("head", ["regression", "classification"])
