@@ -84,7 +84,7 @@ archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
 
 triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, for Triton
 	@$(PY) -m export triton model_store/regression.safetensors \
-	  model_store/classification.safetensors --engine onnx onnx-int8 --out model_store/triton
+	  model_store/classification.safetensors --out model_store/triton
 
 wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, and each network's weights
 	@$(PY) -m export.wheels --out dist

@@ -66,7 +66,7 @@ TRAINING = (
 )
 FINISH = "training.finish --photos {f}/photos --encoder {f}/encoder.safetensors {finish}"
 ARCHIVE = "export.archive {f}/regression.safetensors --engine torchscript onnx"
-SERVING = f"benchmarks.serving --servers torchserve --users {' '.join(USERS)} --rounds 1 {{load}}"
+SERVING = f"benchmarks.serving --servers torchserve --users {' '.join(USERS)} {{load}}"
 # Step -> the most seconds that it takes, and the module of this tree that it runs, with arguments.
 # {f} is --folder; a word with * stands for the files of that pattern.
 STEPS = {
@@ -241,7 +241,7 @@ def check() -> int:
 def read(step: str, folder: Path) -> list[Table]:
     """Read the tables that a step has saved."""
     path = folder / "results" / f"{step}.json"
-    return results.load(path)[2] if path.exists() else []
+    return results.load(path)[1] if path.exists() else []
 
 
 def blank(step: str, folder: Path) -> str:
@@ -294,7 +294,7 @@ def engine_table(folder: Path) -> Table:
 def markdown(folder: Path) -> str:
     """Format the machine and all tables."""
     newest = sorted(folder.glob("results/*.json"))
-    machine = results.load(newest[-1])[1] if newest else {}
+    machine = results.load(newest[-1])[0] if newest else {}
     lines = [f"- {name}: {value}\n" for name, value in machine.items()]
     return "".join([*lines, "\n", *(f"{table.markdown()}\n" for table in tables(folder))])
 

@@ -20,13 +20,12 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from benchmarks import peak_memory, results
-from benchmarks.results import Plot, Table
+from benchmarks import results
+from benchmarks.results import Table, Unusable
 from colorizer.api import Colorizer
-from colorizer.commands.run import command_parser
-from colorizer.graph import BadGraph
 from colorizer.options import Options
 
+MODULE = "benchmarks.memory"
 LARGEST = 50.0  # megapixels: as large as colorizer.image reads
 QUICK = 2.0
 KINDS = ("JPEG", "PNG", "TIFF")
@@ -45,6 +44,7 @@ AT_ONCE = 4
 BYTES_A_PIXEL = 24
 BYTES_ALWAYS = 64 * 2**20
 IDLE = 0.7e9  # of a worker with its network, before any photograph
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # proc(5)
 COLUMNS = ("file", "megapixels", "file, MB", "idle, MB", "above idle, MB", "bytes a pixel")
 
 
@@ -93,9 +93,20 @@ def deep_photograph(megapixels: float, kind: str) -> bytes:
     return cv2.imencode(f".{kind.lower()}", bgr.astype(np.uint16) * 257)[1].tobytes()
 
 
-def most(networks: int, pictures: int, megapixels: float = LARGEST) -> float:
+def most(networks: int, pictures: int) -> float:
     """Bytes that a server takes at most, while each network has so many photographs in work."""
-    return networks * (IDLE + pictures * (BYTES_A_PIXEL * megapixels * 1e6 + BYTES_ALWAYS))
+    return networks * (IDLE + pictures * (BYTES_A_PIXEL * LARGEST * 1e6 + BYTES_ALWAYS))
+
+
+def held(name: str = "VmRSS") -> int:
+    """Bytes that this process has now, or with VmHWM had at most since `forget`."""
+    lines = STATUS.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def forget() -> None:
+    """Begin the peak anew."""
+    CLEAR.write_text("5")  # resets VmHWM
 
 
 def peak(
@@ -104,11 +115,11 @@ def peak(
     """Colorize in this process: pixels, bytes of memory before, and at most while it went on."""
     network = Colorizer(model, "cpu")
     network.pipeline.warm_up()
-    before = peak_memory.held("cpu")
-    peak_memory.forget("cpu")
+    before = held()
+    forget()
     outcomes = network.pipeline.colorize_batch([(body, options or Options())] * count)
     pixels = sum(outcome.result().pixels for outcome in outcomes)
-    return pixels, before, peak_memory.peak("cpu")
+    return pixels, before, held("VmHWM")
 
 
 def _cases(megapixels: float) -> Iterator[tuple[str, int, Callable[[], bytes], Options]]:
@@ -140,30 +151,27 @@ def measure(model: str, megapixels: float) -> Table:
         size = [pixels / 1e6, len(body) / 1e6, before / 1e6, (highest - before) / 1e6]
         rows.append([name, *size, (highest - before) / pixels])
     note = "Above idle: the most that the process had while it colorized, less what it had before."
-    return Table("Memory", COLUMNS, rows, note, Plot("file", ["above idle, MB"], "MB"))
+    return Table("Memory", COLUMNS, rows, note)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and print; returns 1 where a photograph took too much."""
-    parser = command_parser("python -m benchmarks.memory", __doc__)
+    parser = results.parser(MODULE, __doc__)
     add = parser.add_argument
     add("--model", default="model_store/colorize.mar", help="archive, or exported graph")
     add("--megapixels", type=float, default=LARGEST, help="of each photograph (%(default)g)")
-    add("--quick", action="store_true", help=f"{QUICK:g} megapixels, to see that it works")
-    add("--json", type=Path, metavar="FILE", help="write what was found there, too")
     options = parser.parse_args(arguments)
     if not 0 < options.megapixels <= LARGEST:
         parser.error(f"--megapixels must be above 0, and at most {LARGEST:g}")
-    if sys.platform != "linux":
-        print("memory: the peak of a process is read from /proc: Linux is needed", file=sys.stderr)
-        return 2
     found: list[Table] = []
 
     def tables() -> Iterator[Table]:
+        if sys.platform != "linux":
+            raise Unusable("the peak of a process is read from /proc: Linux is needed")
         found.append(measure(options.model, QUICK if options.quick else options.megapixels))
         yield found[0]
 
-    code = results.carry_out("benchmarks.memory", options.json, arguments, tables(), (BadGraph,))
+    code = results.run(MODULE, options, tables())
     return code or int(any(too_much(row) for row in found[0].rows))
 
 

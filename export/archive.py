@@ -25,8 +25,8 @@ from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Name
 from export import parity, serving, verify
-from export.graphs import Source
-from export.serving import ENGINE, ROOT, SETTINGS, Settings, add_graph_options
+from export.graphs import ENGINES, Source
+from export.serving import ROOT, SETTINGS, Settings, add_graph_options
 
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
 
@@ -39,7 +39,7 @@ def archive(
     weights: Path,
     out: Path,
     say: Callable[[str], None] = print,
-    engines: Sequence[Name] = (ENGINE,),
+    engines: Sequence[Name] = ENGINES,
     photos: Path | None = None,
     settings: Path = SETTINGS,
     version: str = colorizer.__version__,

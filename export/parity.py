@@ -5,9 +5,8 @@ The reference is the checkpoint's network as it is, eager, in float32, one pictu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -191,12 +190,3 @@ def table(rows: Sequence[Row]) -> str:
             f"{'over' if row.over() else 'equal'} |"
         )
     return "\n".join(lines)
-
-
-def save(rows: Sequence[Row], folder: Path) -> None:
-    """Write the matrix beside the graphs: parity.md to read, parity.json to compute with."""
-    (folder / "parity.md").write_text(table(rows) + "\n")
-    values = [{**asdict(row), "over": row.over()} for row in rows]
-    for value in values:  # JSON has no NaN
-        value.update({key: None for key, one in value.items() if one != one})
-    (folder / "parity.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -12,8 +12,8 @@ from colorizer.files import written_whole
 from colorizer.graph import MANIFEST, Name
 from colorizer.recipe import Head
 from export import parity, serving
-from export.graphs import Source
-from export.serving import ENGINE, ROOT, SETTINGS, Settings, add_graph_options
+from export.graphs import ENGINES, Source
+from export.serving import ROOT, SETTINGS, Settings, add_graph_options
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
 NETWORK = MODEL.with_name("network.py")
@@ -28,7 +28,7 @@ def repository(
     weights: Sequence[Path],
     out: Path,
     say: Callable[[str], None] = print,
-    engines: Sequence[Name] = (ENGINE,),
+    engines: Sequence[Name] = ENGINES,
     photos: Path | None = None,
     settings: Path = SETTINGS,
     shared: bool = False,

@@ -19,7 +19,6 @@ import colorizer
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.graph import Name
 from colorizer.models import DISTRIBUTION, PACKAGE
 from export import graphs, parity
 from export.graphs import Source
@@ -29,8 +28,6 @@ STORE = ROOT / "model_store"
 LICENCES = ("LICENSE-WEIGHTS", "MODEL_CARD.md")  # the model card holds the notice of changes
 LONG_AGO = "315532800"  # 1980-01-01, the earliest time that a zip file can hold
 FILES = ("pyproject.toml", "README.md", "LICENSE")  # that the program's wheel is built from
-
-ENGINES: tuple[Name, ...] = ("onnx", "onnx-int8")
 
 # Of a wheel of weights.
 PROJECT = """\
@@ -88,7 +85,7 @@ def weights(checkpoint: Path, out: Path, photos: Path | None = None) -> Path:
     name = source.header.recipe.head
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
         folder = Path(temporary)
-        for engine in ENGINES:
+        for engine in graphs.ENGINES:
             graphs.export(source, engine, folder / PACKAGE / name / engine, [])
         for licence in LICENCES:
             shutil.copy(checkpoint.with_name(licence), folder)
@@ -107,13 +104,7 @@ def _build(project: Path, out: Path) -> Path:
     """Build a project's wheel by the setuptools that is installed, without network."""
     made = project / "made"
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
-    command += [
-        "--no-build-isolation",
-        "--disable-pip-version-check",
-        "--wheel-dir",
-        str(made),
-        ".",
-    ]
+    command += ["--no-build-isolation", "--disable-pip-version-check", f"--wheel-dir={made}", "."]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": LONG_AGO}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     wheels = list(made.glob("*.whl"))

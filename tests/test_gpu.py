@@ -105,7 +105,8 @@ def rehearsed(
         photos, encoder = (Path(os.environ[f"REHEARSAL_{one}"]) for one in ("PHOTOS", "ENCODER"))
         wheels = sorted(Path(os.environ.get("REHEARSAL_WHEELS", "none")).glob("*.whl"))
     checkout = checked_out(work / "checkout", given)
-    shards.make_shards(photos, work / "photos", 0.03, 15, 100_000, 55, stored=48)
+    limits = shards.Limits(100_000, 55, stored=48)
+    shards.make_shards(photos, work / "photos", 0.03, 15, limits)
     copy(encoder, work / "encoder.safetensors")
     for number in range(4):
         path = work / "pictures" / f"{number}.jpg"

@@ -49,7 +49,7 @@ def test_the_endpoint_has_the_figures_of_the_checkpoint_behind_it(
     saved = tmp_path / "quality.json"
     assert quality.main([server, "--photos", str(photos), "--json", str(saved)]) == 0
     assert "left out: " in capsys.readouterr().err
-    _, _, (table,) = results.load(saved)
+    _, (table,) = results.load(saved)
     with methods.Processes({"net": weights("regression")}) as processes:
         expected = methods.evaluate(
             processes, [methods.Method("net", "net")], sorted(photos.glob("*.[pj]*"))

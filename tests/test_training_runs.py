@@ -21,19 +21,13 @@ from colorizer.unet import UNet
 from tests.support import ROOT, SECONDS, Capture, Patch, Weights, free_port
 from training import train
 from training.config import TrainConfig, read_preset
-from training.shards import make_shards
+from training.shards import Limits, make_shards
 
 QUICK = ["--side", "32", "--batch", "2", "--chunk", "1", "--warmup", "1", "--workers", "0"]
 QUICK += ["--precision", "32"]
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lightning's advice on this machine
-
-
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch: Patch) -> None:
-    """They take a second each; test_training_data.py looks at them."""
-    monkeypatch.setattr(train, "write_report", lambda folder, found: None)
 
 
 def run(photos: Path, out: Path, *arguments: str, head: str = "regression") -> int:
@@ -71,7 +65,7 @@ def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
     photos: Path, encoder: Path, tmp_path: Path, monkeypatch: Patch, kind: str
 ) -> None:
     if kind == "shards":
-        make_shards(photos, tmp_path / "shards", validation=0.3, min_colorfulness=15, most=2)
+        make_shards(photos, tmp_path / "shards", 0.3, 15, Limits(most=2))
         photos = tmp_path / "shards"
     common = ["--encoder", str(encoder), "--steps", "2", "--validation", "0.3"]
     monkeypatch.setattr(train, "UNet", partial(UNet, widths=(16, 16, 16, 16)))
@@ -218,7 +212,7 @@ def test_a_run_by_the_clock_ends_with_its_minutes(
 
 
 def test_two_processes_train_one_network(photos: Path, weights: Weights, tmp_path: Path) -> None:
-    make_shards(photos, tmp_path / "shards", validation=0.3, min_colorfulness=15, most=2)
+    make_shards(photos, tmp_path / "shards", 0.3, 15, Limits(most=2))
     photos = tmp_path / "shards"
     out = tmp_path / "out.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

@@ -29,7 +29,7 @@ from colorizer.unet import UNet
 from evaluation.perceptual import load_encoder, torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
 from training.module import Colorization
-from training.survey import SURVEY, survey, write_report
+from training.survey import SURVEY, survey, write_left_out
 
 # names in the settings -> Lightning's
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -201,9 +201,8 @@ def train(
         kept.unlink(missing_ok=True)
     found = survey(photos, config.validation, config.min_colorfulness, kept)
     if rank == 0:
-        print(found.summary(), flush=True)
-        write_report(state, found)
-        print(f"  figures and the list of those left out: {state}/", flush=True)
+        write_left_out(state, found)
+        print(f"{found.summary()}; {state}/ lists those left out", flush=True)
     if fine_tuning and start and "prior" in start[1].provenance:
         # The colours of the many photographs behind the checkpoint, not of the few at hand.
         found.prior = np.array(start[1].provenance["prior"], np.float64)

@@ -1,7 +1,4 @@
-"""What this project calls of TensorRT's Python API, as releases 10.16 and 11.4 both have it.
-
-`python -m export.check_typings FOLDER` compares it with stubs of the full API.
-"""
+"""What this project calls of TensorRT's Python API, as releases 10.16 and 11.4 both have it."""
 
 import typing
 from collections.abc import Sequence
