@@ -1,12 +1,14 @@
-"""Bring files to an offline machine in parts, beside a tree that holds no weights.
+"""Carry files to an offline machine in parts, next to a tree without weights.
 
-here:   python -m benchmarks.pack lean                moves the tracked weights out of the tree
-        python -m benchmarks.pack parts NAME PATH...  writes runs/gpu/NAME-00, NAME-01, ...
-        python -m benchmarks.pack whole               moves the weights back
-there:  python3 -m benchmarks.pack unpack             puts the parts that came along together
+At home:
+    python -m benchmarks.pack lean                moves the tracked weights out of the tree
+    python -m benchmarks.pack parts NAME PATH...  writes runs/gpu/NAME-00, NAME-01, ...
+    python -m benchmarks.pack whole               moves the weights back
+On the other machine:
+    python3 -m benchmarks.pack unpack             joins the parts that have arrived
 
-What travels is what git tracks, and what it doesn't ignore, with one part: at most 64 MiB. Parts
-come in order; one that comes twice does no harm. Needs Python's standard library alone.
+A call carries the files that git doesn't ignore, and one part: at most 64 MiB. Parts must arrive in
+order; one that arrives twice does no harm. Needs only Python's standard library.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Piece:
 
 
 def travelling(root: Path) -> list[Path]:
-    """List the files of a checkout that travel with a call, relative to it."""
+    """List the files of a checkout that a call carries, relative to it."""
     listed = _git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     return sorted({Path(name) for name in listed if name and (root / name).is_file()})
 
@@ -63,7 +65,7 @@ def lean(root: Path) -> None:
         if name:
             os.replace(root / name, kept / Path(name).name)
             _git(root, "rm", "--quiet", "--cached", name)
-    print(f"{_size(root) / 2**20:.1f} MiB travel; commit nothing until `pack whole`")
+    print(f"a call carries {_size(root) / 2**20:.1f} MiB; commit nothing until `pack whole`")
 
 
 def whole(root: Path) -> None:

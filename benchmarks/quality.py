@@ -100,7 +100,7 @@ def table(server: Server, files: Sequence[tuple[str, bytes]]) -> Table:
         rows.append([measured])
         for values, limits in of:
             rows[-1] += [values[measured], "{:.4g} to {:.4g}".format(*limits[measured])]
-    truth_cf = float(np.mean([one.colorfulness[1] for one in served.pictures]))
+    truth_cf = float(np.mean([one.truth["CF"] for one in served.pictures]))
     note = (
         f"{len(served.pictures)} photographs; {len(files) - len(served.pictures)} more can't be "
         f"read. The truth's CF is {truth_cf:.4g}. Intervals are bootstrapped over photographs. The "

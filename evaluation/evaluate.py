@@ -130,27 +130,17 @@ def table(result: Result, noticed: bool = False) -> str:
                 cell += f" ({low:.{n}f}–{high:.{n}f})"
             cells.append(cell)
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    truth = {
-        "CF": true_colorfulness(result),
-        "CF (DDColor)": true_colorfulness(result, True),
-        **{name: float(np.nanmean(of)) for name, of in true_noticed(result).items()},
-    }
+    truth = {name: np.nanmean(of) for name, of in true_values(result).items()}
     cells = [f"{truth[n]:.{DIGITS.get(n, 2)}f}" if n in truth else "" for n in names]
     lines.append(f"| truth | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def true_noticed(result: Result) -> dict[str, np.ndarray]:
-    """What is noticed in the truths themselves, each (N,), if any of them has it."""
-    seen = result.scores[GREY.name].pictures
-    values = {name: np.array([p.true.get(name, np.nan) for p in seen]) for name in NOTICED}
+def true_values(result: Result) -> dict[str, np.ndarray]:
+    """The measures of the truths themselves, each (N,), if any of them has it."""
+    seen = [p.truth for p in result.scores[GREY.name].pictures]
+    values = {name: np.array([one.get(name, np.nan) for one in seen]) for name in seen[0]}
     return {name: of for name, of in values.items() if np.isfinite(of).any()}
-
-
-def true_colorfulness(result: Result, ddcolor: bool = False) -> float:
-    """Mean colorfulness of the true pictures: M3, or DDColor's variant."""
-    seen = result.scores[GREY.name].pictures
-    return float(np.mean([p.ddcolor[1] if ddcolor else p.colorfulness[1] for p in seen]))
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
@@ -168,13 +158,11 @@ def to_json(result: Result) -> str:
         }
         for name, score in result.scores.items()
     }
-    truth = [p.colorfulness[1] for p in result.scores[GREY.name].pictures]
     calibration = {n: figures.calibration_error(c) for n, c in result.calibration.items()}
     document = {
         "photographs": [str(path) for path in result.paths],
         "left out": {str(path): why for path, why in result.left_out.items()},
-        "truth's CF": np.round(truth, 5).tolist(),
-        "truth, noticed": {name: numbers(of) for name, of in true_noticed(result).items()},
+        "truth": {name: numbers(of) for name, of in true_values(result).items()},
         "calibration error": calibration,
         "methods": methods,
     }
@@ -197,7 +185,8 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
             t = 1.0 if m.recipe.decoding == "mean" else m.recipe.temperature
             curves.setdefault(m.network, []).append((t, result.scores[m.name].row()))
     if curves:
-        figures.temperature(folder / "temperature.png", curves, true_colorfulness(result))
+        truth = float(np.mean(true_values(result)["CF"]))
+        figures.temperature(folder / "temperature.png", curves, truth)
     shown = [GREY, *served]
     chosen = sheets(result, [m.name for m in served])
     places = sorted({place for some in chosen.values() for place in some})
@@ -213,7 +202,7 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
 
 def differences(result: Result, number: int, methods: Sequence[Method]) -> str:
     """One photograph's colour difference by each method, as text."""
-    values = [result.scores[m.name].pictures[number].delta_e for m in methods]
+    values = [result.scores[m.name].pictures[number].values["ΔE00"] for m in methods]
     return "dE00: " + ", ".join(f"{value:.1f}" for value in values)
 
 
@@ -221,7 +210,7 @@ def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str,
     """Choose photographs by number: evenly spread ones, and each network's worst by ΔE00."""
     chosen = {"contact.jpg": spread(len(result.paths), rows)}
     for name in networks:
-        errors = [picture.delta_e for picture in result.scores[name].pictures]
+        errors = result.scores[name].per_picture()["ΔE00"]
         chosen[f"worst-{name.replace('/', '-')}.jpg"] = np.argsort(errors)[::-1][:rows].tolist()
     return chosen
 

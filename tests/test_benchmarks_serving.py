@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from PIL import Image
 
 from benchmarks import results, serving
 from benchmarks.serving import Step
-from tests.support import ROOT, SECONDS, encoded, picture
+from tests.support import ROOT, SECONDS, AnyServer, encoded, picture
 
 
 def coloured(body: bytes) -> bytes:
@@ -27,9 +25,7 @@ def coloured(body: bytes) -> bytes:
     return encoded(pixels, "JPEG")
 
 
-class Colours(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(AnyServer.handler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         answer = coloured(body)
@@ -49,16 +45,15 @@ class Colours(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    def log_message(self, *arguments: object) -> None:
-        pass
+
+class Server(AnyServer):
+    handler = Handler
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Colours) as one:
-        threading.Thread(target=one.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{one.server_address[1]}"
-        one.shutdown()
+    with Server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

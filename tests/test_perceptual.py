@@ -51,19 +51,15 @@ def test_a_picture_is_at_no_distance_from_itself_and_the_farther_the_more_it_is_
 ) -> None:
     truth = coloured(0, 90, 120)
     mild, strong = (np.roll(truth, shift, axis=1) for shift in (1, 9))
-    found = [networks.lpips(picture, truth) for picture in (truth, mild, strong)]
+    found = [networks.distances(picture, truth)["LPIPS"] for picture in (truth, mild, strong)]
     assert found[0] == pytest.approx(0, abs=1e-6)
     assert found[0] < found[1] < found[2]
 
 
 def test_a_picture_of_one_pixel_has_a_distance(networks: Perceptual) -> None:
     red, blue = (np.full((1, 1, 3), shade, np.uint8) for shade in ((255, 0, 0), (0, 0, 255)))
-    distance = networks.lpips(red, blue)
-    assert distance is not None
-    assert distance > 0
-    features = networks.features(red)
-    assert features is not None
-    assert features.shape == (2048,)
+    assert networks.distances(red, blue)["LPIPS"] > 0
+    assert networks.features(red)["FID"].shape == (2048,)
 
 
 @pytest.mark.parametrize("pictures", [5, 40])

@@ -12,8 +12,7 @@ from torch import Tensor
 from colorizer import checkpoint, gamut
 from colorizer.recipe import Head
 from colorizer.unet import AB_SCALE
-from evaluation.bins import encode, soft_encode
-from evaluation.prior import rebalancing_weights
+from evaluation.bins import encode, rebalancing_weights, soft_encode
 from tests.support import Capture, Weights
 from training import average
 from training.config import BadConfig, TrainConfig, read_preset

@@ -25,10 +25,10 @@ from colorizer.checkpoint import Checkpoint
 from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from colorizer.unet import UNet
+from evaluation.bins import rebalancing_weights
 from evaluation.command import add_photographs, picked
 from evaluation.methods import Method, Processes, evaluate
 from evaluation.metrics import Scores
-from evaluation.prior import rebalancing_weights
 
 # A network recognizes things at the scale of its training crops.
 SIDES = (96, 128, 160, 192, 224)
