@@ -1,4 +1,4 @@
-"""Time a network in each engine beside eager torch, and compare their colours.
+"""Time a network in each engine next to eager torch, and compare their colours.
 
 Engines take turns within each round, so that a busy moment of the machine hits all of them;
 medians, quartiles and ratios to eager torch are printed, then how far each engine's colours are
@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
         try:
             found[name] = start(name, net, recipe.side, options)
         except (UserError, RuntimeError, OSError, ImportError) as error:
-            failed[name] = said(error)
+            failed[name] = one_line(error)
     pictures = parity.photographs(options.photos)[: 2 if options.quick else None]
     reference = Reference(net, recipe, pictures)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -122,7 +122,7 @@ def timed(
         try:
             run(lightness)
         except RuntimeError as error:  # out of memory, for one
-            why[name] = said(error)
+            why[name] = one_line(error)
             continue
         calls[name] = [partial(run, lightness)]
         if isinstance(run, engines.Eager):
@@ -154,7 +154,7 @@ def resident(run: engines.Eager, lightness: NDArray[np.float32]) -> Callable[[],
     return call
 
 
-def said(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Shorten an error to one line of a table."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"{lines[0]:.200}".replace("|", "/")

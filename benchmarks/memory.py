@@ -1,7 +1,7 @@
-"""Measure how much memory photographs take, from their bytes to their colours, above idle.
+"""Measure the peak memory of colorizing the largest photographs, above an idle process.
 
-Each kind is colorized in a process of its own, alone and (the last) four at once, and comes back as
-JPEG, or at 16 bits. Linux only.
+Each kind of file is colorized in a new process, the last also four at once, to JPEG or at 16 bits.
+Linux only.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def measure(model: str, megapixels: float) -> Table:
             pixels, before, highest = child.submit(peak, model, body, count, options).result()
         size = [pixels / 1e6, len(body) / 1e6, before / 1e6, (highest - before) / 1e6]
         rows.append([name, *size, (highest - before) / pixels])
-    note = "Above idle: the most that the process had while it colorized, less what it had before."
+    note = "Above idle: the process's peak while it colorized, less what it had before."
     return Table("Memory", COLUMNS, rows, note)
 
 

@@ -1,8 +1,8 @@
 """Measure quality as served: colour photographs through a server, against their own colours.
 
 Each photograph is posted as it is, of which the network sees only lightness, and comes back as PNG.
-Measures and intervals are those of `python -m evaluation.evaluate`, beside grey: a server that runs
-the same weights gives the same figures, up to its engine's rounding.
+Measures and intervals are those of `python -m evaluation.evaluate`, with grey as the baseline: a
+server that runs the same weights gives the same figures, up to its engine's rounding.
 """
 
 from __future__ import annotations

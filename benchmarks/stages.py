@@ -1,4 +1,4 @@
-"""Time the stages of a photograph by megapixels, beside the plain way through scikit-image.
+"""Time the stages of a photograph by megapixels, next to the plain way through scikit-image.
 
 The plain way reads with Pillow, converts the whole picture to Lab with scikit-image in float64 and
 back, and writes with Pillow; the network's time counts in both. The floor is what nobody can do

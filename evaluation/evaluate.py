@@ -18,7 +18,7 @@ from tqdm import tqdm
 from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
-from evaluation.command import add_photographs, named, picked
+from evaluation.command import add_photographs, markdown, named, picked
 from evaluation.methods import (
     GREY,
     Method,
@@ -31,7 +31,7 @@ from evaluation.methods import (
 )
 from evaluation.metrics import NOTICED
 
-SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
+SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # temperatures; decoding=mean is the annealed mean at 1
 DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4, "LPIPS": 4, "bleeding": 3}  # 2 of the others
 
 EXPLAINED = (
@@ -70,17 +70,12 @@ def explanation(result: Result) -> str:
     return " ".join([EXPLAINED, *([FEW] if "FID" in measured else []), *absent])
 
 
-def methods_of(
-    recipes: Mapping[str, Recipe],
-    sweep: Sequence[float] = SWEEP,
-    quick: bool = False,
-) -> list[Method]:
+def methods_of(recipes: Mapping[str, Recipe], quick: bool = False) -> list[Method]:
     """List the rows of a table: each network as it is served, then with other recipes.
 
     Args:
         recipes: by the checkpoint's name.
-        sweep: temperatures of the annealed mean to measure classifiers at.
-        quick: the networks as they are served, nothing else.
+        quick: only the networks as they are served.
     """
     methods = [Method(name, name) for name in recipes]
     for name, recipe in recipes.items():
@@ -88,7 +83,7 @@ def methods_of(
             for decoding in ("mode", "mean", "sample"):
                 other = replace(recipe, decoding=decoding)
                 methods.append(Method(f"{name}, {decoding}", name, other))
-            for t in sweep:
+            for t in SWEEP:
                 other = replace(recipe, decoding="annealed-mean", temperature=t)
                 methods.append(Method(f"{name}, T = {t:g}", name, other))
     return methods
@@ -118,10 +113,10 @@ def table(result: Result, noticed: bool = False) -> str:
         noticed: whether the table is that of what people notice.
     """
     names = columns(result, noticed)
-    lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    rows = []
     for title, score in result.scores.items():
         values, limits = score.row(), score.intervals()
-        cells = []
+        cells = [title]
         for name in names:
             n = DIGITS.get(name, 2)
             cell = f"{values[name]:.{n}f}"
@@ -129,11 +124,10 @@ def table(result: Result, noticed: bool = False) -> str:
                 low, high = limits[name]
                 cell += f" ({low:.{n}f}–{high:.{n}f})"
             cells.append(cell)
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        rows.append(cells)
     truth = {name: np.nanmean(of) for name, of in true_values(result).items()}
     cells = [f"{truth[n]:.{DIGITS.get(n, 2)}f}" if n in truth else "" for n in names]
-    lines.append(f"| truth | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(["", *names], [*rows, ["truth", *cells]])
 
 
 def true_values(result: Result) -> dict[str, np.ndarray]:
@@ -187,6 +181,13 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
     if curves:
         truth = float(np.mean(true_values(result)["CF"]))
         figures.temperature(folder / "temperature.png", curves, truth)
+    write_sheets(folder, result, served, processes)
+
+
+def write_sheets(
+    folder: Path, result: Result, served: Sequence[Method], processes: Processes
+) -> None:
+    """Write contact sheets of grey, the networks as served and the truth into a folder."""
     shown = [GREY, *served]
     chosen = sheets(result, [m.name for m in served])
     places = sorted({place for some in chosen.values() for place in some})
@@ -232,44 +233,17 @@ def filled(folder: Path) -> Iterator[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate; returns the exit code."""
     parser = command_parser("python -m evaluation.evaluate", __doc__)
-    parser.add_argument(
-        "checkpoint", type=Path, nargs="+", help="weights, or the folder of an exported graph"
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="+", help="weights, or the folder of an exported graph")
     add_photographs(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder for the tables, each photograph's measures, figures and contact sheets",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        nargs="+",
-        default=SWEEP,
-        help="also measure classifiers at these temperatures (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="only measure the networks as they are served"
-    )
-    parser.add_argument(
-        "--encoder",
-        type=Path,
-        metavar="FILE",
-        help="ImageNet ResNet-50 weights (safetensors), for the kernel distance (KID)",
-    )
-    parser.add_argument(
-        "--stability",
-        action="store_true",
-        help="measure how far colours move at other sides, and mirrored (three more passes)",
-    )
-    parser.add_argument(
-        "--mounts",
-        type=int,
-        default=24,
-        metavar="N",
-        help="lay N photographs on grey cards, and measure the cards' chroma (%(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add("--out", type=Path, help="folder for the tables, scores, figures and contact sheets")
+    add("--quick", action="store_true", help="only measure the networks as they are served")
+    add("--encoder", type=Path, metavar="FILE",
+        help="ImageNet ResNet-50 weights (safetensors), for the kernel distance (KID)")  # fmt: skip
+    add("--stability", action="store_true",
+        help="how far colours move at other sides, and mirrored (three more passes)")  # fmt: skip
+    add("--mounts", type=int, default=24, metavar="N",
+        help="lay N photographs on grey cards, to measure their chroma (%(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     return run_command("evaluate", lambda: measure(options))
 
@@ -279,17 +253,14 @@ def measure(options: argparse.Namespace) -> int:
     paths = picked(options)
     checkpoints = named(options.checkpoint)
     recipes = {name: eager_pipeline(path).graph.recipe for name, path in checkpoints.items()}
-    methods = methods_of(recipes, options.temperature, options.quick)
+    methods = methods_of(recipes, options.quick)
     workers = min(options.workers, len(paths))
     with Processes(checkpoints, workers, perceptual.at_hand(), options.encoder) as processes:
         result = evaluate(processes, methods, paths, max(0, options.mounts), options.stability)
         if options.out:
             with filled(options.out) as folder:
                 report(folder, result, methods, processes)
-    if options.json:
-        print(to_json(result))
-    else:
-        print(f"{len(result.paths)} photographs\n\n{text(result)}")
+    print(f"{len(result.paths)} photographs\n\n{text(result)}")
     if options.out:
         print(f"\nwrote {options.out}/: table, scores, figures, contact sheets")
     return 0

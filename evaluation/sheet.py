@@ -36,20 +36,13 @@ Row = tuple[str, dict[str, UInt8]]  # a photograph's text, and its pictures by n
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the sheets; returns the exit code."""
     parser = command_parser("python -m evaluation.sheet", __doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="+")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help=f"sheet.png or .jpg makes sheet-1.png ..., {ROWS} photographs a page",
-    )
-    parser.add_argument(
-        "--blind",
-        type=int,
-        metavar="SEED",
-        help="order each photograph's networks at random, under letters; the key is sheet.key.json",
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="+")
+    add("--photos", type=Path, required=True, help="folder of photographs")
+    add("--out", type=Path, required=True,
+        help=f"sheet.png or .jpg makes sheet-1.png ..., {ROWS} photographs a page")  # fmt: skip
+    add("--blind", type=int, metavar="SEED", help="order each photograph's networks at random, "
+        "under letters; the key is sheet.key.json")  # fmt: skip
     options = parser.parse_args(arguments)
     return run_command("sheet", lambda: make(options))
 

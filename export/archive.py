@@ -136,11 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("checkpoint", type=Path, help="weights made by training")
     add("--out", type=Path, required=True, help=".mar to write; it names the model")
-    add(
-        "--model-version",
-        default=colorizer.__version__,
-        help="by which archives of one model are told apart (default: this program's)",
-    )
+    add("--model-version", default=colorizer.__version__,
+        help="tells archives of one model apart (default: this program's version)")  # fmt: skip
     add_graph_options(parser)
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"[\w.+-]{1,40}", options.model_version):

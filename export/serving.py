@@ -99,18 +99,10 @@ def stage(
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine, which graphs are made, and --photos, which pictures they are checked on."""
-    parser.add_argument(
-        "--engine",
-        nargs="+",
-        choices=NAMES,
-        default=graphs.ENGINES,
+    """Add the options that both exports share."""
+    add = parser.add_argument
+    add("--engine", nargs="+", choices=NAMES, default=graphs.ENGINES,
         help=f"engines to carry graphs for (default: {' '.join(graphs.ENGINES)}); the server takes "
-        "what it can run",
-    )
-    parser.add_argument(
-        "--photos", type=Path, help="compare on these, not on scikit-image's samples"
-    )
-    parser.add_argument(
-        "--settings", type=Path, default=SETTINGS, help="how to serve (default: %(default)s)"
-    )
+        "what it can run")  # fmt: skip
+    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    add("--settings", type=Path, default=SETTINGS, help="how to serve (default: %(default)s)")

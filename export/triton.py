@@ -165,12 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
     add("--out", type=Path, required=True, help="folder to write")
     add_graph_options(parser)
-    add(
-        "--shared-network",
-        action="store_true",
-        help="for a GPU: the network as a model of its own, which batches across the workers of "
-        "a picture model; raise `workers` in --settings with it",
-    )
+    add("--shared-network", action="store_true", help="for a GPU: the network as a separate model, "
+        "which batches across picture models; raise `workers` in --settings, too")  # fmt: skip
     options = parser.parse_args(arguments)
     engines = list(dict.fromkeys(options.engine))
 

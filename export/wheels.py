@@ -123,14 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m export.wheels", "Build the wheels of the program and of the networks' weights."
     )
     add = parser.add_argument
-    add(
-        "checkpoints",
-        type=Path,
-        nargs="*",
-        default=[STORE / "regression.safetensors", STORE / "classification.safetensors"],
-        metavar="CHECKPOINT",
-        help="weights, with LICENSE-WEIGHTS and MODEL_CARD.md beside them (default: the shipped)",
-    )
+    shipped = [STORE / "regression.safetensors", STORE / "classification.safetensors"]
+    add("checkpoints", type=Path, nargs="*", default=shipped, metavar="CHECKPOINT",
+        help="weights, with LICENSE-WEIGHTS and MODEL_CARD.md (default: the shipped)")  # fmt: skip
     add("--out", type=Path, default=Path("dist"), help="folder to write to (default: dist)")
     add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
     options = parser.parse_args(arguments)

@@ -59,9 +59,9 @@ def fastest_precision(net: UNet, config: TrainConfig) -> str:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
         seconds[name] = min(times[1:])
-    told = ", ".join(f"{name}: {second * 1000:.0f} ms a step" for name, second in seconds.items())
+    shown = ", ".join(f"{name}: {second * 1000:.0f} ms a step" for name, second in seconds.items())
     fastest = min(seconds, key=lambda name: seconds[name])
-    print(f"precision {fastest} ({told})", flush=True)
+    print(f"precision {fastest} ({shown})", flush=True)
     return fastest
 
 
@@ -290,11 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--preset", required=True, help=f"{presets}, or a .toml file")
     add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
     add("--out", type=Path, required=True, help="checkpoint to write; for both heads, a folder")
-    add(
-        "--encoder",
-        type=Path,
-        help="ImageNet ResNet-50 weights (safetensors); without it torchvision's are downloaded",
-    )
+    add("--encoder", type=Path,
+        help="ImageNet ResNet-50 weights (default: torchvision's, downloaded)")  # fmt: skip
     add("--init-from", type=Path, help="start from this checkpoint's trunk")
     add("--second-from", type=Path, help="for both heads, take regression's from this checkpoint")
     add("--resume", action="store_true", help="continue an interrupted run")
