@@ -13,7 +13,7 @@ import argparse
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     for model in options.models:
         pipeline = Colorizer(model, options.device).pipeline
         sizes = sorted(options.megapixels)
-        found = [medians(pipeline, one, options.repeat) for one in sizes]
+        found = [time_size(pipeline, one, options.repeat) for one in sizes]
         columns = [name if "×" in name else f"{name}, ms" for name in found[0]]
         yield Table(
             f"Stages, {model.name}",
@@ -68,23 +68,24 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
         )
 
 
-def medians(pipeline: Pipeline, megapixels: float, repeat: int) -> dict[str, Value]:
+def time_size(pipeline: Pipeline, megapixels: float, repeat: int) -> dict[str, Value]:
     """Time one size: median milliseconds of each stage, of the whole, and of the plain way."""
     body = samples.sample(megapixels).body
     shortest = floor(body, pipeline.colorize(body).body)
-    stages: list[dict[str, float]] = []  # seconds
+    stages: list[Mapping[str, float]] = []  # seconds
     calls = [
         lambda: stages.append(pipeline.colorize(body).seconds),
         shortest,
         lambda: plainly(body),
     ]
     whole, least, plain = alternate(calls, repeat, what=f"{megapixels:g} MP")
-    found = {
+    medians = {
         stage: Timing.of([1000 * one[stage] for one in stages[BURN_IN:]]).median
         for stage in stages[0]
     }
-    floor_ms, plain_ms = (found["network"] + one.median for one in (least, plain))
-    return found | {
+    floor_ms, plain_ms = (medians["network"] + one.median for one in (least, plain))
+    return {
+        **medians,
         "whole": whole.median,
         "quartiles": whole.spread,
         "floor": floor_ms,

@@ -180,30 +180,6 @@ def test_engines_are_timed_and_compared_with_eager_torch(
     assert all(isinstance(one, float) and one < 0.01 for one in largest)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.safetensors", "none"], "engines: no checkpoint at none.safetensors"),
-        (["{regression}", "none"], "no model at none"),
-        (["{regression}", "{classes}"], "holds a graph of a classification network"),
-        (["{regression}", "{regression}.mar"], "no model at"),
-        (["{regression}", "none", "--device", "gpu"], "use cpu, or cuda:0"),
-        (["{regression}", "none", "--device", "cuda:99"], "there is no cuda:99 here"),
-    ],
-)
-def test_engines_that_cannot_be_measured_are_one_line(
-    arguments: list[str],
-    message: str,
-    archives: Path,
-    weights: Callable[[Head], Path],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    named = {"regression": weights("regression"), "classes": archives / "colorize-classes.mar"}
-    assert engines.main([one.format(**named) for one in arguments]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
 def test_stages_are_timed_by_megapixels_beside_the_plain_way(
     archives: Path, tmp_path: Path
 ) -> None:

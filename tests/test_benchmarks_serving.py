@@ -121,13 +121,6 @@ def test_a_wrong_argument_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_archives_that_are_not_built_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert serving.main(["--servers", "torchserve", "--store", str(tmp_path)]) == 2
-    assert "is missing: run `make archives`" in capsys.readouterr().err
-
-
 def in_locust(script: str) -> str:
     """Run a script in a process of its own: Locust replaces the sockets of any that imports it."""
     done = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,19 +261,6 @@ def test_worst_cases_come_worst_first(photos: Path) -> None:
     errors = [result.scores["grey"].pictures[i].values["ΔE00"] for i in worst]
     assert errors == sorted(errors, reverse=True)
     assert len(errors) == 3
-
-
-def test_evaluation_that_cannot_start_says_why_in_one_line(
-    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
-) -> None:
-    assert evaluate.main(["nothing", "--photos", str(photos), *QUIET]) == 2
-    assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2
-    shutil.copy(photos / "cut.jpg", tmp_path)
-    assert evaluate.main([str(weights("regression")), "--photos", str(tmp_path), *QUIET]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "evaluate:" in line]
-    assert "there is no model at nothing" in lines[0]
-    assert "no photographs" in lines[1]
-    assert "none of the photographs can be read" in lines[2]
 
 
 def test_checkpoints_of_one_name_are_told_apart_by_their_folders() -> None:

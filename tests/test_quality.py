@@ -57,20 +57,3 @@ def test_the_endpoint_has_the_figures_of_the_checkpoint_behind_it(
             assert row[1 + 2 * number] == pytest.approx(values[str(row[0])], 1e-4, 1e-4)
             low, high = str(row[2 + 2 * number]).split(" to ")
             assert (float(low), float(high)) == pytest.approx(limits[str(row[0])], 1e-3, 1e-3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["http://127.0.0.1:9"], "does not answer"),
-        (["ftp://here"], "a server's address begins with"),
-        (["http://127.0.0.1:9", "--photos", "{empty}"], "no photographs"),
-    ],
-)
-def test_what_is_wrong_is_one_line(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert quality.main([one.format(empty=tmp_path) for one in arguments]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("quality: ")
-    assert said in last

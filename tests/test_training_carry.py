@@ -51,8 +51,6 @@ def test_a_missing_or_damaged_part_is_named(
     assert carry.main(["join", str(parts), "--out", str(tmp_path / "out")]) == 2
     assert "parts of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert carry.main(["split", *map(str, pair), "--out", str(parts)]) == 2
-    assert "exists" in capsys.readouterr().err
 
 
 def test_shards_can_hold_small_squares_of_a_limited_size(photos: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from colorizer import checkpoint
-from tests.support import Capture, Weights
+from tests.support import Weights
 from training import finish
 from training.augment import rgb_to_lab
 
@@ -48,12 +48,3 @@ def test_a_finish_moves_the_decoder_alone_and_says_so(
     assert moved == {"blocks", "head"}
     names = {path.name for path in tmp_path.glob("*.safetensors")}
     assert {"finished-features.safetensors", "finished-together-2.safetensors"} <= names
-
-
-def test_a_classifier_is_not_finished(
-    photos: Path, encoder: Path, weights: Weights, tmp_path: Path, capsys: Capture
-) -> None:
-    arguments = [str(weights("classification")), "--photos", str(photos)]
-    arguments += ["--encoder", str(encoder), "--out", str(tmp_path / "out.safetensors")]
-    assert finish.main(arguments) == 2
-    assert "is a classifier" in capsys.readouterr().err

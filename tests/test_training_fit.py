@@ -104,13 +104,3 @@ def test_a_fitted_checkpoint_has_new_settings_and_the_same_weights(
     assert all(map(torch.equal, old.state_dict().values(), new.state_dict().values()))
     told = "chroma gain 0.1 (before: side 64, temperature 0.38, adjustment 0, chroma gain 1)"
     assert told in capsys.readouterr().out
-
-
-def test_fitting_that_cannot_start_says_why_in_one_line(
-    photos: Path, weights: Weights, tmp_path: Path, capsys: Capture
-) -> None:
-    out = ["--out", str(tmp_path / "fitted.safetensors")]
-    assert fit.main(["nothing.safetensors", "--photos", str(photos), *out]) == 2
-    assert "fit: no checkpoint at nothing" in capsys.readouterr().err
-    assert fit.main([str(weights("regression")), "--photos", str(tmp_path), *out]) == 2
-    assert not list(tmp_path.iterdir())
