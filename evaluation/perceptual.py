@@ -62,8 +62,8 @@ def place(name: str) -> Path:
     return folder() / WEIGHTS[name].rpartition("/")[2]
 
 
-def at_hand() -> list[str]:
-    """The measures that can be taken here: those whose weights are in their place."""
+def available() -> list[str]:
+    """The measures whose weights are available."""
     return [name for name in WEIGHTS if place(name).is_file()]
 
 
@@ -71,7 +71,7 @@ class Perceptual:
     """The networks of some measures.
 
     Args:
-        names: of the measures, from `at_hand`.
+        names: of the measures, from `available`.
         encoder: an ImageNet ResNet-50, as `training.train` takes it, for KID.
 
     Raises:

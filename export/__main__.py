@@ -1,4 +1,4 @@
-"""Export checkpoints to graphs, each proven equal to its network: python -m export --help"""
+"""Export checkpoints to graphs, each compared with its network: python -m export --help"""
 
 from __future__ import annotations
 

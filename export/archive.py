@@ -44,7 +44,7 @@ def archive(
     settings: Path = SETTINGS,
     version: str = colorizer.__version__,
 ) -> Path:
-    """Write a .mar, whole or not at all; its name without the suffix is the model's name.
+    """Write a .mar atomically; its name without the suffix is the model's name.
 
     Args:
         weights: a checkpoint.
@@ -77,7 +77,7 @@ def archive(
             *("--extra-files", str(stage), "--export-path", str(work), "--runtime", "python3"),
             *("--archive-format", "zip-store"),  # weights do not compress
         ]
-        # The archiver works in the temporary folder under the model's name, whoever else does.
+        # The archiver works in TMPDIR under the model's name, which another run may share.
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "TMPDIR": temporary}
         )
@@ -94,9 +94,9 @@ def archive(
 
 
 def seal(made: Path, sealed: Path) -> None:
-    """Copy an archive with each file's hash in its manifest, and without the time of making.
+    """Copy an archive with each file's hash in its manifest, and without times.
 
-    Files are sorted and carry no times, so that the same contents are the same bytes.
+    Files are sorted, so that the same contents give the same bytes.
     """
     with zipfile.ZipFile(made) as old, zipfile.ZipFile(sealed, "w") as new:
         names = sorted(name for name in old.namelist() if not name.endswith("/"))

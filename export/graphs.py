@@ -1,4 +1,4 @@
-"""Checkpoint -> graphs, each in a folder with its manifest, proven equal before it is kept."""
+"""Checkpoint -> graphs, each in a folder with its manifest, written only if they are equal."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Source:
     Attributes:
         name: of its file, without the suffix.
         sha256: of its file.
-        header: what stands beside its weights.
+        header: its recipe and provenance.
         folded: its network, batch norm folded away.
         stored: the weights of `folded` as float32 graphs store them.
-        reference: what its own network makes of the photographs.
+        reference: its own network's results on the photographs.
     """
 
     name: str
@@ -78,7 +78,7 @@ def export(
     how: Build | None = None,
     say: Say = print,
 ) -> None:
-    """Write a graph for an engine into a folder, whole or not at all.
+    """Write a graph for an engine into a folder, atomically.
 
     Args:
         source: the checkpoint.
@@ -87,8 +87,8 @@ def export(
             "onnx-int8" shares the weights of the float32 graph in the folder "onnx" beside its
             own, which is also written unless it is there.
             "tensorrt-rtx" writes that graph, or with `how.gpus` the plans compiled from it.
-        folder: where to; made if needed, replaced if it holds a graph.
-        matrix: gets a line for each measurement, also where the export then fails.
+        folder: to write; replaced if it exists.
+        matrix: each measurement is appended to it, also if the export then fails.
         how: settings of a build by TensorRT or TensorRT for RTX.
         say: takes lines of progress.
 

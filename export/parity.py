@@ -1,4 +1,4 @@
-"""How far a graph is from the network that it was made of, on photographs: the gate of export.
+"""How far a graph is from its network, on photographs; export writes only what is near enough.
 
 The reference is the checkpoint's network as it is, eager, in float32, one picture at a time.
 """
@@ -50,7 +50,7 @@ class NoPhotographs(UserError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the matrix: a graph, at one batch size, against the eager network.
+    """One comparison of a graph, at one batch size, with the eager network.
 
     Attributes:
         name: of the checkpoint.
@@ -86,7 +86,7 @@ class Row:
 
 
 class Reference:
-    """What the eager network makes of the photographs; graphs are held against it."""
+    """The eager network's results on the photographs, to compare graphs with."""
 
     def __init__(self, net: UNet, recipe: Recipe, photographs: Sequence[UInt8]) -> None:
         self.recipe = recipe

@@ -33,7 +33,7 @@ def repository(
     settings: Path = SETTINGS,
     shared: bool = False,
 ) -> Path:
-    """Write a model repository, whole or not at all; one that is there is replaced.
+    """Write a model repository atomically; an existing one is replaced.
 
     Args:
         weights: checkpoints, at most one of each head.
@@ -42,7 +42,7 @@ def repository(
         engines: to carry a graph for, each in a folder of that name.
         photos: folder of photographs to compare on; left out: scikit-image's samples.
         settings: the serving.yaml.
-        shared: whether the network is a model of its own, which all workers of a picture model
+        shared: whether the network is a separate model, which all workers of a picture model
             share. For a GPU: one process owns it, while others read and finish pictures.
 
     Raises:
@@ -93,7 +93,7 @@ def check_replaceable(out: Path) -> None:
 
 
 def config(name: str, settings: Settings, shared: bool = False) -> str:
-    """Write config.pbtxt: both servers batch, wait and refuse alike.
+    """Write config.pbtxt, with the same batching, waiting and limits as TorchServe.
 
     A worker that shares its network takes one picture at a time, so that none waits for another's
     reading and finishing. Warming up is the model's own business: Triton's model_warmup can't send

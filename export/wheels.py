@@ -1,7 +1,7 @@
 """Build the wheels that people install: python -m export.wheels --help
 
-One holds the program. Each network's weights have one of their own, with their licence: 55 MB, and
-PyPI takes no file above 100 MB. They install a folder colorizer_weights/NAME, where
+One wheel holds the program. Each network's weights have a separate one, with their licence (55 MB;
+PyPI takes files up to 100 MB), which installs the folder colorizer_weights/NAME, where
 `colorizer.models` finds it. The same files on the same machine give the same bytes.
 """
 
@@ -60,7 +60,7 @@ def program(out: Path) -> Path:
         NotPacked: if setuptools fails.
     """
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
-        # Of a copy: setuptools leaves files behind, and packs those that it left before.
+        # From a copy: setuptools leaves files behind, and packs those of earlier builds.
         for name in ("colorizer", "page"):
             shutil.copytree(ROOT / name, Path(temporary, name))
         for name in FILES:

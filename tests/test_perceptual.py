@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def networks(home: Path) -> Perceptual:
-    return Perceptual(perceptual.at_hand())
+    return Perceptual(perceptual.available())
 
 
 def test_a_picture_is_at_no_distance_from_itself_and_the_farther_the_more_it_is_changed(
@@ -87,10 +87,10 @@ def test_truth_has_the_least_of_both(networks: Perceptual) -> None:
     assert "FID" not in same.intervals(20)
 
 
-def test_evaluation_has_both_where_their_weights_are_at_hand(home: Path, tmp_path: Path) -> None:
+def test_evaluation_has_both_where_their_weights_are_available(home: Path, tmp_path: Path) -> None:
     for seed in range(2):
         (tmp_path / f"{seed}.png").write_bytes(encoded(coloured(seed, 60, 70)))
-    with Processes({}, perceptual=perceptual.at_hand()) as processes:
+    with Processes({}, perceptual=perceptual.available()) as processes:
         result = evaluate.evaluate(processes, [], sorted(tmp_path.iterdir()))
     header, _, grey = evaluate.table(result).splitlines()[:3]
     assert header.endswith("| LPIPS | FID |")

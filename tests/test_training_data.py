@@ -250,7 +250,7 @@ def test_a_run_that_goes_on_does_not_look_at_its_photographs_again(
     photos: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     before = survey(photos, 0.3, kept=tmp_path / "run" / "survey.json")
-    monkeypatch.setattr("training.survey.look", None)
+    monkeypatch.setattr("training.survey.examine", None)
     after = survey(photos, 0.3, kept=tmp_path / "run" / "survey.json")
     assert (after.train, after.validation) == (before.train, before.validation)
     assert np.allclose(after.prior, before.prior)

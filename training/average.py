@@ -21,7 +21,7 @@ from colorizer.errors import UserError
 from colorizer.unet import UNet
 
 # What the average's provenance repeats of each network's.
-TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
+REPEATED = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
 
 
 def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoint]:
@@ -46,7 +46,7 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
     }
     net.load_state_dict(mean)
     origins = [
-        {key: other.provenance[key] for key in TOLD if key in other.provenance}
+        {key: other.provenance[key] for key in REPEATED if key in other.provenance}
         for _, other in networks
     ]
     return net, replace(header, provenance={**header.provenance, "average of": origins})

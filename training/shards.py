@@ -45,7 +45,7 @@ def make_shards(
 ) -> Survey:
     """Write the photographs that can be trained on into shards, the held-out ones into their own.
 
-    The folder also gets the survey, which spares training a look at every photograph. It appears
+    The folder also gets the survey, so that training needn't examine every photograph. It appears
     whole or not at all.
 
     Args:

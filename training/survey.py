@@ -1,4 +1,4 @@
-"""Look at every photograph once: what is left out and why, the split, the prior."""
+"""Examine every photograph once: what is left out and why, the split, the prior."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def reason(why: str) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one photograph was found to be; `why` is empty unless it is left out."""
+class Examined:
+    """What was found about one photograph; `why` is empty unless it is left out."""
 
     why: str
     held_out: bool = False
@@ -82,25 +82,25 @@ class Look:
     hashes: tuple[int, ...] = ()  # of the photograph, and mirrored
 
 
-def look(photograph: Photograph, share: float, min_colorfulness: float) -> Look:
-    """Look at one photograph."""
+def examine(photograph: Photograph, share: float, min_colorfulness: float) -> Examined:
+    """Examine one photograph."""
     try:
         data = photograph.read_bytes()
         rgb = read_rgb(data)
     except (image.RequestError, OSError) as error:
-        return Look(str(error))
+        return Examined(str(error))
     small = shrink(rgb, 64)
     ab = np.ascontiguousarray(lab.rgb_to_lab(small)[..., 1:])
     if np.abs(ab).max() <= GREY_AB:
-        return Look("grey")
+        return Examined("grey")
     held_out = is_held_out(data, share)
     lively = colorfulness(small)
     if lively < min_colorfulness and not held_out:
-        return Look(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
+        return Examined(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
     bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return Look(
+    return Examined(
         "",
         held_out,
         # 64 x 64 pixels fit in 16 bits; millions of photographs do not, in 64.
@@ -117,7 +117,7 @@ def perceptual_hash(picture: Image.Image) -> int:
 def survey(
     folder: Path, validation: float, min_colorfulness: float = 0.0, kept: Path | None = None
 ) -> Survey:
-    """Look at every photograph once: leave out the broken and the grey, split, count colours.
+    """Examine every photograph once: leave out the broken and the grey, split, count colours.
 
     The split is by a hash of the content, so it survives renaming, and copies of a file fall on
     the same side. What resembles a held-out photograph, mirrored or not, is not trained on.
@@ -138,9 +138,9 @@ def survey(
         if path is not None and path.is_file():
             return read_survey(path, folder, photographs, settings)
     with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda one: look(one, validation, min_colorfulness), photographs)
-        bar = tqdm(found, "looking", len(photographs), file=sys.stderr, mininterval=2)
-        result = sort(list(zip(photographs, bar, strict=True)))
+        found = threads.map(lambda one: examine(one, validation, min_colorfulness), photographs)
+        bar = tqdm(found, "examining", len(photographs), file=sys.stderr, mininterval=2)
+        result = split(list(zip(photographs, bar, strict=True)))
     if not result.train:
         raise FileNotFoundError(f"no colour photograph to train on below {folder}")
     if kept is not None:
@@ -148,11 +148,13 @@ def survey(
     return result
 
 
-def sort(looks: list[tuple[Photograph, Look]]) -> Survey:
+def split(examined: list[tuple[Photograph, Examined]]) -> Survey:
     """Split photographs, without near-duplicates of those held out, and count their colours."""
     result = Survey()
-    held_out = np.array([one.hashes for _, one in looks if one.held_out and not one.why], np.uint64)
-    for photograph, one in looks:
+    held_out = np.array(
+        [one.hashes for _, one in examined if one.held_out and not one.why], np.uint64
+    )
+    for photograph, one in examined:
         why = one.why
         if not why and not one.held_out and len(held_out):
             apart = int(np.bitwise_count(held_out.ravel() ^ np.uint64(one.hashes[0])).min())
@@ -191,7 +193,7 @@ def to_json(found: Survey, folder: Path, settings: dict[str, float]) -> str:
 def read_survey(
     path: Path, folder: Path, photographs: list[Photograph], settings: dict[str, float]
 ) -> Survey:
-    """Read what `to_json` wrote, instead of looking at millions of photographs again.
+    """Read what `to_json` wrote, instead of examining millions of photographs again.
 
     Raises:
         UserError: if it was made with other settings, or a photograph is gone.
