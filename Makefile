@@ -83,7 +83,7 @@ fitted = test -e $(OUT)/$(1).safetensors || $(PY) -m training.fit $(OUT)/unfitte
 archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
 
 triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, for Triton
-	@$(PY) -m export triton model_store/regression.safetensors \
+	@$(PY) -m export.triton model_store/regression.safetensors \
 	  model_store/classification.safetensors --out model_store/triton
 
 wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, and each network's weights

@@ -13,7 +13,7 @@ from colorizer.commands.run import command_parser, run_command
 from colorizer.files import write_whole
 from colorizer.graph import NAMES, Hardware
 from colorizer.plan import NotBuilt
-from export import graphs, parity, triton
+from export import graphs, parity
 from export.graphs import Source
 from export.parity import Row
 from export.tensorrt import Build
@@ -21,11 +21,8 @@ from export.tensorrt import Build
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if list(given[:1]) == ["triton"]:
-        return triton.main(given[1:])
     parser = _parser()
-    options = parser.parse_args(given)
+    options = parser.parse_args(arguments)
     low, best, high = options.batches
     if not 1 <= low <= best <= high:
         parser.error(f"--batches must rise from 1 on, not {low} {best} {high}")
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("python -m export", __doc__)
     parser.epilog = (
-        "For Triton: python -m export triton --help. "
+        "For Triton: python -m export.triton --help. "
         "For TorchServe: python -m export.archive --help."
     )
     add = parser.add_argument

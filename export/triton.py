@@ -1,8 +1,9 @@
-"""Checkpoints -> a model repository that Triton's Python backend serves."""
+"""Checkpoints -> a model repository for Triton: python -m export.triton --help"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def config(name: str, settings: Settings, shared: bool = False) -> str:
         "version_policy { all {} }\n"
     )
     return f"""\
-# Made by `python -m export triton` from handlers/serving.yaml.
+# Made by `python -m export.triton` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {1 if shared else settings.batch}
@@ -138,7 +139,7 @@ def network_config(name: str, source: Source, settings: Settings) -> str:
     recipe = source.header.recipe
     channels = len(recipe.bins) or 2
     return f"""\
-# Made by `python -m export triton --shared-network` from handlers/serving.yaml.
+# Made by `python -m export.triton --shared-network` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {settings.batch}
@@ -158,9 +159,7 @@ parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write a repository; returns the exit code."""
-    parser = command_parser(
-        "python -m export triton", "Write a model repository that Triton serves."
-    )
+    parser = command_parser("python -m export.triton", __doc__)
     add = parser.add_argument
     add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
     add("--out", type=Path, required=True, help="folder to write")
@@ -177,3 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command("export", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

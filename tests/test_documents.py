@@ -201,7 +201,7 @@ COMMANDS = sorted(
         for document, text in SPOKEN
         for match in re.finditer(
             r"-m ((?:benchmarks|colorizer|export|handlers|page|training)\b[\w.]*"
-            r"(?: (?:triton|join)\b)?)([^;&|#]*)",
+            r"(?: join\b)?)([^;&|#]*)",
             text,
         )
     }
