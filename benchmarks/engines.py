@@ -47,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("checkpoint", type=Path, help="weights made by training")
     add("graphs", type=Path, help="archive (.mar), or folder that export wrote")
-    add("--photos", type=Path, help="folder of photographs (default: scikit-image's samples)")
     add("--device", default="cpu", help="cpu or cuda:N (default: %(default)s)")
     add("--batches", type=results.positive, nargs="+", default=[1, 8], help="(default: 1 8)")
     add("--engines", nargs="+", choices=ENGINES, metavar="ENGINE",
@@ -78,7 +77,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
             found[name] = start(name, net, recipe.side, options)
         except (UserError, RuntimeError, OSError, ImportError) as error:
             failed[name] = one_line(error)
-    pictures = parity.photographs(options.photos)[: 2 if options.quick else None]
+    pictures = parity.photographs(None)[: 2 if options.quick else None]
     reference = Reference(net, recipe, pictures)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(torch.from_numpy(reference.lightness[:1]))

@@ -68,20 +68,18 @@ def program(out: Path) -> Path:
         return _build(Path(temporary), out)
 
 
-def weights(checkpoint: Path, out: Path, photos: Path | None = None) -> Path:
+def weights(checkpoint: Path, out: Path) -> Path:
     """Build the wheel of a network's weights into a folder; returns its path.
 
     Args:
         checkpoint: its head names the network, and LICENCES lie beside it.
         out: the folder.
-        photos: folder of photographs that the graph is compared on with the network; left out:
-            scikit-image's samples.
 
     Raises:
         NotEqual, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         NotPacked: if setuptools fails.
     """
-    source = Source.read(checkpoint, parity.photographs(photos))
+    source = Source.read(checkpoint, parity.photographs(None))
     name = source.header.recipe.head
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
         folder = Path(temporary)
@@ -127,13 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("checkpoints", type=Path, nargs="*", default=shipped, metavar="CHECKPOINT",
         help="weights, with LICENSE-WEIGHTS and MODEL_CARD.md (default: the shipped)")  # fmt: skip
     add("--out", type=Path, default=Path("dist"), help="folder to write to (default: dist)")
-    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
     options = parser.parse_args(arguments)
 
     def work() -> int:
         program(options.out)
         for checkpoint in options.checkpoints:
-            weights(checkpoint, options.out, options.photos)
+            weights(checkpoint, options.out)
         return 0
 
     return run_command("export", work)

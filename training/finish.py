@@ -45,7 +45,6 @@ class FinishConfig:
         side: S.
         learning_rate: of the first phase; the last has a third of it.
         adversarial: weight of the critic's opinion, 0 to leave out the last two phases.
-        vividness: factor on the chroma of the real photographs that the critic is shown.
         seed: of crops and the critic's weights.
     """
 
@@ -54,7 +53,6 @@ class FinishConfig:
     side: int = 128
     learning_rate: float = 3e-4
     adversarial: float = 0.06
-    vividness: float = 1.0
     seed: int = 0
 
 
@@ -97,10 +95,9 @@ class Critic(nn.Module):
 
     Args:
         device: to learn on.
-        vividness: factor on the chroma of the real photographs that it learns from.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", vividness: float = 1.0) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()
 
         def conv(channels: int, out: int, kernel: int, stride: int) -> nn.Module:
@@ -111,7 +108,6 @@ class Critic(nn.Module):
             *(conv(3, 48, 4, 2), leaky, conv(48, 96, 4, 2), leaky, conv(96, 192, 4, 2), leaky),
             *(conv(192, 192, 3, 1), leaky, conv(192, 1, 3, 1)),
         ).to(device)
-        self.vividness = vividness
         self.optimizer = torch.optim.Adam(self.parameters(), lr=4e-4, betas=(0.0, 0.9))
 
     def forward(self, lightness: Tensor, ab: Tensor) -> Tensor:
@@ -121,7 +117,7 @@ class Critic(nn.Module):
 
     def learn(self, lightness: Tensor, ab: Tensor, predicted: Tensor) -> None:
         """One step, by the hinge loss, on real photographs and on predicted colours."""
-        real = self(lightness, self.vividness * ab)
+        real = self(lightness, ab)
         made = self(lightness, predicted.detach())
         loss = functional.relu(1 - real).mean() + functional.relu(1 + made).mean()
         self.optimizer.zero_grad()
@@ -158,7 +154,7 @@ class Finish:
         self.with_features()
         snapshot("features", self.net)
         if self.config.adversarial:
-            critic = Critic(next(self.net.parameters()).device, self.config.vividness)
+            critic = Critic(next(self.net.parameters()).device)
             self.teach(critic)
             self.together(critic, snapshot)
         return self.net
@@ -240,10 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--batch", type=int, default=usual.batch, help="photographs a step (%(default)s)")
     add("--side", type=int, default=usual.side, help="of the crops (%(default)s)")
     add("--adversarial", type=float, default=usual.adversarial, help="weight; 0: no critic")
-    add("--vividness", type=float, default=usual.vividness, help="of the critic's real pictures")
     add("--snapshots", action="store_true", help="also write intermediate networks, beside --out")
     options = parser.parse_args(arguments)
-    names = ("batch", "side", "adversarial", "vividness")
+    names = ("batch", "side", "adversarial")
     given = {name: getattr(options, name) for name in names}
     config = FinishConfig(steps=tuple(options.steps), **given)
 
