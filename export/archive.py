@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
+import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 import colorizer
 from colorizer.commands.run import command_parser, run_command
-from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Name
 from export import parity, serving, verify
@@ -29,10 +27,7 @@ from export.graphs import ENGINES, Source
 from export.serving import ROOT, SETTINGS, Settings, add_graph_options
 
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
-
-
-class ArchiveFailed(UserError):
-    """The archiver ended without an archive."""
+CONFIG = "model-config.yaml"
 
 
 def archive(
@@ -58,60 +53,42 @@ def archive(
     Raises:
         BadSettings: if serving.yaml has a key that doesn't exist, or a wrong value.
         NotEqual, NotBuilt, BadCheckpoint, FileNotFoundError: as `graphs.export`.
-        ArchiveFailed: if torch-model-archiver fails.
     """
     how = Settings.read(settings)
     pictures = parity.photographs(photos)
     say(f"{weights.name}: comparing on {len(pictures)} photographs")
     source = Source.read(weights, pictures)
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
-        work = Path(temporary)
-        stage = work / "stage"  # the archiver copies what is inside, so the package keeps its name
-        serving.stage(source, stage, engines, say)
-        config = work / "model-config.yaml"
-        config.write_text(model_config(how))
-        command = [
-            *(sys.executable, "-m", "model_archiver.model_packaging"),
-            *("--model-name", out.stem, "--version", version),
-            *("--handler", str(HANDLER), "--config-file", str(config)),
-            *("--extra-files", str(stage), "--export-path", str(work), "--runtime", "python3"),
-            *("--archive-format", "zip-store"),  # weights do not compress
-        ]
-        # The archiver works in TMPDIR under the model's name, which another run may share.
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "TMPDIR": temporary}
-        )
-        made = work / f"{out.stem}.mar"
-        if done.returncode or not made.exists():
-            raise ArchiveFailed(
-                f"torch-model-archiver failed: {(done.stderr or done.stdout)[-500:]}"
-            )
+        folder = Path(temporary)
+        serving.stage(source, folder, engines, say)
+        shutil.copy(HANDLER, folder)
+        (folder / CONFIG).write_text(model_config(how))
+        model = {"modelName": out.stem, "modelVersion": version}
         with written_whole(out) as beside:
-            seal(made, beside)
+            pack(folder, {**model, "handler": HANDLER.name, "configFile": CONFIG}, beside)
             verify.verify(beside)
     say(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB)")
     return out
 
 
-def seal(made: Path, sealed: Path) -> None:
-    """Copy an archive with each file's hash in its manifest, and without times.
+def pack(folder: Path, model: Mapping[str, str], out: Path) -> None:
+    """Write a folder as a zip file with TorchServe's manifest, to which our hashes are added.
 
-    Files are sorted, so that the same contents give the same bytes.
+    Files are sorted and carry no times, so that the same contents give the same bytes.
     """
-    with zipfile.ZipFile(made) as old, zipfile.ZipFile(sealed, "w") as new:
-        names = sorted(name for name in old.namelist() if not name.endswith("/"))
-        manifest = json.loads(old.read(verify.MANIFEST))
-        manifest.pop("createdOn", None)
-        manifest["sha256"] = {
-            name: hashlib.sha256(old.read(name)).hexdigest()
-            for name in names
-            if name != verify.MANIFEST
-        }
-        for name in names:
-            text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    manifest = {
+        "archiverVersion": "0.12.0",  # of torch-model-archiver, whose format this is
+        "runtime": "python3",
+        "model": model,
+        "sha256": {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()},
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    with zipfile.ZipFile(out, "w") as file:  # not compressed: weights don't shrink
+        for name in sorted([*files, verify.MANIFEST]):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest that zip knows
             entry.external_attr = 0o100644 << 16
-            new.writestr(entry, text if name == verify.MANIFEST else old.read(name))
+            file.writestr(entry, text if name == verify.MANIFEST else files[name].read_bytes())
 
 
 def model_config(settings: Settings) -> str:
