@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,20 +214,6 @@ def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str,
     return chosen
 
 
-@contextmanager
-def filled(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside one, and move its files there on success."""
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        folder.mkdir(exist_ok=True)
-        for path in beside.iterdir():
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate; returns the exit code."""
     parser = command_parser("python -m evaluation.evaluate", __doc__)
@@ -258,8 +242,11 @@ def measure(options: argparse.Namespace) -> int:
     with Processes(checkpoints, workers, perceptual.available(), options.encoder) as processes:
         result = evaluate(processes, methods, paths, max(0, options.mounts), options.stability)
         if options.out:
-            with filled(options.out) as folder:
-                report(folder, result, methods, processes)
+            options.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=options.out, prefix=".") as unfinished:
+                report(Path(unfinished), result, methods, processes)
+                for path in Path(unfinished).iterdir():
+                    path.replace(options.out / path.name)
     print(f"{len(result.paths)} photographs\n\n{text(result)}")
     if options.out:
         print(f"\nwrote {options.out}/: table, scores, figures, contact sheets")

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from colorizer.errors import UserError
 from colorizer.unet import IMAGENET_MEAN, IMAGENET_STD, UNet
-from evaluation.noticed import reduced
+from evaluation.noticed import LONGER_SIDE
+from evaluation.photographs import reduce
 
 # torchvision's AlexNet, and the Inception v3 of the original FID, converted by torch-fidelity.
 WEIGHTS = {
@@ -131,7 +132,7 @@ class Perceptual:
             if self._inception is not None:
                 found["FID"] = self._inception(_planes(rgb))[0][0]
             if self._resnet is not None:
-                unit = torch.from_numpy(reduced(rgb).astype(np.float32) / 255)
+                unit = torch.from_numpy(reduce(rgb, LONGER_SIDE).astype(np.float32) / 255)
                 normal = (unit - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
                 found["KID × 1000"] = self._resnet(normal.movedim(-1, 0)[None])[0].mean((-2, -1))
         return {name: np.asarray(of.numpy(), np.float32) for name, of in found.items()}

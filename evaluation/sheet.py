@@ -22,10 +22,10 @@ from colorizer.errors import RequestError, UserError
 from colorizer.files import write_whole, written_whole
 from colorizer.pipeline import Pipeline
 from evaluation.command import named, picture_to_write
-from evaluation.figures import contact_sheet, small
+from evaluation.figures import GAP, contact_sheet
 from evaluation.methods import eager_pipeline
 from evaluation.metrics import UInt8
-from evaluation.photographs import find_photographs
+from evaluation.photographs import find_photographs, reduce
 
 ROWS = 5  # photographs on a page
 CELL = 460  # longer side of a picture on it, in pixels: stains show, and a page fits a screen
@@ -90,7 +90,7 @@ def coloured(paths: Sequence[Path], pipelines: Mapping[str, Pipeline]) -> Iterat
             continue
         yield (
             path.name,
-            {n: small(p.colorize_pixels(picture), CELL) for n, p in pipelines.items()},
+            {n: reduce(p.colorize_pixels(picture), CELL - GAP) for n, p in pipelines.items()},
         )
 
 

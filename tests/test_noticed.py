@@ -22,7 +22,6 @@ from evaluation.noticed import (
     coloured_difference,
     kernel_terms,
     mounted,
-    reduced,
     regions_of_one_colour,
 )
 from evaluation.perceptual import Perceptual, torchvision_models
@@ -239,8 +238,9 @@ def test_a_measure_that_some_photographs_lack_is_the_mean_of_the_others() -> Non
 def test_pictures_of_any_size_are_measured() -> None:
     for size in ((1, 1), (1, 40), (3, 2000)):
         rgb = coloured(0, *size)
-        assert measure(rgb, Truth(rgb)).values["bleeding"] == 0
-        assert max(reduced(rgb).shape) <= 256
+        truth = Truth(rgb)
+        assert measure(rgb, truth).values["bleeding"] == 0
+        assert max(truth.seen.planes.shape) <= 256
 
 
 def test_evaluation_measures_all_that_people_notice(
