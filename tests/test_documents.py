@@ -1,8 +1,8 @@
-"""What the documents tell people to type is typed here, and what they point at is there.
+"""The documents' commands work, and the files and links that they name exist.
 
-Each fenced block of sh and python is run, by the shell that a reader has, in a copy of this tree:
-tests/clone.py says what differs there. Blocks that can't be run here are in NOT_RUN, with the
-reason; their syntax, options, targets and files are held against what there is all the same.
+Each fenced block of sh and python is run by a reader's shell in a copy of this tree; tests/clone.py
+says what differs there. Blocks that can't be run here are in NOT_RUN, with the reason; their
+syntax, options, targets and files are checked all the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GPU.md's calls, carried out on the CPU where there is no network, and what comes back of them.
+"""GPU.md's calls, run on the CPU without a network, and what they bring back.
 
 The short form takes small networks and some of the steps. `make gpu-rehearsal` takes all steps and
 the shipped weights. For it, REHEARSAL_PHOTOS and REHEARSAL_ENCODER name a folder and a file, and if

@@ -1,4 +1,4 @@
-"""Mistakes that users can mend: a command says in one line what is wrong, and writes nothing."""
+"""Mistakes that users can fix: a command says in one line what is wrong, and writes nothing."""
 
 from __future__ import annotations
 
