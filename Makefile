@@ -31,7 +31,7 @@ help: ## List the targets
 	@echo "Variables: PORT=8080 (serve), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
 	@echo "  PHOTOS=folder, ENCODER=file, FROM=checkpoint, MINUTES=n, EVAL=folder, LICENCE=words,"
 	@echo "  OUT=runs (train)"
-	@echo "  QUICK=1, PHOTOS=folder (bench); PHOTOS, ENCODER, WHEELS=folder (gpu-rehearsal)"
+	@echo "  QUICK=1, PHOTOS=folder, BENCHMARKS=names (bench); PHOTOS, ENCODER, WHEELS=folder (gpu-rehearsal)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.torchserve.serve --port $(PORT)
@@ -55,7 +55,23 @@ check: $(ALL_READY) ## Lint, formatting, types
 	@$(PY) -m mypy
 
 bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE; QUICK=1: only shows that they work
-	@$(PY) -m benchmarks $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(MAKE) --no-print-directory --keep-going -j1 BENCH=$(BENCH) $(BENCHMARKS:%=bench-%)
+
+bench-%:
+	@mkdir -p $(BENCH)
+	@echo "$* ..." >&2
+	@$(PY) -m benchmarks.$(bench_$*) $(if $(QUICK),--quick) --json $(BENCH)/$*.json > $(BENCH)/$*.md
+
+# Each benchmark's module and arguments.
+BENCHMARKS := engines engines-classes stages memory serving quality
+BENCH := runs/bench/$(shell date +%Y-%m-%d-%H%M)
+bench_engines := engines model_store/regression.safetensors model_store/colorize.mar
+bench_engines-classes := engines model_store/classification.safetensors \
+	model_store/colorize-classes.mar
+bench_stages := stages $(ARCHIVES)
+bench_memory := memory
+bench_serving := serving
+bench_quality := quality --limit 60 $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 gpu-rehearsal: $(ALL_READY) ## Go through benchmarks/GPU.md on the CPU, without a network
 	@test -n "$(PHOTOS)" -a -n "$(ENCODER)" || \

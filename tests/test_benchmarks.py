@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import __main__ as report
 from benchmarks import engines, memory, results, samples, stages
 from benchmarks.results import Table, Unusable
 from benchmarks.timing import BURN_IN, Timing, alternate
@@ -228,54 +227,35 @@ def test_the_peak_of_memory_is_seen_and_can_be_reset() -> None:
     assert without < 100_000_000
 
 
-def test_the_report_has_every_benchmark_and_names_the_one_that_failed(
-    archives: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    runs = {"absent": ["nothing"], "stages": ["stages", str(archives / "colorize.mar")]}
-    monkeypatch.setattr(report, "BENCHMARKS", runs)
-    out = tmp_path / "out"
-    assert report.main(["--quick", "--out", str(out)]) == 1
-    _, (table,) = results.load(out / "stages.json")
-    text = (out / "report.md").read_text()
-    assert "no figure counts" in text
-    assert "Failed (exit code 1)" in text
-    assert table.markdown() in text
-    assert {path.name for path in out.iterdir()} == {"report.md", "stages.json"}
-    message = capfd.readouterr().err
-    assert "No module named benchmarks.nothing" in message
-    assert message.endswith("failed: absent\n")
+def test_make_bench_runs_every_benchmark_and_those_after_one_that_fails(tmp_path: Path) -> None:
+    fake, given = tmp_path / "python", tmp_path / "given"
+    fails = "case $2 in *stages) exit 3; esac"
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {given}\necho tables\n{fails}\n')
+    fake.chmod(0o755)
+    whole = ["make", "--dry-run", "bench", "QUICK=1", f"BENCH={tmp_path}"]
+    planned = subprocess.check_output(whole, cwd=ROOT, text=True)
+    (line,) = (one for one in planned.splitlines() if "--keep-going" in one)
+    names = re.findall(r"bench-([a-z-]+)", line)
+    command = ["make", "--keep-going", f"PY={fake}", f"BENCH={tmp_path}/out", "PHOTOS=photos"]
+    done = subprocess.run([*command, *(f"bench-{name}" for name in names)], cwd=ROOT)
+    assert done.returncode == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.md" for name in names}
+    for name, words in zip(names, given.read_text().splitlines(), strict=True):
+        module = words.split()[1].removeprefix("benchmarks.")
+        assert (ROOT / "benchmarks" / f"{module}.py").exists()
+        assert words.endswith(f" --json {tmp_path}/out/{name}.json")
+        assert ("--photos photos" in words) == (module == "quality")
 
 
-def test_ctrl_c_ends_the_benchmark_that_runs_and_keeps_the_others(
-    archives: Path, tmp_path: Path
-) -> None:
-    out, model = tmp_path / "out", str(archives / "colorize.mar")
-    long = ["stages", model, "--repeat", "1000000"]
-    script = (
-        "import sys; from benchmarks import __main__ as report\n"
-        f"report.BENCHMARKS = {{'short': ['stages', {model!r}, '--quick'], 'long': {long}}}\n"
-        f"sys.exit(report.main(['--out', {str(out)!r}]))"
-    )
+def test_ctrl_c_ends_a_benchmark_in_one_line(archives: Path, tmp_path: Path) -> None:
     messages = tmp_path / "messages"
+    command = [sys.executable, "-m", "benchmarks.stages", str(archives / "colorize.mar")]
     with messages.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=file)
+        process = subprocess.Popen([*command, "--repeat", "1000000"], cwd=ROOT, stderr=file)
     deadline = time.monotonic() + SECONDS
     while "0.3 MP" not in messages.read_text() and time.monotonic() < deadline:  # its progress
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(SECONDS) == 130
-    assert "keeps what was measured" in messages.read_text()
+    assert "stages: interrupted" in messages.read_text()
     assert "Traceback" not in messages.read_text()
-    assert "### Stages" in (out / "report.md").read_text()
-
-
-def test_a_folder_of_photographs_that_is_not_there_is_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        report.main(["--photos", "nowhere"])
-    assert "there is no folder nowhere" in capsys.readouterr().err
-    assert not os.path.exists("nowhere")

@@ -43,7 +43,7 @@ NOT_RUN = {
     "CONTRIBUTING.md: make venv": "would make the environment, and run these very tests",
     "benchmarks/GPU.md: python -m pip download": "needs photographs; test_gpu.py goes through it",
     "benchmarks/GPU.md: .venv/bin/python": "needs what a GPU machine sent; test_gpu.py runs it",
-    "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs it at its smallest",
+    "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs what it runs",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.quality": "test_quality.py runs it",
     "docs/deploy.md: docker build": "needs Docker",
