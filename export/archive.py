@@ -59,7 +59,7 @@ def archive(
     say(f"{weights.name}: comparing on {len(pictures)} photographs")
     source = Source.read(weights, pictures)
     with tempfile.TemporaryDirectory(prefix="export-") as temporary:
-        folder = Path(temporary)
+        folder = Path(temporary, "archive")
         serving.stage(source, folder, engines, say)
         shutil.copy(HANDLER, folder)
         (folder / CONFIG).write_text(model_config(how))
