@@ -343,7 +343,7 @@ def copy_results(folder: Path, out: Path) -> None:
 
 def back(folder: Path, number: int, out: Path) -> None:
     """Copy one call's parts of the checkpoints into the folder that comes back."""
-    found = sorted((folder / "parts").glob("part-*.safetensors"))
+    found = sorted((folder / "parts").glob("part-*"))
     for path in found[PARTS * number :][:PARTS]:
         shutil.copy(path, out / path.name)
     print(f"{len(found)} parts, for {-(-len(found) // PARTS)} calls: back 0, back 1, ...")

@@ -23,7 +23,7 @@ evaluation.sheet {R} --photos {cut} --out {out}/sheet.png -> none of the photogr
 evaluation.before_after {R} --photos {photos} --hints {empty} --out {out}/a.png -> no hints
 training.average {R} {C} --out {out}/mean.safetensors -> networks of two kinds
 training.carry split {R} --out {empty} -> exists; name a new folder
-training.carry join {empty} --out {out}/joined -> holds 0 parts of an unknown number
+training.carry join {empty} --out {out}/joined -> lacks part 0 of 1
 training.finish {C} --photos {photos} --encoder none --out {out}/a.safetensors -> is a classifier
 training.fit nothing --photos {photos} --out {out}/a.safetensors -> no checkpoint at nothing
 training.fit {R} --photos {empty} --out {out}/a.safetensors -> no photographs
