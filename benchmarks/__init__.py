@@ -1,1 +1,1 @@
-"""Speed, measured against what it replaces, in one run."""
+"""Speed, memory and quality, compared within one run."""

@@ -1,4 +1,4 @@
-"""Time a network in each engine beside eager torch, and compare their colours.
+"""Time a network in each engine next to eager torch, and compare their colours.
 
 Engines take turns within each round, so that a busy moment of the machine hits all of them;
 medians, quartiles and ratios to eager torch are printed, then how far each engine's colours are
@@ -9,6 +9,7 @@ OMP_NUM_THREADS=1 measures on one thread.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +25,11 @@ from benchmarks import results
 from benchmarks.results import Table, Unusable, Value
 from benchmarks.timing import Timing, alternate
 from colorizer import checkpoint, engines
-from colorizer.checkpoint import BadCheckpoint
 from colorizer.errors import UserError
-from colorizer.graph import NAMES, BadGraph, Engine, Graph, find, open_place
+from colorizer.graph import NAMES, Engine, find, open_place, read_graph
+from colorizer.unet import UNet
 from export import network, parity
-from export.parity import NoPhotographs, Reference
+from export.parity import Reference
 
 MODULE = "benchmarks.engines"
 EAGER = ("eager", "eager-channels-last", "eager-float16")
@@ -46,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("checkpoint", type=Path, help="weights made by training")
     add("graphs", type=Path, help="archive (.mar), or folder that export wrote")
-    add("--photos", type=Path, help="folder of photographs (default: scikit-image's samples)")
     add("--device", default="cpu", help="cpu or cuda:N (default: %(default)s)")
     add("--batches", type=results.positive, nargs="+", default=[1, 8], help="(default: 1 8)")
     add("--engines", nargs="+", choices=ENGINES, metavar="ENGINE",
@@ -55,24 +55,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.batches, options.repeat = [1], 1
-    errors = BadCheckpoint, BadGraph, NoPhotographs
-    return results.carry_out(MODULE, options.json, arguments, measure(options), errors)
+    return results.run(MODULE, options, measure(options))
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure one network in all its engines."""
-    check(options.device)
+    engines.check_device(options.device)
     net, about = checkpoint.load(options.checkpoint)
     recipe = about.recipe
     graphs = find(open_place(options.graphs))
+    for place in graphs.values():
+        if (head := read_graph(place).recipe.head) != recipe.head:
+            raise Unusable(
+                f"{options.graphs} holds a graph of a {head} network, and {options.checkpoint} is "
+                f"of {recipe.head}: name the graphs exported from it"
+            )
     found: dict[str, Engine] = {}
     failed: dict[str, str] = {}
     for name in options.engines or [*EAGER[: 2 if options.device == "cpu" else 3], *graphs]:
         try:
-            found[name] = start(name, options)
+            found[name] = start(name, net, recipe.side, options)
         except (UserError, RuntimeError, OSError, ImportError) as error:
-            failed[name] = said(error)
-    pictures = parity.photographs(options.photos)[: 2 if options.quick else None]
+            failed[name] = one_line(error)
+    pictures = parity.photographs(None)[: 2 if options.quick else None]
     reference = Reference(net, recipe, pictures)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(torch.from_numpy(reference.lightness[:1]))
@@ -116,7 +121,7 @@ def timed(
         try:
             run(lightness)
         except RuntimeError as error:  # out of memory, for one
-            why[name] = said(error)
+            why[name] = one_line(error)
             continue
         calls[name] = [partial(run, lightness)]
         if isinstance(run, engines.Eager):
@@ -148,7 +153,7 @@ def resident(run: engines.Eager, lightness: NDArray[np.float32]) -> Callable[[],
     return call
 
 
-def said(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Shorten an error to one line of a table."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"{lines[0]:.200}".replace("|", "/")
@@ -162,61 +167,26 @@ def peak_flops(device: str) -> float:
     return 2000 * size**3 / best.low
 
 
-def check(device: str) -> None:
-    """Refuse a device that isn't here.
-
-    Raises:
-        Unusable: saying so.
-    """
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = device
-    if kind not in ("cpu", "cuda"):
-        raise Unusable(f"--device is {device!r:.40}; use cpu or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise Unusable("torch sees no CUDA GPU here; use --device cpu")
-
-
-def start(name: str, options: argparse.Namespace) -> Engine:
+def start(name: str, net: UNet, side: int, options: argparse.Namespace) -> Engine:
     """Load one engine.
 
     Raises:
         BadGraph: if it has no graph, or can't run here.
-        Unusable: if its graph is of another network.
         RuntimeError: if torch can't compile the network.
     """
     device = options.device
-    net, about = checkpoint.load(options.checkpoint)
-    if name in (EAGER[2], AOT) and device != "cpu":
-        net = network.half(network.fold(net))  # as graphs hold it
-    elif name in (EAGER[2], AOT):
-        net = network.fold(net) if name == AOT else net.half()
     if name in (*EAGER, AOT):
-        net.to(device)
+        own = copy.deepcopy(net)
+        if name in (EAGER[2], AOT):  # as graphs hold it
+            own = network.fold(net)
+            own = own if name == AOT and device == "cpu" else network.half(own)
+        own.to(device)
         if name != EAGER[0]:
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return engines.Eager(compiled(net, about.recipe.side) if name == AOT else net, device)
-    if name == "onnx":
-        device = "cpu"  # the library runs ONNX graphs there alone
+            own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return engines.Eager(compiled(own, side) if name == AOT else own, device)
     (engine,) = (one for one in NAMES if one == name)
-    threads = torch.get_num_threads()
-    graph, run = engines.load(options.graphs, device, engine, threads)
-    check_head(graph, net.kind, options)
-    return run
-
-
-def check_head(graph: Graph, head: str, options: argparse.Namespace) -> None:
-    """Refuse graphs of another network.
-
-    Raises:
-        Unusable: saying so.
-    """
-    if graph.recipe.head != head:
-        raise Unusable(
-            f"{options.graphs} holds a graph of a {graph.recipe.head} network, and "
-            f"{options.checkpoint} is of {head}: name the graphs exported from it"
-        )
+    device = "cpu" if name.startswith("onnx") else device  # the library runs ONNX there alone
+    return engines.load(options.graphs, device, engine, torch.get_num_threads())[1]
 
 
 def compiled(net: torch.nn.Module, side: int) -> Callable[[torch.Tensor], torch.Tensor]:

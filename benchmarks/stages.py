@@ -1,10 +1,9 @@
-"""Time the stages of a photograph by megapixels, beside the plain way through scikit-image.
+"""Time the stages of a photograph by megapixels, next to the plain way through scikit-image.
 
 The plain way reads with Pillow, converts the whole picture to Lab with scikit-image in float64 and
 back, and writes with Pillow; the network's time counts in both. The floor is what nobody can do
 without: to decode the luma alone, the network, and to encode a picture that is ready, on one
-thread, by the fastest library here. --against measures an older checkout instead of the plain
-way. All take turns.
+thread, by the fastest library here. All take turns.
 OMP_NUM_THREADS=1 measures on one thread.
 """
 
@@ -12,13 +11,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
 import sys
-import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,13 +22,11 @@ import simplejpeg
 import torch
 from PIL import Image
 from skimage import color
-from tqdm import tqdm
 
 from benchmarks import results, samples
 from benchmarks.results import Table, Value
-from benchmarks.timing import BURN_IN, Timing, once
+from benchmarks.timing import BURN_IN, Timing, alternate
 from colorizer.api import Colorizer
-from colorizer.graph import BadGraph
 from colorizer.image import OutputOptions
 from colorizer.pipeline import Pipeline
 
@@ -47,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = results.parser(MODULE, __doc__)
     add = parser.add_argument
     add("models", type=Path, nargs="+", help="archives (.mar), or folders that export wrote")
-    add("--against", type=Path, metavar="CHECKOUT", help="an older one; both compute in float32")
     add("--device", help="cpu or cuda:N (default: a GPU where there is one)")
     add("--megapixels", type=float, nargs="+", default=MEGAPIXELS, help="(default: 0.3 ... 24)")
     add("--repeat", type=results.positive, default=7, help="rounds (default: %(default)s)")
@@ -56,83 +48,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.megapixels, options.repeat = [0.05], 1
     if min(options.megapixels) <= 0:
         parser.error("--megapixels must be above 0")
-    if options.against and not (options.against / "colorizer" / "api.py").is_file():
-        parser.error(f"--against: {options.against} is no checkout of this project")
-    return results.carry_out(MODULE, options.json, arguments, measure(options), (BadGraph,))
+    return results.run(MODULE, options, measure(options))
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure each network at each size."""
     for model in options.models:
-        # An older checkout may have no other engine.
-        pipeline = Colorizer(model, options.device, "onnx" if options.against else "auto").pipeline
+        pipeline = Colorizer(model, options.device).pipeline
         sizes = sorted(options.megapixels)
-        with older(options.against, model) if options.against else nullcontext() as before:
-            found = [medians(pipeline, one, options.repeat, before) for one in sizes]
+        found = [time_size(pipeline, one, options.repeat) for one in sizes]
         columns = [name if "×" in name else f"{name}, ms" for name in found[0]]
         yield Table(
             f"Stages, {model.name}",
             ["megapixels", *columns],
             [[size, *one.values()] for size, one in zip(sizes, found, strict=True)],
             f"JPEG in colour to JPEG, {torch.get_num_threads()} threads, median of "
-            f"{options.repeat} rounds. × floor is our time divided by the floor's; ×, the other "
+            f"{options.repeat} rounds. × floor is our time divided by the floor's; ×, the plain "
             "way's divided by ours.",
         )
 
 
-@contextmanager
-def older(checkout: Path, model: Path) -> Iterator[Callable[[bytes], float]]:
-    """Give a call that colorizes a file with an older checkout, in milliseconds."""
-    script = str(Path(__file__).with_name("older.py"))
-    command = [sys.executable, script, str(checkout.resolve()), str(model.resolve())]
-    with (
-        tempfile.NamedTemporaryFile() as file,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run,
-    ):
-
-        def colorize(body: bytes) -> float:
-            Path(file.name).write_bytes(body)
-            try:
-                print(file.name, file=run.stdin, flush=True)
-                return float(run.stdout.readline())  # type: ignore[union-attr]
-            except (OSError, ValueError):
-                raise results.Unusable(f"--against: {checkout} can't colorize; see above") from None
-
-        yield colorize
-
-
-def medians(
-    pipeline: Pipeline,
-    megapixels: float,
-    repeat: int,
-    before: Callable[[bytes], float] | None = None,
-) -> dict[str, Value]:
-    """Time one size: median milliseconds of each stage, of the whole, and of another way."""
+def time_size(pipeline: Pipeline, megapixels: float, repeat: int) -> dict[str, Value]:
+    """Time one size: median milliseconds of each stage, of the whole, and of the plain way."""
     body = samples.sample(megapixels).body
     shortest = floor(body, pipeline.colorize(body).body)
-    stages: list[dict[str, float]] = []
-    times: list[tuple[float, float, float]] = []
-    rounds = range(BURN_IN + repeat)
-    for number in tqdm(rounds, f"{megapixels:g} MP", leave=False, mininterval=2, delay=2):
-        start = time.perf_counter()
-        seconds = pipeline.colorize(body).seconds
-        whole = 1000 * (time.perf_counter() - start)
-        network = 1000 * seconds["network"]
-        other = before(body) if before else once(lambda: plainly(body)) + network
-        if number >= BURN_IN:
-            stages.append({stage: 1000 * one for stage, one in seconds.items()})
-            times.append((whole, once(shortest) + network, other))
-    total, least, beside = (Timing.of(column) for column in zip(*times, strict=True))
-    found: dict[str, Value] = {
-        stage: Timing.of([one[stage] for one in stages]).median for stage in stages[0]
+    stages: list[Mapping[str, float]] = []  # seconds
+    calls = [
+        lambda: stages.append(pipeline.colorize(body).seconds),
+        shortest,
+        lambda: plainly(body),
+    ]
+    whole, least, plain = alternate(calls, repeat, what=f"{megapixels:g} MP")
+    medians = {
+        stage: Timing.of([1000 * one[stage] for one in stages[BURN_IN:]]).median
+        for stage in stages[0]
     }
-    return found | {
-        "whole": total.median,
-        "quartiles": total.spread,
-        "floor": least.median,
-        "× floor": total.median / least.median,
-        "before" if before else "scikit-image's way": beside.median,
-        "×": beside.median / total.median,
+    floor_ms, plain_ms = (medians["network"] + one.median for one in (least, plain))
+    return {
+        **medians,
+        "whole": whole.median,
+        "quartiles": whole.spread,
+        "floor": floor_ms,
+        "× floor": whole.median / floor_ms,
+        "scikit-image's way": plain_ms,
+        "×": plain_ms / whole.median,
     }
 
 

@@ -54,13 +54,13 @@ def alternate(
     ):
         for turn in range(len(calls)):
             which = (number + turn) % len(calls)
-            milliseconds = once(calls[which], device)
+            milliseconds = _once(calls[which], device)
             if number >= BURN_IN:
                 times[which].append(milliseconds)
     return [Timing.of(kept) for kept in times]
 
 
-def once(call: Callable[[], object], device: str = "cpu") -> float:
+def _once(call: Callable[[], object], device: str = "cpu") -> float:
     """Time one call in milliseconds, on a GPU by CUDA events, until its result is there."""
     if not device.startswith("cuda"):
         start = time.perf_counter()

@@ -32,12 +32,11 @@ WIDTH, HEIGHT, GAP = 1360, 280, 6  # of the picture, of each photograph, and bet
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the picture; returns the exit code."""
     parser = command_parser("python -m evaluation.before_after", __doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
-    parser.add_argument(
-        "--hints", type=Path, required=True, help="folder with NAME.json for NAME.jpg"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="picture to write, .jpg or .png")
+    add = parser.add_argument
+    add("checkpoint", type=Path)
+    add("--photos", type=Path, required=True, help="folder of photographs")
+    add("--hints", type=Path, required=True, help="folder with NAME.json for NAME.jpg")
+    add("--out", type=Path, required=True, help="picture to write, .jpg or .png")
     options = parser.parse_args(arguments)
     return run_command("before_after", lambda: make(options))
 
@@ -59,17 +58,17 @@ def make(options: argparse.Namespace) -> int:
     return 0
 
 
-def pair(pipeline: Pipeline, photograph: Path, said: Path) -> UInt8:
-    """(HEIGHT, W, 3): a photograph as the network colours it, and beside that with hints.
+def pair(pipeline: Pipeline, photograph: Path, file: Path) -> UInt8:
+    """Colour a photograph without and with the hints in a file, side by side: (HEIGHT, W, 3).
 
     Raises:
         UserError: if the photograph can't be read, or its hints are wrong.
     """
     try:
         picture = image.read(photograph.read_bytes())
-        known = hints.parse(said.read_text())
+        known = hints.parse(file.read_text())
     except (RequestError, BadOption) as error:
-        raise UserError(f"{photograph} with {said}: {error}") from None
+        raise UserError(f"{photograph} with {file}: {error}") from None
     options = Options()
     both = [
         pipeline.colorize_pixels(picture, one) for one in (options, replace(options, hints=known))

@@ -1,4 +1,4 @@
-"""Encode colours as bins of ab: the targets of training, and the classes of evaluation.
+"""Colours as bins of ab: targets of training, classes of evaluation, and weights by rarity.
 
 Source: Zhang, Isola, Efros 2016, "Colorful Image Colorization", section 2.2.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from colorizer import gamut
@@ -50,3 +52,32 @@ def encode(ab: Tensor) -> Tensor:
     """Find the bin nearest to each colour: (B, 2, H, W) -> (B, H, W) int64."""
     row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
     return _nearest().to(ab.device)[..., 0][row, column]
+
+
+def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:
+    """Weight each bin by its rarity (Zhang 2016, section 2.2, equation 4).
+
+    The prior is smoothed over the ab plane with a Gaussian of SIGMA, mixed with a uniform
+    distribution by `mix` (their lambda), inverted, and scaled so that E_prior[w] = 1.
+
+    Args:
+        prior: (Q,) shares that sum to 1.
+        mix: 0 for full rebalancing, 1 for none.
+
+    Returns:
+        (Q,) float32.
+    """
+    smoothed = _kernel() @ prior
+    # The bound is for bins so far from all others that their share underflows to 0.
+    weights = 1 / np.maximum((1 - mix) * smoothed + mix / len(prior), 1e-12)
+    return torch.from_numpy(weights / (weights * smoothed).sum()).float()
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> NDArray[np.float64]:
+    """(Q, Q): the share of column's bin that goes to row's."""
+    centres = gamut.bins().astype(np.float64)
+    distance = ((centres[:, None] - centres[None]) ** 2).sum(-1)
+    kernel = np.exp(-distance / (2 * SIGMA**2))
+    shares: NDArray[np.float64] = kernel / kernel.sum(axis=0)
+    return shares

@@ -1,9 +1,9 @@
-"""What the commands that measure share: which photographs, and names of checkpoints."""
+"""What commands that measure share: which photographs, names of checkpoints, tables."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from colorizer.cores import cores
@@ -13,19 +13,12 @@ from evaluation.photographs import HELD_OUT, Photograph, find, is_held_out
 
 def add_photographs(parser: argparse.ArgumentParser) -> None:
     """Add options for the photographs to measure on, and the number of processes."""
-    parser.add_argument(
-        "--photos", type=Path, required=True, help="folder of colour photographs, or of shards"
-    )
-    parser.add_argument(
-        "--held-out",
-        type=float,
-        nargs="?",
-        const=HELD_OUT,
-        metavar="SHARE",
-        help="only those that training with this --validation held out (%(const)s)",
-    )
-    parser.add_argument("--limit", type=int, help="only so many photographs, evenly spaced")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
+    add = parser.add_argument
+    add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
+    add("--held-out", type=float, nargs="?", const=HELD_OUT, metavar="SHARE",
+        help="only those that training with this --validation held out (%(const)s)")  # fmt: skip
+    add("--limit", type=int, help="only so many photographs, evenly spaced")
+    add("--workers", type=int, default=cores(), help="processes (%(default)s)")
 
 
 def picked(options: argparse.Namespace) -> list[Photograph]:
@@ -61,3 +54,9 @@ def picture_to_write(options: argparse.Namespace) -> Path:
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--out is {out}, and must end in .png or .jpg")
     return out
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a table as Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (columns, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])

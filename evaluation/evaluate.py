@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from tqdm import tqdm
 from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from evaluation import figures, perceptual
-from evaluation.command import add_photographs, named, picked
+from evaluation.command import add_photographs, markdown, named, picked
 from evaluation.methods import (
     GREY,
     Method,
@@ -31,7 +29,7 @@ from evaluation.methods import (
 )
 from evaluation.metrics import NOTICED
 
-SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # and 1, which is decoding=mean
+SWEEP = (0.1, 0.2, 0.3, 0.38, 0.5, 0.7)  # temperatures; decoding=mean is the annealed mean at 1
 DIGITS = {"SSIM": 3, "AuC": 4, "balanced AuC": 4, "LPIPS": 4, "bleeding": 3}  # 2 of the others
 
 EXPLAINED = (
@@ -70,17 +68,12 @@ def explanation(result: Result) -> str:
     return " ".join([EXPLAINED, *([FEW] if "FID" in measured else []), *absent])
 
 
-def methods_of(
-    recipes: Mapping[str, Recipe],
-    sweep: Sequence[float] = SWEEP,
-    quick: bool = False,
-) -> list[Method]:
+def methods_of(recipes: Mapping[str, Recipe], quick: bool = False) -> list[Method]:
     """List the rows of a table: each network as it is served, then with other recipes.
 
     Args:
         recipes: by the checkpoint's name.
-        sweep: temperatures of the annealed mean to measure classifiers at.
-        quick: the networks as they are served, nothing else.
+        quick: only the networks as they are served.
     """
     methods = [Method(name, name) for name in recipes]
     for name, recipe in recipes.items():
@@ -88,7 +81,7 @@ def methods_of(
             for decoding in ("mode", "mean", "sample"):
                 other = replace(recipe, decoding=decoding)
                 methods.append(Method(f"{name}, {decoding}", name, other))
-            for t in sweep:
+            for t in SWEEP:
                 other = replace(recipe, decoding="annealed-mean", temperature=t)
                 methods.append(Method(f"{name}, T = {t:g}", name, other))
     return methods
@@ -118,10 +111,10 @@ def table(result: Result, noticed: bool = False) -> str:
         noticed: whether the table is that of what people notice.
     """
     names = columns(result, noticed)
-    lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    rows = []
     for title, score in result.scores.items():
         values, limits = score.row(), score.intervals()
-        cells = []
+        cells = [title]
         for name in names:
             n = DIGITS.get(name, 2)
             cell = f"{values[name]:.{n}f}"
@@ -129,31 +122,20 @@ def table(result: Result, noticed: bool = False) -> str:
                 low, high = limits[name]
                 cell += f" ({low:.{n}f}–{high:.{n}f})"
             cells.append(cell)
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    truth = {
-        "CF": true_colorfulness(result),
-        "CF (DDColor)": true_colorfulness(result, True),
-        **{name: float(np.nanmean(of)) for name, of in true_noticed(result).items()},
-    }
+        rows.append(cells)
+    truth = {name: np.nanmean(of) for name, of in true_values(result).items()}
     cells = [f"{truth[n]:.{DIGITS.get(n, 2)}f}" if n in truth else "" for n in names]
-    lines.append(f"| truth | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(["", *names], [*rows, ["truth", *cells]])
 
 
-def true_noticed(result: Result) -> dict[str, np.ndarray]:
-    """What is noticed in the truths themselves, each (N,), if any of them has it."""
-    seen = result.scores[GREY.name].pictures
-    values = {name: np.array([p.true.get(name, np.nan) for p in seen]) for name in NOTICED}
+def true_values(result: Result) -> dict[str, np.ndarray]:
+    """The measures of the truths themselves, each (N,), if any of them has it."""
+    seen = [p.truth for p in result.scores[GREY.name].pictures]
+    values = {name: np.array([one.get(name, np.nan) for one in seen]) for name in seen[0]}
     return {name: of for name, of in values.items() if np.isfinite(of).any()}
 
 
-def true_colorfulness(result: Result, ddcolor: bool = False) -> float:
-    """Mean colorfulness of the true pictures: M3, or DDColor's variant."""
-    seen = result.scores[GREY.name].pictures
-    return float(np.mean([p.ddcolor[1] if ddcolor else p.colorfulness[1] for p in seen]))
-
-
-def numbers(values: np.ndarray) -> list[float | None]:
+def rounded(values: np.ndarray) -> list[float | None]:
     """Round for JSON, which has no NaN."""
     return [round(float(v), 5) if np.isfinite(v) else None for v in values]
 
@@ -164,17 +146,15 @@ def to_json(result: Result) -> str:
         name: {
             "measures": score.row(),
             "intervals": score.intervals(),
-            "pictures": {k: numbers(v) for k, v in score.per_picture().items()},
+            "pictures": {k: rounded(v) for k, v in score.per_picture().items()},
         }
         for name, score in result.scores.items()
     }
-    truth = [p.colorfulness[1] for p in result.scores[GREY.name].pictures]
     calibration = {n: figures.calibration_error(c) for n, c in result.calibration.items()}
     document = {
         "photographs": [str(path) for path in result.paths],
         "left out": {str(path): why for path, why in result.left_out.items()},
-        "truth's CF": np.round(truth, 5).tolist(),
-        "truth, noticed": {name: numbers(of) for name, of in true_noticed(result).items()},
+        "truth": {name: rounded(of) for name, of in true_values(result).items()},
         "calibration error": calibration,
         "methods": methods,
     }
@@ -197,7 +177,15 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
             t = 1.0 if m.recipe.decoding == "mean" else m.recipe.temperature
             curves.setdefault(m.network, []).append((t, result.scores[m.name].row()))
     if curves:
-        figures.temperature(folder / "temperature.png", curves, true_colorfulness(result))
+        truth = float(np.mean(true_values(result)["CF"]))
+        figures.temperature(folder / "temperature.png", curves, truth)
+    write_sheets(folder, result, served, processes)
+
+
+def write_sheets(
+    folder: Path, result: Result, served: Sequence[Method], processes: Processes
+) -> None:
+    """Write contact sheets of grey, the networks as served and the truth into a folder."""
     shown = [GREY, *served]
     chosen = sheets(result, [m.name for m in served])
     places = sorted({place for some in chosen.values() for place in some})
@@ -213,7 +201,7 @@ def report(folder: Path, result: Result, methods: Sequence[Method], processes: P
 
 def differences(result: Result, number: int, methods: Sequence[Method]) -> str:
     """One photograph's colour difference by each method, as text."""
-    values = [result.scores[m.name].pictures[number].delta_e for m in methods]
+    values = [result.scores[m.name].pictures[number].values["ΔE00"] for m in methods]
     return "dE00: " + ", ".join(f"{value:.1f}" for value in values)
 
 
@@ -221,66 +209,25 @@ def sheets(result: Result, networks: Sequence[str], rows: int = 12) -> dict[str,
     """Choose photographs by number: evenly spread ones, and each network's worst by ΔE00."""
     chosen = {"contact.jpg": spread(len(result.paths), rows)}
     for name in networks:
-        errors = [picture.delta_e for picture in result.scores[name].pictures]
+        errors = result.scores[name].per_picture()["ΔE00"]
         chosen[f"worst-{name.replace('/', '-')}.jpg"] = np.argsort(errors)[::-1][:rows].tolist()
     return chosen
-
-
-@contextmanager
-def filled(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside one, and move its files there on success."""
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        folder.mkdir(exist_ok=True)
-        for path in beside.iterdir():
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate; returns the exit code."""
     parser = command_parser("python -m evaluation.evaluate", __doc__)
-    parser.add_argument(
-        "checkpoint", type=Path, nargs="+", help="weights, or the folder of an exported graph"
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="+", help="weights, or the folder of an exported graph")
     add_photographs(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder for the tables, each photograph's measures, figures and contact sheets",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        nargs="+",
-        default=SWEEP,
-        help="also measure classifiers at these temperatures (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="only measure the networks as they are served"
-    )
-    parser.add_argument(
-        "--encoder",
-        type=Path,
-        metavar="FILE",
-        help="ImageNet ResNet-50 weights (safetensors), for the kernel distance (KID)",
-    )
-    parser.add_argument(
-        "--stability",
-        action="store_true",
-        help="measure how far colours move at other sides, and mirrored (three more passes)",
-    )
-    parser.add_argument(
-        "--mounts",
-        type=int,
-        default=24,
-        metavar="N",
-        help="lay N photographs on grey cards, and measure the cards' chroma (%(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add("--out", type=Path, help="folder for the tables, scores, figures and contact sheets")
+    add("--quick", action="store_true", help="only measure the networks as they are served")
+    add("--encoder", type=Path, metavar="FILE",
+        help="ImageNet ResNet-50 weights (safetensors), for the kernel distance (KID)")  # fmt: skip
+    add("--stability", action="store_true",
+        help="how far colours move at other sides, and mirrored (three more passes)")  # fmt: skip
+    add("--mounts", type=int, default=24, metavar="N",
+        help="lay N photographs on grey cards, to measure their chroma (%(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     return run_command("evaluate", lambda: measure(options))
 
@@ -290,17 +237,17 @@ def measure(options: argparse.Namespace) -> int:
     paths = picked(options)
     checkpoints = named(options.checkpoint)
     recipes = {name: eager_pipeline(path).graph.recipe for name, path in checkpoints.items()}
-    methods = methods_of(recipes, options.temperature, options.quick)
+    methods = methods_of(recipes, options.quick)
     workers = min(options.workers, len(paths))
-    with Processes(checkpoints, workers, perceptual.at_hand(), options.encoder) as processes:
+    with Processes(checkpoints, workers, perceptual.available(), options.encoder) as processes:
         result = evaluate(processes, methods, paths, max(0, options.mounts), options.stability)
         if options.out:
-            with filled(options.out) as folder:
-                report(folder, result, methods, processes)
-    if options.json:
-        print(to_json(result))
-    else:
-        print(f"{len(result.paths)} photographs\n\n{text(result)}")
+            options.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=options.out, prefix=".") as unfinished:
+                report(Path(unfinished), result, methods, processes)
+                for path in Path(unfinished).iterdir():
+                    path.replace(options.out / path.name)
+    print(f"{len(result.paths)} photographs\n\n{text(result)}")
     if options.out:
         print(f"\nwrote {options.out}/: table, scores, figures, contact sheets")
     return 0

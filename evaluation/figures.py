@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from evaluation.metrics import CHROMA_STEP, UInt8
+from evaluation.photographs import reduce
 
 CELL = 256  # longer side of a picture on the contact sheet, in pixels
+GAP = 4  # between two pictures
 TITLE = 18  # height of a line of text on it
 
 
@@ -103,7 +104,7 @@ def contact_sheet(
         rows: text and (H, W, 3) uint8 pictures, as many as titles, of each.
         cell_side: longer side of a picture, in pixels.
     """
-    cells = [[small(picture, cell_side) for picture in pictures] for _, pictures in rows]
+    cells = [[reduce(picture, cell_side - GAP) for picture in pictures] for _, pictures in rows]
     heights = [max(cell.shape[0] for cell in row) + TITLE for row in cells]
     sheet = Image.new("RGB", (len(titles) * cell_side, TITLE + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -116,11 +117,3 @@ def contact_sheet(
             sheet.paste(Image.fromarray(cell), (column * cell_side, top + TITLE))
         top += height
     sheet.save(path, quality=90)
-
-
-def small(picture: UInt8, cell_side: int = CELL) -> UInt8:
-    """Reduce a picture, (H, W, 3), to fit a cell of the contact sheet."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, (cell_side - 4) / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -211,7 +211,7 @@ class Processes:
     Args:
         checkpoints: by name.
         workers: processes.
-        perceptual: measures that other networks define, from `perceptual.at_hand`.
+        perceptual: measures that other networks define, from `perceptual.available`.
         encoder: an ImageNet ResNet-50, for KID.
 
     Raises:

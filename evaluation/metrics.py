@@ -13,10 +13,9 @@ from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from colorizer import gamut, lab
-from evaluation.bins import encode
+from evaluation.bins import encode, rebalancing_weights
 from evaluation.noticed import Seen, coloured_difference, kernel_terms
 from evaluation.perceptual import Perceptual, frechet_distance
-from evaluation.prior import rebalancing_weights
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]
@@ -72,16 +71,18 @@ class Truth:
 
     def __init__(self, rgb: UInt8, perceptual: Perceptual | None = None) -> None:
         self.rgb = rgb  # (H, W, 3)
-        self.perceptual = perceptual
-        self.features = perceptual.features(rgb) if perceptual else None
-        self.pooled = perceptual.pooled(rgb) if perceptual else None
+        self.perceptual = perceptual or Perceptual(())
+        self.features = self.perceptual.features(rgb)
         self.lab = lab.rgb_to_lab(rgb)
         self.seen = Seen(self.lab)
         ab = torch.from_numpy(np.ascontiguousarray(self.lab[..., 1:])).movedim(-1, 0)[None]
         self.bins = encode(ab).numpy().ravel()  # (H * W,)
         self.pixels = np.bincount(self.bins, minlength=len(gamut.bins()))  # (Q,)
-        self.colorfulness = colorfulness(rgb)
-        self.ddcolor = ddcolor_colorfulness(rgb)
+        self.values = {
+            "CF": colorfulness(rgb),
+            "CF (DDColor)": ddcolor_colorfulness(rgb),
+            **self.seen.itself,
+        }
         self.chroma = chroma_histogram(self.lab)
 
 
@@ -90,70 +91,56 @@ class Measured:
     """One picture by one method, compared with its truth.
 
     Attributes:
-        psnr: over sRGB, in dB, at most 100.
-        ssim: over sRGB, in windows of 7 x 7, mean of the channels.
-        delta_e: mean CIEDE2000 difference.
-        colorfulness: M3 of the picture and of the truth.
-        ddcolor: DDColor's variant, of both.
+        values: of the measures of single pictures, by the names of ORDER and NOTICED; NaN where
+            one doesn't apply.
+        truth: the same of the truth itself, where that makes sense.
         credit: (Q,) for each bin of the true colour, the sum over its pixels of the share of the
             thresholds 0, 1 ... 150 that their ab error is within.
         pixels: (Q,) true pixels of each bin.
         chroma: (CHROMA_COLUMNS,) pixels of the picture by chroma.
-        lpips: 0 for the same picture; None without its network.
-        features: of FID, of the picture and of the truth, each (2048,); None without its network.
-        pooled: of KID, as `features`.
-        noticed: what people notice, by the names of NOTICED; NaN if it doesn't apply.
-        true: the same of the truth itself, where that makes sense.
+        features: of FID and KID, of the picture and of the truth, each (2048,).
     """
 
-    psnr: float
-    ssim: float
-    delta_e: float
-    colorfulness: tuple[float, float]
-    ddcolor: tuple[float, float]
+    values: Mapping[str, float]
+    truth: Mapping[str, float]
     credit: Float
     pixels: NDArray[np.int64]
     chroma: NDArray[np.int64]
-    lpips: float | None = None
-    features: tuple[Features, Features] | None = None
-    pooled: tuple[Features, Features] | None = None
-    noticed: Mapping[str, float] = field(default_factory=dict)
-    true: Mapping[str, float] = field(default_factory=dict)
+    features: Mapping[str, tuple[Features, Features]] = field(default_factory=dict)
 
 
 def measure(found: UInt8, truth: Truth, more: Mapping[str, float] | None = None) -> Measured:
-    """Compare a picture, (H, W, 3) uint8, with its truth; `more` is added to what is noticed."""
-    perceptual, found_lab = truth.perceptual, lab.rgb_to_lab(found)
+    """Compare a picture, (H, W, 3) uint8, with its truth; `more` is added to its values."""
+    found_lab = lab.rgb_to_lab(found)
     with np.errstate(divide="ignore"):
         psnr = min(100.0, float(peak_signal_noise_ratio(truth.rgb, found)))
     error = found_lab[..., 1:] - truth.lab[..., 1:]
+    level = np.minimum(np.ceil(np.hypot(error[..., 0], error[..., 1])), THRESHOLDS - 1).ravel()
     difference = deltaE_ciede2000(truth.lab, found_lab)
-    noticed = {
+    colourful = colorfulness(found)
+    values = {
+        "PSNR": psnr,  # over sRGB, in dB, at most 100
+        "SSIM": ssim(truth.rgb, found),
+        "ΔE00": float(difference.mean(dtype=np.float64)),
+        "CF": colourful,
+        "ΔCF each": abs(colourful - truth.values["CF"]),
+        "CF (DDColor)": ddcolor_colorfulness(found),
+        **truth.perceptual.distances(found, truth.rgb),
         **truth.seen.compare(found_lab),
         "ΔE00 coloured": coloured_difference(difference, truth.lab),
+        **(more or {}),
     }
-    level = np.minimum(np.ceil(np.hypot(error[..., 0], error[..., 1])), THRESHOLDS - 1).ravel()
+    features = truth.perceptual.features(found)
     return Measured(
-        psnr=psnr,
-        ssim=ssim(truth.rgb, found),
-        delta_e=float(difference.mean(dtype=np.float64)),
-        colorfulness=(colorfulness(found), truth.colorfulness),
-        ddcolor=(ddcolor_colorfulness(found), truth.ddcolor),
+        values,
+        truth.values,
         credit=np.bincount(
             truth.bins, weights=(THRESHOLDS - level) / THRESHOLDS, minlength=len(truth.pixels)
         ).astype(np.float64),
         pixels=truth.pixels,
         chroma=chroma_histogram(found_lab),
-        lpips=perceptual.lpips(found, truth.rgb) if perceptual else None,
-        features=_pair(perceptual.features(found) if perceptual else None, truth.features),
-        pooled=_pair(perceptual.pooled(found) if perceptual else None, truth.pooled),
-        noticed={**noticed, **(more or {})},
-        true=truth.seen.itself,
+        features={name: (one, truth.features[name]) for name, one in features.items()},
     )
-
-
-def _pair(found: Features | None, true: Features | None) -> tuple[Features, Features] | None:
-    return None if found is None or true is None else (found, true)
 
 
 def ssim(truth: UInt8, found: UInt8) -> float:
@@ -187,22 +174,19 @@ class Scores:
 
     def per_picture(self) -> dict[str, Float]:
         """The measures of single pictures, each (N,); NaN where one doesn't apply."""
-        rows = [
-            {
-                "PSNR": p.psnr,
-                "SSIM": p.ssim,
-                "ΔE00": p.delta_e,
-                "CF": p.colorfulness[0],
-                "ΔCF each": abs(p.colorfulness[0] - p.colorfulness[1]),
-                "CF (DDColor)": p.ddcolor[0],
-                **({} if p.lpips is None else {"LPIPS": p.lpips}),
-                **p.noticed,
-            }
-            for p in self.pictures
-        ]
-        names = (*ORDER, *NOTICED)
-        values = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+        values = {
+            name: np.array([p.values.get(name, np.nan) for p in self.pictures])
+            for name in (*ORDER, *NOTICED)
+        }
         return {name: of for name, of in values.items() if np.isfinite(of).any()}
+
+    def features(self, name: str) -> tuple[Features, Features] | None:
+        """(N, F) features of the pictures and of their truths; None of fewer than two pictures."""
+        pairs = [p.features[name] for p in self.pictures if name in p.features]
+        if len(pairs) < 2:
+            return None
+        found, truth = (np.array(side) for side in zip(*pairs, strict=True))
+        return found, truth
 
     def statistics(self) -> dict[str, Callable[[Float], Float]]:
         """Every measure, as a function of how often each picture counts: (R, N) -> (R,).
@@ -212,7 +196,7 @@ class Scores:
         picture's own absolute difference.
         """
         values = self.per_picture()
-        off = np.subtract(*np.array([p.colorfulness for p in self.pictures]).T)
+        off = np.array([p.values["CF"] - p.truth["CF"] for p in self.pictures])
         credit = np.array([p.credit for p in self.pictures])  # (N, Q)
         pixels = np.array([p.pixels for p in self.pictures], np.float64)
 
@@ -237,9 +221,8 @@ class Scores:
         found = {name: mean_of(measured) for name, measured in values.items()}
         found["ΔCF"] = lambda counts: np.abs(mean_of(off)(counts))
         found |= {"AuC": auc, "balanced AuC": balanced}
-        pooled = [p.pooled for p in self.pictures if p.pooled is not None]
-        if len(pooled) > 1:
-            terms = kernel_terms(*(np.array(side) for side in zip(*pooled, strict=True)))
+        if pooled := self.features("KID × 1000"):
+            terms = kernel_terms(*pooled)
 
             def kernel_distance(counts: Float) -> Float:
                 # A picture drawn twice is not a pair.
@@ -259,11 +242,8 @@ class Scores:
     @cached_property
     def fid(self) -> float | None:
         """Fréchet inception distance of the pictures and the truths; None without its network."""
-        seen = [p.features for p in self.pictures if p.features is not None]
-        if len(seen) < 2:
-            return None
-        found, truth = (np.array(side) for side in zip(*seen, strict=True))
-        return frechet_distance(found, truth)
+        features = self.features("FID")
+        return None if features is None else frechet_distance(*features)
 
     def intervals(self, draws: int = DRAWS) -> dict[str, tuple[float, float]]:
         """95% interval of each measure: percentiles over resampled pictures.

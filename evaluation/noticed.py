@@ -1,7 +1,7 @@
-"""What people notice in a coloured photograph, and means over pixels hide.
+"""Measures of what people notice in a coloured photograph, and means over pixels hide.
 
-Stains, bleeding and casts are measured on Lab planes, (h, w, 3) float32, of `reduced` size, because
-gradients and regions depend on the size of a picture.
+Stains, bleeding and casts are measured on Lab planes, (h, w, 3) float32, reduced to LONGER_SIDE,
+because gradients and regions depend on the size of a picture.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from evaluation.photographs import reduce
 
 Planes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -29,14 +31,6 @@ FEWEST = 0.01  # smallest share of coloured pixels for their ΔE00 to be measure
 MOUNTS = ("plain", "grain", "white border", "dark frame")
 
 
-def reduced(planes: NDArray[Any]) -> NDArray[Any]:
-    """Reduce (H, W, C) to a longer side of at most LONGER_SIDE, averaging pixels."""
-    height, width = planes.shape[:2]
-    scale = min(1.0, LONGER_SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(planes, size, interpolation=cv2.INTER_AREA), planes.dtype)
-
-
 class Seen:
     """Regions and edges of a photograph with known colours, and its own measures (`itself`).
 
@@ -45,7 +39,7 @@ class Seen:
     """
 
     def __init__(self, planes: Planes) -> None:
-        self.planes = reduced(planes)
+        self.planes = reduce(planes, LONGER_SIDE)
         self.regions, self.edges = regions_of_one_colour(self.planes), edges(self.planes)
         self.itself = self.compare(planes)
 
@@ -57,7 +51,7 @@ class Seen:
         "grey world" white balance estimates (Buchsbaum 1980, "A spatial processor model for object
         colour perception").
         """
-        small = reduced(found)
+        small = reduce(found, LONGER_SIDE)
         mean, true = (planes[..., 1:].mean(axis=(0, 1)) for planes in (small, self.planes))
         return {
             "stains": stains(small, self.regions),

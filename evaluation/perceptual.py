@@ -18,7 +18,8 @@ from torch import Tensor
 
 from colorizer.errors import UserError
 from colorizer.unet import IMAGENET_MEAN, IMAGENET_STD, UNet
-from evaluation.noticed import reduced
+from evaluation.noticed import LONGER_SIDE
+from evaluation.photographs import reduce
 
 # torchvision's AlexNet, and the Inception v3 of the original FID, converted by torch-fidelity.
 WEIGHTS = {
@@ -62,8 +63,8 @@ def place(name: str) -> Path:
     return folder() / WEIGHTS[name].rpartition("/")[2]
 
 
-def at_hand() -> list[str]:
-    """The measures that can be taken here: those whose weights are in their place."""
+def available() -> list[str]:
+    """The measures whose weights are available."""
     return [name for name in WEIGHTS if place(name).is_file()]
 
 
@@ -71,7 +72,7 @@ class Perceptual:
     """The networks of some measures.
 
     Args:
-        names: of the measures, from `at_hand`.
+        names: of the measures, from `available`.
         encoder: an ImageNet ResNet-50, as `training.train` takes it, for KID.
 
     Raises:
@@ -108,37 +109,33 @@ class Perceptual:
                 f"{WEIGHTS[name]} there ({type(error).__name__})"
             ) from None
 
-    def lpips(self, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float | None:
-        """Distance of two pictures, (H, W, 3), in AlexNet's features, 0 for the same.
+    def distances(self, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
+        """LPIPS of two pictures, (H, W, 3), by AlexNet, 0 for the same; empty without it.
 
         Source: Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual
         metric", version 0.1; pictures smaller than `SMALLEST` are enlarged to it.
         """
         if self._alexnet is None:
-            return None
+            return {}
         with torch.inference_mode():
-            return float(self._alexnet(_unit(found), _unit(truth)))
+            return {"LPIPS": float(self._alexnet(_unit(found), _unit(truth)))}
 
-    def features(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Features for FID, (2048,), of a picture (H, W, 3): means of Inception's last stage."""
-        if self._inception is None:
-            return None
-        with torch.inference_mode():
-            (found,) = self._inception(_planes(rgb))
-        return np.asarray(found[0].numpy(), np.float32)
+    def features(self, rgb: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Features of a picture (H, W, 3), each (2048,), of those measures whose network is here.
 
-    def pooled(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Features for KID, (2048,), of a picture (H, W, 3): means of ResNet-50's last layer.
-
-        No training loss uses that layer. The networks' encoders were initialized from such weights,
-        so the numbers only rank networks.
+        FID's are the means of Inception's last stage, KID's those of ResNet-50's last layer. No
+        training loss uses that layer; the networks' encoders were initialized from such weights,
+        so KID only ranks networks.
         """
-        if self._resnet is None:
-            return None
-        unit = torch.from_numpy(reduced(rgb).astype(np.float32) / 255)
-        x = ((unit - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).movedim(-1, 0)[None]
+        found = {}
         with torch.inference_mode():
-            return np.asarray(self._resnet(x)[0].mean(dim=(-2, -1)).numpy(), np.float32)
+            if self._inception is not None:
+                found["FID"] = self._inception(_planes(rgb))[0][0]
+            if self._resnet is not None:
+                unit = torch.from_numpy(reduce(rgb, LONGER_SIDE).astype(np.float32) / 255)
+                normal = (unit - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+                found["KID × 1000"] = self._resnet(normal.movedim(-1, 0)[None])[0].mean((-2, -1))
+        return {name: np.asarray(of.numpy(), np.float32) for name, of in found.items()}
 
 
 def load_encoder(net: UNet, path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -102,6 +103,14 @@ def read_rgb(data: bytes) -> NDArray[np.uint8]:
     """
     pixels = image.read(data).pixels
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def reduce(planes: NDArray[Any], longer: int) -> NDArray[Any]:
+    """Reduce (H, W, C) to a longer side of at most so many pixels, averaging pixels."""
+    height, width = planes.shape[:2]
+    scale = min(1.0, longer / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(planes, size, interpolation=cv2.INTER_AREA), planes.dtype)
 
 
 def shrink(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -22,10 +22,10 @@ from colorizer.errors import RequestError, UserError
 from colorizer.files import write_whole, written_whole
 from colorizer.pipeline import Pipeline
 from evaluation.command import named, picture_to_write
-from evaluation.figures import contact_sheet, small
+from evaluation.figures import GAP, contact_sheet
 from evaluation.methods import eager_pipeline
 from evaluation.metrics import UInt8
-from evaluation.photographs import find_photographs
+from evaluation.photographs import find_photographs, reduce
 
 ROWS = 5  # photographs on a page
 CELL = 460  # longer side of a picture on it, in pixels: stains show, and a page fits a screen
@@ -36,20 +36,13 @@ Row = tuple[str, dict[str, UInt8]]  # a photograph's text, and its pictures by n
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the sheets; returns the exit code."""
     parser = command_parser("python -m evaluation.sheet", __doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="+")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help=f"sheet.png or .jpg makes sheet-1.png ..., {ROWS} photographs a page",
-    )
-    parser.add_argument(
-        "--blind",
-        type=int,
-        metavar="SEED",
-        help="order each photograph's networks at random, under letters; the key is sheet.key.json",
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="+")
+    add("--photos", type=Path, required=True, help="folder of photographs")
+    add("--out", type=Path, required=True,
+        help=f"sheet.png or .jpg makes sheet-1.png ..., {ROWS} photographs a page")  # fmt: skip
+    add("--blind", type=int, metavar="SEED", help="order each photograph's networks at random, "
+        "under letters; the key is sheet.key.json")  # fmt: skip
     options = parser.parse_args(arguments)
     return run_command("sheet", lambda: make(options))
 
@@ -97,7 +90,7 @@ def coloured(paths: Sequence[Path], pipelines: Mapping[str, Pipeline]) -> Iterat
             continue
         yield (
             path.name,
-            {n: small(p.colorize_pixels(picture), CELL) for n, p in pipelines.items()},
+            {n: reduce(p.colorize_pixels(picture), CELL - GAP) for n, p in pipelines.items()},
         )
 
 

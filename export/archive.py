@@ -25,8 +25,8 @@ from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import Name
 from export import parity, serving, verify
-from export.graphs import Source
-from export.serving import ENGINE, ROOT, SETTINGS, Settings, add_graph_options
+from export.graphs import ENGINES, Source
+from export.serving import ROOT, SETTINGS, Settings, add_graph_options
 
 HANDLER = ROOT / "handlers" / "torchserve" / "handler.py"
 
@@ -39,12 +39,12 @@ def archive(
     weights: Path,
     out: Path,
     say: Callable[[str], None] = print,
-    engines: Sequence[Name] = (ENGINE,),
+    engines: Sequence[Name] = ENGINES,
     photos: Path | None = None,
     settings: Path = SETTINGS,
     version: str = colorizer.__version__,
 ) -> Path:
-    """Write a .mar, whole or not at all; its name without the suffix is the model's name.
+    """Write a .mar atomically; its name without the suffix is the model's name.
 
     Args:
         weights: a checkpoint.
@@ -136,11 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("checkpoint", type=Path, help="weights made by training")
     add("--out", type=Path, required=True, help=".mar to write; it names the model")
-    add(
-        "--model-version",
-        default=colorizer.__version__,
-        help="by which archives of one model are told apart (default: this program's)",
-    )
+    add("--model-version", default=colorizer.__version__,
+        help="tells archives of one model apart (default: this program's version)")  # fmt: skip
     add_graph_options(parser)
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"[\w.+-]{1,40}", options.model_version):

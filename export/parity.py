@@ -1,13 +1,12 @@
-"""How far a graph is from the network that it was made of, on photographs: the gate of export.
+"""How far a graph is from its network, on photographs; export writes only what is near enough.
 
 The reference is the checkpoint's network as it is, eager, in float32, one picture at a time.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -51,7 +50,7 @@ class NoPhotographs(UserError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the matrix: a graph, at one batch size, against the eager network.
+    """One comparison of a graph, at one batch size, with the eager network.
 
     Attributes:
         name: of the checkpoint.
@@ -87,7 +86,7 @@ class Row:
 
 
 class Reference:
-    """What the eager network makes of the photographs; graphs are held against it."""
+    """The eager network's results on the photographs, to compare graphs with."""
 
     def __init__(self, net: UNet, recipe: Recipe, photographs: Sequence[UInt8]) -> None:
         self.recipe = recipe
@@ -191,12 +190,3 @@ def table(rows: Sequence[Row]) -> str:
             f"{'over' if row.over() else 'equal'} |"
         )
     return "\n".join(lines)
-
-
-def save(rows: Sequence[Row], folder: Path) -> None:
-    """Write the matrix beside the graphs: parity.md to read, parity.json to compute with."""
-    (folder / "parity.md").write_text(table(rows) + "\n")
-    values = [{**asdict(row), "over": row.over()} for row in rows]
-    for value in values:  # JSON has no NaN
-        value.update({key: None for key, one in value.items() if one != one})
-    (folder / "parity.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ROOT / "handlers" / "serving.yaml"
 # The commands and what they need stay outside of archives.
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "__main__.py", "commands")
-ENGINE: Name = "onnx"  # by default: the fastest on a CPU (python -m benchmarks.engines)
 
 
 class BadSettings(UserError):
@@ -100,17 +99,10 @@ def stage(
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine, which graphs are made, and --photos, which pictures they are checked on."""
-    parser.add_argument(
-        "--engine",
-        nargs="+",
-        choices=NAMES,
-        default=[ENGINE],
-        help="engines to carry graphs for (default: %(default)s); the server takes what it can run",
-    )
-    parser.add_argument(
-        "--photos", type=Path, help="compare on these, not on scikit-image's samples"
-    )
-    parser.add_argument(
-        "--settings", type=Path, default=SETTINGS, help="how to serve (default: %(default)s)"
-    )
+    """Add the options that both exports share."""
+    add = parser.add_argument
+    add("--engine", nargs="+", choices=NAMES, default=graphs.ENGINES,
+        help=f"engines to carry graphs for (default: {' '.join(graphs.ENGINES)}); the server takes "
+        "what it can run")  # fmt: skip
+    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
+    add("--settings", type=Path, default=SETTINGS, help="how to serve (default: %(default)s)")

@@ -1,8 +1,9 @@
-"""Checkpoints -> a model repository that Triton's Python backend serves."""
+"""Checkpoints -> a model repository for Triton: python -m export.triton --help"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from colorizer.files import written_whole
 from colorizer.graph import MANIFEST, Name
 from colorizer.recipe import Head
 from export import parity, serving
-from export.graphs import Source
-from export.serving import ENGINE, ROOT, SETTINGS, Settings, add_graph_options
+from export.graphs import ENGINES, Source
+from export.serving import ROOT, SETTINGS, Settings, add_graph_options
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
 NETWORK = MODEL.with_name("network.py")
@@ -28,12 +29,12 @@ def repository(
     weights: Sequence[Path],
     out: Path,
     say: Callable[[str], None] = print,
-    engines: Sequence[Name] = (ENGINE,),
+    engines: Sequence[Name] = ENGINES,
     photos: Path | None = None,
     settings: Path = SETTINGS,
     shared: bool = False,
 ) -> Path:
-    """Write a model repository, whole or not at all; one that is there is replaced.
+    """Write a model repository atomically; an existing one is replaced.
 
     Args:
         weights: checkpoints, at most one of each head.
@@ -42,7 +43,7 @@ def repository(
         engines: to carry a graph for, each in a folder of that name.
         photos: folder of photographs to compare on; left out: scikit-image's samples.
         settings: the serving.yaml.
-        shared: whether the network is a model of its own, which all workers of a picture model
+        shared: whether the network is a separate model, which all workers of a picture model
             share. For a GPU: one process owns it, while others read and finish pictures.
 
     Raises:
@@ -93,7 +94,7 @@ def check_replaceable(out: Path) -> None:
 
 
 def config(name: str, settings: Settings, shared: bool = False) -> str:
-    """Write config.pbtxt: both servers batch, wait and refuse alike.
+    """Write config.pbtxt, with the same batching, waiting and limits as TorchServe.
 
     A worker that shares its network takes one picture at a time, so that none waits for another's
     reading and finishing. Warming up is the model's own business: Triton's model_warmup can't send
@@ -106,7 +107,7 @@ def config(name: str, settings: Settings, shared: bool = False) -> str:
         "version_policy { all {} }\n"
     )
     return f"""\
-# Made by `python -m export triton` from handlers/serving.yaml.
+# Made by `python -m export.triton` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {1 if shared else settings.batch}
@@ -138,7 +139,7 @@ def network_config(name: str, source: Source, settings: Settings) -> str:
     recipe = source.header.recipe
     channels = len(recipe.bins) or 2
     return f"""\
-# Made by `python -m export triton --shared-network` from handlers/serving.yaml.
+# Made by `python -m export.triton --shared-network` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {settings.batch}
@@ -158,19 +159,13 @@ parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write a repository; returns the exit code."""
-    parser = command_parser(
-        "python -m export triton", "Write a model repository that Triton serves."
-    )
+    parser = command_parser("python -m export.triton", __doc__)
     add = parser.add_argument
     add("checkpoint", type=Path, nargs="+", help="weights, one file of each head")
     add("--out", type=Path, required=True, help="folder to write")
     add_graph_options(parser)
-    add(
-        "--shared-network",
-        action="store_true",
-        help="for a GPU: the network as a model of its own, which batches across the workers of "
-        "a picture model; raise `workers` in --settings with it",
-    )
+    add("--shared-network", action="store_true", help="for a GPU: the network as a separate model, "
+        "which batches across picture models; raise `workers` in --settings, too")  # fmt: skip
     options = parser.parse_args(arguments)
     engines = list(dict.fromkeys(options.engine))
 
@@ -181,3 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command("export", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Check archives against their own manifests: python -m export.verify --help"""
+"""Check archives against their manifests: python -m export.verify --help"""
 
 from __future__ import annotations
 

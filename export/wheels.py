@@ -1,7 +1,7 @@
 """Build the wheels that people install: python -m export.wheels --help
 
-One holds the program. Each network's weights have one of their own, with their licence: 55 MB, and
-PyPI takes no file above 100 MB. They install a folder colorizer_weights/NAME, where
+One wheel holds the program. Each network's weights have a separate one, with their licence (55 MB;
+PyPI takes files up to 100 MB), which installs the folder colorizer_weights/NAME, where
 `colorizer.models` finds it. The same files on the same machine give the same bytes.
 """
 
@@ -19,7 +19,6 @@ import colorizer
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
-from colorizer.graph import Name
 from colorizer.models import DISTRIBUTION, PACKAGE
 from export import graphs, parity
 from export.graphs import Source
@@ -29,8 +28,6 @@ STORE = ROOT / "model_store"
 LICENCES = ("LICENSE-WEIGHTS", "MODEL_CARD.md")  # the model card holds the notice of changes
 LONG_AGO = "315532800"  # 1980-01-01, the earliest time that a zip file can hold
 FILES = ("pyproject.toml", "README.md", "LICENSE")  # that the program's wheel is built from
-
-ENGINES: tuple[Name, ...] = ("onnx", "onnx-int8")
 
 # Of a wheel of weights.
 PROJECT = """\
@@ -63,7 +60,7 @@ def program(out: Path) -> Path:
         NotPacked: if setuptools fails.
     """
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
-        # Of a copy: setuptools leaves files behind, and packs those that it left before.
+        # From a copy: setuptools leaves files behind, and packs those of earlier builds.
         for name in ("colorizer", "page"):
             shutil.copytree(ROOT / name, Path(temporary, name))
         for name in FILES:
@@ -71,24 +68,22 @@ def program(out: Path) -> Path:
         return _build(Path(temporary), out)
 
 
-def weights(checkpoint: Path, out: Path, photos: Path | None = None) -> Path:
+def weights(checkpoint: Path, out: Path) -> Path:
     """Build the wheel of a network's weights into a folder; returns its path.
 
     Args:
         checkpoint: its head names the network, and LICENCES lie beside it.
         out: the folder.
-        photos: folder of photographs that the graph is compared on with the network; left out:
-            scikit-image's samples.
 
     Raises:
         NotEqual, BadCheckpoint, FileNotFoundError: as `graphs.export`.
         NotPacked: if setuptools fails.
     """
-    source = Source.read(checkpoint, parity.photographs(photos))
+    source = Source.read(checkpoint, parity.photographs(None))
     name = source.header.recipe.head
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
         folder = Path(temporary)
-        for engine in ENGINES:
+        for engine in graphs.ENGINES:
             graphs.export(source, engine, folder / PACKAGE / name / engine, [])
         for licence in LICENCES:
             shutil.copy(checkpoint.with_name(licence), folder)
@@ -107,13 +102,7 @@ def _build(project: Path, out: Path) -> Path:
     """Build a project's wheel by the setuptools that is installed, without network."""
     made = project / "made"
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
-    command += [
-        "--no-build-isolation",
-        "--disable-pip-version-check",
-        "--wheel-dir",
-        str(made),
-        ".",
-    ]
+    command += ["--no-build-isolation", "--disable-pip-version-check", f"--wheel-dir={made}", "."]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": LONG_AGO}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     wheels = list(made.glob("*.whl"))
@@ -132,22 +121,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m export.wheels", "Build the wheels of the program and of the networks' weights."
     )
     add = parser.add_argument
-    add(
-        "checkpoints",
-        type=Path,
-        nargs="*",
-        default=[STORE / "regression.safetensors", STORE / "classification.safetensors"],
-        metavar="CHECKPOINT",
-        help="weights, with LICENSE-WEIGHTS and MODEL_CARD.md beside them (default: the shipped)",
-    )
+    shipped = [STORE / "regression.safetensors", STORE / "classification.safetensors"]
+    add("checkpoints", type=Path, nargs="*", default=shipped, metavar="CHECKPOINT",
+        help="weights, with LICENSE-WEIGHTS and MODEL_CARD.md (default: the shipped)")  # fmt: skip
     add("--out", type=Path, default=Path("dist"), help="folder to write to (default: dist)")
-    add("--photos", type=Path, help="compare on these, not on scikit-image's samples")
     options = parser.parse_args(arguments)
 
     def work() -> int:
         program(options.out)
         for checkpoint in options.checkpoints:
-            weights(checkpoint, options.out, options.photos)
+            weights(checkpoint, options.out)
         return 0
 
     return run_command("export", work)

@@ -1,8 +1,8 @@
-"""This tree as a reader of the documents has it: cloned, set up, with photographs of their own.
+"""This tree as readers of the documents have it: cloned, set up, with photographs of their own.
 
-Here, and nowhere else, is what differs from a reader's machine: SUBSTITUTIONS (ports), STAND_INS
-(commands that the tests' servers stand for, or that would make the environment anew), SMALL and
-SMALL_RUN (so that training and export take seconds), and the files that the documents speak of.
+This file alone says what differs from a reader's machine: SUBSTITUTIONS (ports), STAND_INS
+(commands that the tests' servers replace, or that would make the environment again), SMALL and
+SMALL_RUN (so that training and export take seconds), and the files that the documents mention.
 """
 
 from __future__ import annotations

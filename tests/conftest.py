@@ -36,6 +36,8 @@ from tests.support import (
 )
 from tests.telemetry import Collector
 
+FLOAT: list[Name] = ["onnx"]  # in float32, so that bytes are the same on every processor
+
 # A script that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -151,8 +153,8 @@ def archives(
     """A model store: an archive of each head, under the names that the shipped ones have."""
     store = tmp_path_factory.mktemp("archives")
     with staged_once():
-        archive.archive(weights("regression"), store / "colorize.mar")
-        archive.archive(weights("classification"), store / "colorize-classes.mar")
+        archive.archive(weights("regression"), store / "colorize.mar", engines=FLOAT)
+        archive.archive(weights("classification"), store / "colorize-classes.mar", engines=FLOAT)
     return store
 
 
@@ -172,7 +174,7 @@ def repository(
     """A model repository of Triton with both heads."""
     out = tmp_path_factory.mktemp("triton") / "models"
     with staged_once():
-        return triton.repository([weights(head) for head in HEADS], out)
+        return triton.repository([weights(head) for head in HEADS], out, engines=FLOAT)
 
 
 @pytest.fixture(scope="session")

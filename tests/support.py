@@ -72,14 +72,14 @@ def opened(body: bytes) -> Image.Image:
     return im
 
 
-def measured(**values: Any) -> Measured:
-    """A picture of known measures; the others are 0."""
+def measured(values: dict[str, float] | None = None, **more: Any) -> Measured:
+    """A picture of known measures; the others are 0, and the truth's colorfulness is 30."""
     from evaluation.metrics import Measured
 
-    some, none = np.ones(261), (0, 0)
-    zeros = {"psnr": 0, "ssim": 0, "delta_e": 0, "colorfulness": none, "ddcolor": none}
-    arrays = {"credit": some, "pixels": some.astype(int), "chroma": np.zeros(67, int)}
-    return Measured(**{**zeros, **arrays, **values})
+    names = ("PSNR", "SSIM", "ΔE00", "CF", "ΔCF each", "CF (DDColor)")
+    some = np.ones(261)
+    given = {"credit": some, "pixels": some.astype(int), "chroma": np.zeros(67, int), **more}
+    return Measured({**dict.fromkeys(names, 0.0), **(values or {})}, {"CF": 30.0}, **given)
 
 
 class TorchServe(NamedTuple):

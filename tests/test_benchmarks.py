@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks import __main__ as report
-from benchmarks import engines, folder, peak_memory, results, samples, stages
+from benchmarks import engines, folder, memory, results, samples, stages
 from benchmarks.results import Table, Unusable
 from benchmarks.timing import BURN_IN, Timing, alternate
 from colorizer import image
@@ -46,19 +45,19 @@ def column(table: Table, name: str) -> list[results.Value]:
 def tables(main: Callable[[list[str]], int], arguments: list[str], path: Path) -> list[Table]:
     """Run a benchmark in its quick form, and read what it saves."""
     assert main([*arguments, "--quick", "--json", str(path)]) == 0
-    _, _, found = results.load(path)
+    _, found = results.load(path)
     assert all(len(row) == len(table.columns) for table in found for row in table.rows)
     return found
 
 
-def test_tables_are_printed_and_come_back_as_saved_with_command_and_machine(
+def test_tables_are_printed_and_come_back_as_saved_with_the_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "made" / "some.json"
-    assert results.carry_out("benchmarks.some", path, ["--batches", "1"], [TABLE]) == 0
+    options = Namespace(json=tmp_path / "made" / "some.json", batches=[1])
+    assert results.run("benchmarks.some", options, [TABLE]) == 0
     assert capsys.readouterr().out == MARKDOWN + "\n"
-    command, machine, found = results.load(path)
-    assert command == "python -m benchmarks.some --batches 1"
+    assert '"batches": "[1]"' in options.json.read_text()
+    machine, found = results.load(options.json)
     assert machine["torch"]
     assert machine["CPU"]
     assert found == [TABLE]
@@ -87,16 +86,16 @@ def test_a_failure_is_one_line_and_an_exit_code_and_keeps_what_was_measured(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "found.json"
+    options = Namespace(json=tmp_path / "found.json")
 
     def some() -> Iterator[Table]:
         yield TABLE
         raise error
 
-    assert results.carry_out("benchmarks.some", path, [], some()) == code
+    assert results.run("benchmarks.some", options, some()) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert results.load(path)[2] == [TABLE]
+    assert results.load(options.json)[1] == [TABLE]
 
 
 def test_a_timing_is_the_median_with_its_quartiles() -> None:
@@ -180,35 +179,6 @@ def test_engines_are_timed_and_compared_with_eager_torch(
     assert all(isinstance(one, float) and one < 0.01 for one in largest)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.safetensors", "none"], "engines: no checkpoint at none.safetensors"),
-        (["{regression}", "none"], "no model at none"),
-        (["{regression}", "{classes}"], "holds a graph of a classification network"),
-        (["{regression}", "{regression}.mar"], "no model at"),
-        (["{regression}", "none", "--device", "gpu"], "use cpu or cuda:N"),
-    ],
-)
-def test_engines_that_cannot_be_measured_are_one_line(
-    arguments: list[str],
-    message: str,
-    archives: Path,
-    weights: Callable[[Head], Path],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    named = {"regression": weights("regression"), "classes": archives / "colorize-classes.mar"}
-    assert engines.main([one.format(**named) for one in arguments]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert engines.main(["none", "none", "--device", "cuda:0"]) == 2
-    assert "torch sees no CUDA GPU here" in capsys.readouterr().err
-
-
 def test_a_folder_is_timed_beside_what_its_engine_and_the_cores_allow(
     archives: Path, tmp_path: Path
 ) -> None:
@@ -235,23 +205,6 @@ def test_stages_are_timed_by_megapixels_beside_the_plain_way(
         assert "network, ms" in table.columns
 
 
-def test_an_older_checkout_is_timed_beside_the_floor(
-    archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = str(archives / "colorize.mar")
-    (table,) = tables(stages.main, [model, "--against", str(ROOT)], tmp_path / "found.json")
-    (whole,), (before,) = column(table, "whole, ms"), column(table, "before, ms")
-    assert column(table, "×") == pytest.approx([before / whole])  # type: ignore[operator]
-    assert column(table, "× floor")[0] > 1  # type: ignore[operator]
-    with pytest.raises(SystemExit, match="2"):
-        stages.main([model, "--against", str(tmp_path)])
-    (tmp_path / "colorizer").mkdir()
-    (tmp_path / "colorizer" / "__init__.py").touch()
-    (tmp_path / "colorizer" / "api.py").touch()
-    assert stages.main([model, "--quick", "--against", str(tmp_path)]) == 2
-    assert "can't colorize; see above" in capsys.readouterr().err
-
-
 def test_the_plain_way_gives_a_picture_of_the_same_size_in_colour() -> None:
     posted = samples.sample(0.05)
     assert samples.what_is_wrong(stages.plainly(posted.body), posted) is None
@@ -265,18 +218,18 @@ def test_a_size_without_pixels_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 PEAK = """
 import numpy as np
-from benchmarks import peak_memory
-before = peak_memory.held("cpu")
-peak_memory.forget("cpu")
+from benchmarks import memory
+before = memory.held()
+memory.forget()
 taken = np.ones(200_000_000, np.uint8)
-print(peak_memory.peak("cpu") - before)
+print(memory.held("VmHWM") - before)
 del taken
-peak_memory.forget("cpu")
-print(peak_memory.peak("cpu") - before)
+memory.forget()
+print(memory.held("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not peak_memory.CLEAR.exists(), reason="this system doesn't tell")
+@pytest.mark.skipif(not memory.CLEAR.exists(), reason="this system doesn't tell")
 def test_the_peak_of_memory_is_seen_and_can_be_reset() -> None:
     # A process of its own: what earlier tests hold here may be freed meanwhile.
     told = subprocess.check_output([sys.executable, "-c", PEAK], cwd=ROOT, text=True)
@@ -285,53 +238,35 @@ def test_the_peak_of_memory_is_seen_and_can_be_reset() -> None:
     assert without < 100_000_000
 
 
-def test_the_report_has_every_benchmark_and_names_the_one_that_failed(
-    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = {"absent": ["nothing"], "stages": ["stages", str(archives / "colorize.mar")]}
-    monkeypatch.setattr(report, "BENCHMARKS", runs)
-    out = tmp_path / "out"
-    assert report.main(["--quick", "--out", str(out)]) == 1
-    _, _, (table,) = results.load(out / "stages.json")
-    text = (out / "report.md").read_text()
-    assert "no figure counts" in text
-    assert "No module named benchmarks.nothing" in text
-    assert "(exit code 1)" in text
-    assert table.markdown() in text
-    assert {path.name for path in out.iterdir()} == {
-        *("report.md", "absent.log", "stages.json", "stages.log")
-    }
+def test_make_bench_runs_every_benchmark_and_those_after_one_that_fails(tmp_path: Path) -> None:
+    fake, given = tmp_path / "python", tmp_path / "given"
+    fails = "case $2 in *stages) exit 3; esac"
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {given}\necho tables\n{fails}\n')
+    fake.chmod(0o755)
+    whole = ["make", "--dry-run", "bench", "QUICK=1", f"BENCH={tmp_path}"]
+    planned = subprocess.check_output(whole, cwd=ROOT, text=True)
+    (line,) = (one for one in planned.splitlines() if "--keep-going" in one)
+    names = re.findall(r"bench-([a-z-]+)", line)
+    command = ["make", "--keep-going", f"PY={fake}", f"BENCH={tmp_path}/out", "PHOTOS=photos"]
+    done = subprocess.run([*command, *(f"bench-{name}" for name in names)], cwd=ROOT)
+    assert done.returncode == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.md" for name in names}
+    for name, words in zip(names, given.read_text().splitlines(), strict=True):
+        module = words.split()[1].removeprefix("benchmarks.")
+        assert (ROOT / "benchmarks" / f"{module}.py").exists()
+        assert words.endswith(f" --json {tmp_path}/out/{name}.json")
+        assert ("--photos photos" in words) == (module == "quality")
 
 
-def test_ctrl_c_ends_the_benchmark_that_runs_and_keeps_the_others(
-    archives: Path, tmp_path: Path
-) -> None:
-    out, model = tmp_path / "out", str(archives / "colorize.mar")
-    long = ["stages", model, "--repeat", "1000000"]
-    script = (
-        "import sys; from benchmarks import __main__ as report\n"
-        f"report.BENCHMARKS = {{'short': ['stages', {model!r}, '--quick'], 'long': {long}}}\n"
-        f"sys.exit(report.main(['--out', {str(out)!r}]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, text=True, stdout=-1, stderr=subprocess.STDOUT
-    )
+def test_ctrl_c_ends_a_benchmark_in_one_line(archives: Path, tmp_path: Path) -> None:
+    messages = tmp_path / "messages"
+    command = [sys.executable, "-m", "benchmarks.stages", str(archives / "colorize.mar")]
+    with messages.open("wb") as file:
+        process = subprocess.Popen([*command, "--repeat", "1000000"], cwd=ROOT, stderr=file)
     deadline = time.monotonic() + SECONDS
-    while not (out / "long.log").exists() and time.monotonic() < deadline:
+    while "0.3 MP" not in messages.read_text() and time.monotonic() < deadline:  # its progress
         time.sleep(0.1)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    message = process.communicate(timeout=SECONDS)[0]
-    assert process.returncode == 130
-    assert "keeps what was measured" in message
-    assert "Traceback" not in message
-    assert "## short" in (out / "report.md").read_text()
-
-
-def test_a_folder_of_photographs_that_is_not_there_is_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        report.main(["--photos", "nowhere"])
-    assert "there is no folder nowhere" in capsys.readouterr().err
-    assert not os.path.exists("nowhere")
+    assert process.wait(SECONDS) == 130
+    assert "stages: interrupted" in messages.read_text()
+    assert "Traceback" not in messages.read_text()

@@ -1,4 +1,4 @@
-"""Deployment files, held against the schemas of what reads them, and against the servers' own."""
+"""Deployment files fit the schemas of what reads them, and agree with the servers' settings."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the documents tell people to type is typed here, and what they point at is there.
+"""The documents' commands work, and the files and links that they name exist.
 
-Each fenced block of sh and python is run, by the shell that a reader has, in a copy of this tree:
-tests/clone.py says what differs there. Blocks that can't be run here are in NOT_RUN, with the
-reason; their syntax, options, targets and files are held against what there is all the same.
+Each fenced block of sh and python is run by a reader's shell in a copy of this tree; tests/clone.py
+says what differs there. Blocks that can't be run here are in NOT_RUN, with the reason; their
+syntax, options, targets and files are checked all the same.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ NOT_RUN = {
     "CONTRIBUTING.md: make venv": "would make the environment, and run these very tests",
     "benchmarks/GPU.md: python -m pip download": "needs photographs; test_gpu.py goes through it",
     "benchmarks/GPU.md: .venv/bin/python": "needs what a GPU machine sent; test_gpu.py runs it",
-    "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs it at its smallest",
-    "docs/benchmarks.md: git worktree add": "needs an older commit; test_benchmarks.py runs it",
+    "docs/benchmarks.md: make bench": "minutes; test_benchmarks.py runs what it runs",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.serving": "minutes on servers of its own",
     "docs/benchmarks.md: .venv/bin/python -m benchmarks.quality": "test_quality.py runs it",
     "docs/deploy.md: docker build": "needs Docker",
@@ -202,7 +201,7 @@ COMMANDS = sorted(
         for document, text in SPOKEN
         for match in re.finditer(
             r"-m ((?:benchmarks|colorizer|export|handlers|page|training)\b[\w.]*"
-            r"(?: (?:triton|join)\b)?)([^;&|#]*)",
+            r"(?: join\b)?)([^;&|#]*)",
             text,
         )
     }

@@ -1,4 +1,4 @@
-"""GPU.md's calls, carried out on the CPU where there is no network, and what comes back of them.
+"""GPU.md's calls, run on the CPU without a network, and what they bring back.
 
 The short form takes small networks and some of the steps. `make gpu-rehearsal` takes all steps and
 the shipped weights. For it, REHEARSAL_PHOTOS and REHEARSAL_ENCODER name a folder and a file, and if
@@ -25,6 +25,7 @@ from benchmarks import engines, gpu, pack
 from benchmarks.pack import LIMIT, OUT
 from colorizer import checkpoint
 from colorizer import engines as engines_of
+from colorizer.errors import UserError
 from colorizer.graph import Graph
 from colorizer.pipeline import Pipeline
 from colorizer.recipe import Head
@@ -105,7 +106,8 @@ def rehearsed(
         photos, encoder = (Path(os.environ[f"REHEARSAL_{one}"]) for one in ("PHOTOS", "ENCODER"))
         wheels = sorted(Path(os.environ.get("REHEARSAL_WHEELS", "none")).glob("*.whl"))
     checkout = checked_out(work / "checkout", given)
-    shards.make_shards(photos, work / "photos", 0.03, 15, 100_000, 55, stored=48)
+    limits = shards.Limits(100_000, 55, stored=48)
+    shards.make_shards(photos, work / "photos", 0.03, 15, limits)
     copy(encoder, work / "encoder.safetensors")
     for number in range(4):
         path = work / "pictures" / f"{number}.jpg"
@@ -208,10 +210,11 @@ def test_a_part_that_comes_early_or_damaged_is_named_and_one_that_comes_twice_do
     away = second.rename(tmp_path / second.name)
     there = tmp_path / "there"
     shutil.copytree(away, tmp_path / "early" / away.name)
-    with pytest.raises(ValueError, match="lacks what comes before load-01"):
+    with pytest.raises(UserError, match="lacks what comes before load-01"):
         pack.unpack(tmp_path / "early", there)
-    (tmp_path / "early" / away.name / "0000").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"load-01 is damaged in load/big: bring it again"):
+    (only,) = (tmp_path / "early" / away.name).iterdir()
+    only.write_bytes(b"cut")
+    with pytest.raises(UserError, match="load-01 is damaged: bring it again"):
         pack.unpack(tmp_path / "early", there)
     assert pack.unpack(checkout / OUT, there) == []
     assert pack.unpack(twice, there) == []

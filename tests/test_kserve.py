@@ -1,4 +1,4 @@
-"""deploy/kubernetes/kserve, held against the types of KServe's own Python SDK.
+"""deploy/kubernetes/kserve fits the types of KServe's own Python SDK.
 
 Only its generated types are read: the rest of the SDK needs another psutil than ours, so `make
 test` installs it without its dependencies, in a folder of its own (KSERVE in the Makefile).
@@ -50,7 +50,7 @@ def model(kind: str) -> Any:
 
 
 def check(value: Any, kind: str, where: str) -> dict[str, Any]:
-    """Hold a value against a type; gives what of it Kubernetes defines, by its path.
+    """Check a value against a type; returns what of it Kubernetes defines, by its path.
 
     Raises:
         AssertionError, ValueError: where a key doesn't exist, lacks, or has another type.

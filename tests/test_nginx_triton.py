@@ -72,6 +72,7 @@ def doors(
             [weights(head) for head in HEADS],
             folder / "models",
             settings=folder / "serving.yaml",
+            engines=["onnx"],
         )
     options = [option.replace("$(ADMIN_KEY)", KEY) for option in RESTRICTED]
     process = start_triton(models, folder, port, *options)

@@ -22,7 +22,6 @@ from evaluation.noticed import (
     coloured_difference,
     kernel_terms,
     mounted,
-    reduced,
     regions_of_one_colour,
 )
 from evaluation.perceptual import Perceptual, torchvision_models
@@ -151,7 +150,7 @@ def test_the_kernel_distance_of_other_pictures_has_an_interval_above_zero() -> N
     truth = rng.normal(0, 1, (40, 16))
     for shift, low in ((0.0, 0.0), (2.0, 100.0)):
         pairs = zip(truth + shift, truth, strict=True)
-        scores = Scores([measured(pooled=pair) for pair in pairs])
+        scores = Scores([measured(features={"KID × 1000": pair}) for pair in pairs])
         between = scores.intervals(100)["KID × 1000"]
         assert between[0] >= low
         assert between[0] <= scores.row()["KID × 1000"] <= between[1]
@@ -159,13 +158,13 @@ def test_the_kernel_distance_of_other_pictures_has_an_interval_above_zero() -> N
 
 def test_features_for_the_kernel_distance_come_from_the_encoders_last_layer(encoder: Path) -> None:
     perceptual = Perceptual((), encoder)
-    found = perceptual.pooled(coloured(0, 70, 90))
-    assert found is not None
+    found, again, other = (
+        perceptual.features(coloured(seed, 70, 90))["KID × 1000"] for seed in (0, 0, 1)
+    )
     assert found.shape == (2048,)
-    again, other = perceptual.pooled(coloured(0, 70, 90)), perceptual.pooled(coloured(1, 70, 90))
     assert np.array_equal(found, again)
     assert not np.allclose(found, other)
-    assert Perceptual(()).pooled(coloured(0)) is None
+    assert Perceptual(()).features(coloured(0)) == {}
 
 
 def test_an_encoder_that_is_none_is_told(tmp_path: Path) -> None:
@@ -230,7 +229,7 @@ def test_a_mount_is_a_grey_card_around_the_whole_photograph(number: int) -> None
 
 def test_a_measure_that_some_photographs_lack_is_the_mean_of_the_others() -> None:
     noticed = [{"stains": value, "bleeding": np.nan} for value in (1.0, np.nan, 3.0)]
-    scores = Scores([measured(noticed=one) for one in noticed])
+    scores = Scores([measured(one) for one in noticed])
     assert scores.row()["stains"] == 2
     assert scores.intervals()["stains"] == (1, 3)
     assert "bleeding" not in scores.row()
@@ -239,8 +238,9 @@ def test_a_measure_that_some_photographs_lack_is_the_mean_of_the_others() -> Non
 def test_pictures_of_any_size_are_measured() -> None:
     for size in ((1, 1), (1, 40), (3, 2000)):
         rgb = coloured(0, *size)
-        assert measure(rgb, Truth(rgb)).noticed["bleeding"] == 0
-        assert max(reduced(rgb).shape) <= 256
+        truth = Truth(rgb)
+        assert measure(rgb, truth).values["bleeding"] == 0
+        assert max(truth.seen.planes.shape) <= 256
 
 
 def test_evaluation_measures_all_that_people_notice(
@@ -257,7 +257,7 @@ def test_evaluation_measures_all_that_people_notice(
     assert not set(evaluate.columns(result, noticed=False)) & set(NOTICED)
     for name in NOTICED:
         assert set(result.scores["net"].intervals(20)) >= {name}
-    card = [p.noticed.get("mount chroma") for p in result.scores["net"].pictures]
+    card = [p.values.get("mount chroma") for p in result.scores["net"].pictures]
     assert [value is None for value in card] == [False, True, False]
     constant = next(score for name, score in result.scores.items() if name.startswith("constant"))
     ab = lab.rgb_to_lab(red)[0, 0, 1:]

@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def networks(home: Path) -> Perceptual:
-    return Perceptual(perceptual.at_hand())
+    return Perceptual(perceptual.available())
 
 
 def test_a_picture_is_at_no_distance_from_itself_and_the_farther_the_more_it_is_changed(
@@ -51,19 +51,15 @@ def test_a_picture_is_at_no_distance_from_itself_and_the_farther_the_more_it_is_
 ) -> None:
     truth = coloured(0, 90, 120)
     mild, strong = (np.roll(truth, shift, axis=1) for shift in (1, 9))
-    found = [networks.lpips(picture, truth) for picture in (truth, mild, strong)]
+    found = [networks.distances(picture, truth)["LPIPS"] for picture in (truth, mild, strong)]
     assert found[0] == pytest.approx(0, abs=1e-6)
     assert found[0] < found[1] < found[2]
 
 
 def test_a_picture_of_one_pixel_has_a_distance(networks: Perceptual) -> None:
     red, blue = (np.full((1, 1, 3), shade, np.uint8) for shade in ((255, 0, 0), (0, 0, 255)))
-    distance = networks.lpips(red, blue)
-    assert distance is not None
-    assert distance > 0
-    features = networks.features(red)
-    assert features is not None
-    assert features.shape == (2048,)
+    assert networks.distances(red, blue)["LPIPS"] > 0
+    assert networks.features(red)["FID"].shape == (2048,)
 
 
 @pytest.mark.parametrize("pictures", [5, 40])
@@ -91,10 +87,10 @@ def test_truth_has_the_least_of_both(networks: Perceptual) -> None:
     assert "FID" not in same.intervals(20)
 
 
-def test_evaluation_has_both_where_their_weights_are_at_hand(home: Path, tmp_path: Path) -> None:
+def test_evaluation_has_both_where_their_weights_are_available(home: Path, tmp_path: Path) -> None:
     for seed in range(2):
         (tmp_path / f"{seed}.png").write_bytes(encoded(coloured(seed, 60, 70)))
-    with Processes({}, perceptual=perceptual.at_hand()) as processes:
+    with Processes({}, perceptual=perceptual.available()) as processes:
         result = evaluate.evaluate(processes, [], sorted(tmp_path.iterdir()))
     header, _, grey = evaluate.table(result).splitlines()[:3]
     assert header.endswith("| LPIPS | FID |")

@@ -73,17 +73,3 @@ def test_a_blind_sheet_has_the_pictures_that_its_key_names(
     assert sheet.main(command) == 0
     after = (tmp_path / "blind-1.png").read_bytes()
     assert (after, json.loads((tmp_path / "blind.key.json").read_text())) == before
-
-
-def test_a_sheet_that_cannot_be_made_says_why_in_one_line(
-    photos: Path, networks: list[str], tmp_path: Path, capsys: Capture
-) -> None:
-    given = ["--photos", str(photos), "--out"]
-    assert sheet.main([*networks, *given, str(tmp_path / "sheet.pdf")]) == 2
-    assert sheet.main(["nothing", *given, str(tmp_path / "sheet.png")]) == 2
-    assert sheet.main([*networks, "--photos", str(tmp_path), "--out", str(tmp_path / "s.png")]) == 2
-    told = capsys.readouterr().err
-    assert "must end in .png or .jpg" in told
-    assert "there is no model at nothing" in told
-    assert "no photographs" in told
-    assert not list(tmp_path.iterdir())

@@ -12,8 +12,7 @@ from torch import Tensor
 from colorizer import checkpoint, gamut
 from colorizer.recipe import Head
 from colorizer.unet import AB_SCALE, UNet
-from evaluation.bins import encode, soft_encode
-from evaluation.prior import rebalancing_weights
+from evaluation.bins import encode, rebalancing_weights, soft_encode
 from tests.support import Capture, Weights
 from training import average
 from training.config import BadConfig, TrainConfig, read_preset
@@ -187,15 +186,3 @@ def test_the_average_lies_in_the_middle_and_says_of_what(
     for one, other in zip(before.parameters(), mean.parameters(), strict=True):
         torch.testing.assert_close(other, one + 1, atol=2e-3, rtol=1e-3)  # stored as float16
     assert len(said.provenance["average of"]) == 2
-
-
-def test_two_kinds_of_network_have_no_mean(
-    weights: Weights, tmp_path: Path, capsys: Capture
-) -> None:
-    out = tmp_path / "mean.safetensors"
-    pair = [str(weights("regression")), str(weights("classification"))]
-    assert average.main([*pair, "--out", str(out)]) == 2
-    assert "average: networks of two kinds" in capsys.readouterr().err
-    assert not out.exists()
-    with pytest.raises(SystemExit):
-        average.main([pair[0], "--out", str(out)])

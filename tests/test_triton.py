@@ -29,7 +29,6 @@ from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
 from colorizer.recipe import Head
 from colorizer.telemetry import BUCKETS, KINDS, METRICS
-from export import __main__ as command
 from export import serving, triton
 from tests.support import (
     SECONDS,
@@ -232,7 +231,7 @@ def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
 ) -> None:
     same = [str(weights("regression"))] * 2
     with staged_once():
-        assert command.main(["triton", *same, "--out", str(tmp_path / "models")]) == 2
+        assert triton.main([*same, "--engine", "onnx", "--out", str(tmp_path / "models")]) == 2
     assert "give one checkpoint of each head" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -241,7 +240,7 @@ def test_a_folder_of_other_things_is_not_replaced(
     weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "letters").mkdir()
-    assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 2
+    assert triton.main([str(weights("regression")), "--out", str(tmp_path)]) == 2
     assert "letters, which is no model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
@@ -258,8 +257,9 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
     text = serving.SETTINGS.read_text()
     settings.write_text(text.replace("workers: 1", "workers: 2"))
     given = [*(str(weights(head)) for head in MODELS.values()), "--settings", str(settings)]
+    given += ["--engine", "onnx"]  # in float32, as the library here
     with staged_once():
-        assert command.main(["triton", *given, "--shared-network", "--out", str(out)]) == 0
+        assert triton.main([*given, "--shared-network", "--out", str(out)]) == 0
     assert not (out / "colorize" / "1" / "onnx").exists()  # the graph is the network's alone
     port = free_port()
     # Triton itself doesn't trace here, so that its models see their callers.

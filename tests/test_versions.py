@@ -52,7 +52,7 @@ def test_torchserve_serves_two_archives_of_one_model_and_switches_at_a_word(
     store, port = tmp_path / "store", free_port()
     store.mkdir()
     os.link(archives / "colorize.mar", store / "colorize.mar")
-    given = [str(weights("classification")), "--model-version", "0.2.0"]
+    given = [str(weights("classification")), "--model-version", "0.2.0", "--engine", "onnx"]
     with staged_once():
         assert archive.main([*given, "--out", str(store / "next.mar")]) == 0
     first, second = colours(store / "colorize.mar"), colours(store / "next.mar")

@@ -7,11 +7,14 @@ Only grain differs between kinds of device.
 
 from __future__ import annotations
 
+import io
 import math
 from functools import lru_cache
 
 import numpy as np
 import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional
 
@@ -215,20 +218,11 @@ def _jpeg() -> tuple[Tensor, Tensor]:
     i = torch.arange(8, dtype=torch.float32)
     dct = torch.cos((2 * i[None] + 1) * i[:, None] * math.pi / 16) / 2
     dct[0] /= math.sqrt(2)
-    table = torch.tensor(
-        [
-            [16, 11, 10, 16, 24, 40, 51, 61],
-            [12, 12, 14, 19, 26, 58, 60, 55],
-            [14, 13, 16, 24, 40, 57, 69, 56],
-            [14, 17, 22, 29, 51, 87, 80, 62],
-            [18, 22, 37, 56, 68, 109, 103, 77],
-            [24, 35, 55, 64, 81, 104, 113, 92],
-            [49, 64, 78, 87, 103, 121, 120, 101],
-            [72, 92, 95, 98, 112, 100, 103, 99],
-        ],
-        dtype=torch.float32,
-    )
-    return dct, table
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG", quality=50)  # at which the table is not scaled
+    file.seek(0)
+    table = JpegImageFile(file).quantization[0]
+    return dct, torch.tensor(table, dtype=torch.float32).view(8, 8)
 
 
 def _noise(like: Tensor, seed: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from colorizer.errors import UserError
 from colorizer.unet import UNet
 
 # What the average's provenance repeats of each network's.
-TOLD = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
+REPEATED = ("config", "init_from", "photographs", "steps", "minutes", "precision", "losses")
 
 
 def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoint]:
@@ -46,7 +46,7 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
     }
     net.load_state_dict(mean)
     origins = [
-        {key: other.provenance[key] for key in TOLD if key in other.provenance}
+        {key: other.provenance[key] for key in REPEATED if key in other.provenance}
         for _, other in networks
     ]
     return net, replace(header, provenance={**header.provenance, "average of": origins})
@@ -55,10 +55,9 @@ def average(networks: Sequence[tuple[UNet, Checkpoint]]) -> tuple[UNet, Checkpoi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, average and write; returns the exit code."""
     parser = command_parser("python -m training.average", (__doc__ or "").partition("\n\n")[2])
-    parser.add_argument(
-        "checkpoints", type=Path, nargs="+", help="two or more, in order of training"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    add = parser.add_argument
+    add("checkpoints", type=Path, nargs="+", help="two or more, in order of training")
+    add("--out", type=Path, required=True, help="checkpoint to write")
     options = parser.parse_args(arguments)
     if len(options.checkpoints) < 2:
         parser.error("name two checkpoints or more")

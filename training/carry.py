@@ -1,27 +1,27 @@
 """Split checkpoints into small parts, and join them again: python -m training.carry --help
 
-For machines that can only transfer small files. Tensors that both networks share (the trunk, after
-a joint run) are stored once.
+For machines that can only transfer small files. Tensors that several checkpoints share (the trunk,
+after a joint run) travel once.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import re
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
-from colorizer.files import written_whole
+from colorizer.files import write_whole, written_whole
 
 MIB = 15.0  # of a part, by default
+INDEX = "index.json"  # checkpoint -> hashes of its pieces, in order
+NAME = re.compile(r"part-(\d+)-of-(\d+)-([0-9a-f]{16})")  # with the beginning of its hash
 
 
 def split(checkpoints: Sequence[Path], out: Path, mib: float = MIB) -> list[Path]:
@@ -29,49 +29,40 @@ def split(checkpoints: Sequence[Path], out: Path, mib: float = MIB) -> list[Path
 
     Raises:
         FileExistsError: if the folder exists.
-        UserError: if a tensor is larger than a part.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; name a new folder")
-    headers: dict[str, dict[str, str]] = {}
-    index: dict[str, dict[str, str]] = {}
-    tensors: dict[str, Tensor] = {}
-    for path in checkpoints:
-        with opened(path) as file:
-            headers[path.name] = file.metadata() or {}
-            names = {}
-            for name in sorted(file.keys()):
-                value = file.get_tensor(name)
-                same = f"0/{name}"
-                shared = same in tensors and torch.equal(tensors[same], value)
-                key = same if shared else f"{len(index)}/{name}"
-                tensors[key], names[name] = value, key
-            index[path.name] = names
-    about = {"headers": json.dumps(headers), "index": json.dumps(index)}
+    bundle, index = io.BytesIO(), {}
+    with zipfile.ZipFile(bundle, "w") as file:
+        for path in checkpoints:
+            pieces = [(_hash(piece), piece) for piece in _pieces(path.read_bytes())]
+            index[path.name] = [digest for digest, _ in pieces]
+            for digest, piece in pieces:
+                if digest not in file.NameToInfo:
+                    file.writestr(digest, piece)
+        file.writestr(INDEX, json.dumps(index))
+    body, size = bundle.getvalue(), int(mib * 2**20)
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
     with written_whole(out) as beside:
         beside.mkdir()
-        parts = list(_parts(tensors, int(mib * 2**20)))
         for number, part in enumerate(parts):
-            save_file(
-                part, beside / f"part-{number:02}.safetensors", {**about, "of": str(len(parts))}
-            )
+            name = f"part-{number:02}-of-{len(parts):02}-{_hash(part)[:16]}"
+            (beside / name).write_bytes(part)
     return sorted(out.iterdir())
 
 
-def _parts(tensors: dict[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]:
-    """Group tensors into parts of at most so many bytes, header included."""
-    most -= 2**18  # the header: names, and both checkpoints' provenance
-    part: dict[str, Tensor] = {}
-    size = 0
-    for name, value in tensors.items():
-        if value.nbytes > most:
-            raise UserError(f"{name} alone has {value.nbytes / 2**20:.1f} MiB; make parts larger")
-        if size + value.nbytes > most:
-            yield part
-            part, size = {}, 0
-        part[name] = value
-        size += value.nbytes
-    yield part
+def _pieces(checkpoint: bytes) -> Iterator[bytes]:
+    """Cut a safetensors file into its header and its tensors, in the file's order."""
+    start = 8 + int.from_bytes(checkpoint[:8], "little")
+    header = json.loads(checkpoint[8:start])
+    yield checkpoint[:start]
+    ends = sorted({one["data_offsets"][1] for key, one in header.items() if key != "__metadata__"})
+    for begin, end in zip([0, *ends], ends, strict=False):
+        yield checkpoint[start + begin : start + end]
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def join(parts: Path, out: Path) -> list[Path]:
@@ -80,37 +71,21 @@ def join(parts: Path, out: Path) -> list[Path]:
     Raises:
         UserError: if a part is missing or damaged.
     """
-    tensors: dict[str, Tensor] = {}
-    about: dict[str, str] = {}
-    found = sorted(parts.glob("part-*.safetensors"))
-    for path in found:
-        with opened(path) as file:
-            about = file.metadata() or {}
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if str(len(found)) != about.get("of"):
-        raise UserError(
-            f"{parts} holds {len(found)} parts of {about.get('of', 'an unknown number')}"
-        )
-    headers, index = json.loads(about["headers"]), json.loads(about["index"])
+    found = {path: match for path in parts.iterdir() if (match := NAME.fullmatch(path.name))}
+    bodies = {}
+    for path, match in found.items():
+        bodies[int(match[1])] = path.read_bytes()
+        if not _hash(bodies[int(match[1])]).startswith(match[3]):
+            raise UserError(f"{path} is damaged: bring it again")
+    of = {int(match[2]) for match in found.values()} or {1}
+    if missing := set(range(max(of))) - set(bodies):
+        raise UserError(f"{parts} lacks part {min(missing)} of {max(of)}")
     written = []
-    for name, names in index.items():
-        with written_whole(out / name) as beside:
-            save_file({own: tensors[key] for own, key in names.items()}, beside, headers[name])
-            beside.chmod(0o644)
-        written.append(out / name)
+    with zipfile.ZipFile(io.BytesIO(b"".join(bodies[n] for n in sorted(bodies)))) as file:
+        for name, digests in json.loads(file.read(INDEX)).items():
+            write_whole(out / name, b"".join(file.read(digest) for digest in digests))
+            written.append(out / name)
     return written
-
-
-def opened(path: Path) -> Any:
-    """Open a safetensors file.
-
-    Raises:
-        UserError: if it is not a whole one.
-    """
-    try:
-        return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,7 +45,6 @@ class FinishConfig:
         side: S.
         learning_rate: of the first phase; the last has a third of it.
         adversarial: weight of the critic's opinion, 0 to leave out the last two phases.
-        vividness: factor on the chroma of the real photographs that the critic is shown.
         seed: of crops and the critic's weights.
     """
 
@@ -54,7 +53,6 @@ class FinishConfig:
     side: int = 128
     learning_rate: float = 3e-4
     adversarial: float = 0.06
-    vividness: float = 1.0
     seed: int = 0
 
 
@@ -92,101 +90,122 @@ def content_loss(features: Features, lightness: Tensor, ab: Tensor, predicted: T
     return loss
 
 
-def make_critic() -> nn.Sequential:
-    """A critic of patches: (B, 3, S, S), L and ab scaled to about -1..1 -> (B, 1, S/8, S/8)."""
+class Critic(nn.Module):
+    """Judges how real the patches of a picture are.
 
-    def conv(channels: int, out: int, kernel: int, stride: int) -> nn.Module:
-        return spectral_norm(nn.Conv2d(channels, out, kernel, stride, padding=1))
+    Args:
+        device: to learn on.
+    """
 
-    leaky = nn.LeakyReLU(0.2)
-    return nn.Sequential(
-        *(conv(3, 48, 4, 2), leaky, conv(48, 96, 4, 2), leaky, conv(96, 192, 4, 2), leaky),
-        *(conv(192, 192, 3, 1), leaky, conv(192, 1, 3, 1)),
-    )
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__()
 
+        def conv(channels: int, out: int, kernel: int, stride: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(channels, out, kernel, stride, padding=1))
 
-def opinion(critic: nn.Module, lightness: Tensor, ab: Tensor) -> Tensor:
-    """Ask a critic how real a picture is: above 0, real."""
-    judged: Tensor = critic(torch.cat([lightness / 50 - 1, ab / 40], dim=1))
-    return judged
+        leaky = nn.LeakyReLU(0.2)
+        self.layers = nn.Sequential(
+            *(conv(3, 48, 4, 2), leaky, conv(48, 96, 4, 2), leaky, conv(96, 192, 4, 2), leaky),
+            *(conv(192, 192, 3, 1), leaky, conv(192, 1, 3, 1)),
+        ).to(device)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=4e-4, betas=(0.0, 0.9))
+
+    def forward(self, lightness: Tensor, ab: Tensor) -> Tensor:
+        """L and ab of a picture -> (B, 1, S/8, S/8), above 0 where it looks real."""
+        judged: Tensor = self.layers(torch.cat([lightness / 50 - 1, ab / 40], dim=1))
+        return judged
+
+    def learn(self, lightness: Tensor, ab: Tensor, predicted: Tensor) -> None:
+        """One step, by the hinge loss, on real photographs and on predicted colours."""
+        real = self(lightness, ab)
+        made = self(lightness, predicted.detach())
+        loss = functional.relu(1 - real).mean() + functional.relu(1 + made).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Snapshot = Callable[[str, UNet], None]
 
 
-def finish(
-    net: UNet, features: Features, batches: Batches, config: FinishConfig, snapshot: Snapshot
-) -> UNet:
-    """Train a regression network's decoder and head further; encoder and batch norm stay frozen.
+class Finish:
+    """Trains a regression network's decoder and head further; encoder and batch norm stay frozen.
 
     Args:
-        net: the network to begin with; it is not changed.
+        net: the network to begin with; `net` of this object is a copy, in evaluation mode.
         features: of the feature loss.
         batches: of L (B, 1, S, S) and ab (B, 2, S, S), without end.
         config: how long, and how strongly.
-        snapshot: gets the network after the first phase and three times in the last.
-
-    Returns:
-        The finished network, in evaluation mode.
     """
-    torch.manual_seed(config.seed)
-    net = copy.deepcopy(net).eval().requires_grad_(False)
-    learning = [*net.blocks.parameters(), *net.head.parameters()]
-    for parameter in learning:
-        parameter.requires_grad_(True)
-    first, alone, together = config.steps
 
-    def predict(lightness: Tensor) -> Tensor:
+    def __init__(
+        self, net: UNet, features: Features, batches: Batches, config: FinishConfig
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.learning = [*self.net.blocks.parameters(), *self.net.head.parameters()]
+        for parameter in self.learning:
+            parameter.requires_grad_(True)
+        self.features, self.batches, self.config = features, batches, config
+
+    def run(self, snapshot: Snapshot) -> UNet:
+        """Go through all phases; `snapshot` gets the network after each part of them."""
+        self.with_features()
+        snapshot("features", self.net)
+        if self.config.adversarial:
+            critic = Critic(next(self.net.parameters()).device)
+            self.teach(critic)
+            self.together(critic, snapshot)
+        return self.net
+
+    def with_features(self) -> None:
+        """The first phase: the feature loss alone."""
+        steps, rate = self.config.steps[0], self.config.learning_rate
+        optimizer = torch.optim.AdamW(self.learning, rate, (0.9, 0.99), weight_decay=1e-3)
+        for step in _progress(steps, "feature loss"):
+            share = min(1.0, (step + 1) / 50) * (1 - 0.7 * step / steps)
+            optimizer.param_groups[0]["lr"] = rate * share
+            lightness, ab = next(self.batches)
+            predicted = self.predict(lightness)
+            self.improve(optimizer, content_loss(self.features, lightness, ab, predicted))
+
+    def teach(self, critic: Critic) -> None:
+        """The second phase: the critic alone."""
+        for _ in _progress(self.config.steps[1], "critic"):
+            lightness, ab = next(self.batches)
+            with torch.no_grad():
+                predicted = self.predict(lightness)
+            critic.learn(lightness, ab, predicted)
+
+    def together(self, critic: Critic, snapshot: Snapshot) -> None:
+        """The last phase: both, with three snapshots."""
+        steps, rate = self.config.steps[2], self.config.learning_rate / 3
+        optimizer = torch.optim.AdamW(self.learning, rate, (0.0, 0.9), weight_decay=0)
+        for step in _progress(steps, "together"):
+            lightness, ab = next(self.batches)
+            predicted = self.predict(lightness)
+            critic.learn(lightness, ab, predicted)
+            liked = self.config.adversarial * critic(lightness, predicted).mean()
+            loss = content_loss(self.features, lightness, ab, predicted) - liked
+            self.improve(optimizer, loss)
+            if (step + 1) % max(1, steps // 3) == 0:
+                snapshot(f"together-{step + 1}", self.net)
+
+    def predict(self, lightness: Tensor) -> Tensor:
+        """(B, 1, S, S) L -> (B, 2, S, S) ab."""
         with torch.no_grad():
-            seen = net.encode(lightness)
+            seen = self.net.encode(lightness)
         return functional.interpolate(
-            net.decode(seen), scale_factor=2.0, mode="bilinear", align_corners=False
+            self.net.decode(seen), scale_factor=2.0, mode="bilinear", align_corners=False
         )
 
-    def improve(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    def improve(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One optimizer step."""
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(learning, 1.0)
+        nn.utils.clip_grad_norm_(self.learning, 1.0)
         optimizer.step()
-
-    optimizer = torch.optim.AdamW(learning, config.learning_rate, (0.9, 0.99), weight_decay=1e-3)
-    for step in _progress(first, "feature loss"):
-        rate = min(1.0, (step + 1) / 50) * (1 - 0.7 * step / first)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * rate
-        lightness, ab = next(batches)
-        improve(optimizer, content_loss(features, lightness, ab, predict(lightness)))
-    snapshot("features", net)
-    if not config.adversarial:
-        return net
-
-    critic = make_critic().to(next(net.parameters()).device)
-    critics = torch.optim.Adam(critic.parameters(), lr=4e-4, betas=(0.0, 0.9))
-
-    def teach(lightness: Tensor, ab: Tensor, predicted: Tensor) -> None:
-        real = opinion(critic, lightness, config.vividness * ab)
-        made = opinion(critic, lightness, predicted.detach())
-        loss = functional.relu(1 - real).mean() + functional.relu(1 + made).mean()
-        critics.zero_grad()
-        loss.backward()
-        critics.step()
-
-    for _ in _progress(alone, "critic"):
-        lightness, ab = next(batches)
-        with torch.no_grad():
-            predicted = predict(lightness)
-        teach(lightness, ab, predicted)
-    optimizer = torch.optim.AdamW(learning, config.learning_rate / 3, (0.0, 0.9), weight_decay=0)
-    for step in _progress(together, "together"):
-        lightness, ab = next(batches)
-        predicted = predict(lightness)
-        teach(lightness, ab, predicted)
-        liked = opinion(critic, lightness, predicted).mean()
-        loss = content_loss(features, lightness, ab, predicted) - config.adversarial * liked
-        improve(optimizer, loss)
-        if (step + 1) % max(1, together // 3) == 0:
-            snapshot(f"together-{step + 1}", net)
-    return net
 
 
 def _progress(steps: int, phase: str) -> Iterator[int]:
@@ -217,10 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--batch", type=int, default=usual.batch, help="photographs a step (%(default)s)")
     add("--side", type=int, default=usual.side, help="of the crops (%(default)s)")
     add("--adversarial", type=float, default=usual.adversarial, help="weight; 0: no critic")
-    add("--vividness", type=float, default=usual.vividness, help="of the critic's real pictures")
     add("--snapshots", action="store_true", help="also write intermediate networks, beside --out")
     options = parser.parse_args(arguments)
-    names = ("batch", "side", "adversarial", "vividness")
+    names = ("batch", "side", "adversarial")
     given = {name: getattr(options, name) for name in names}
     config = FinishConfig(steps=tuple(options.steps), **given)
 
@@ -240,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         batches = batches_of(photographs, config, device)
         features = Features(options.encoder).to(device)
-        done = finish(net.to(device), features, batches, config, snapshot)
+        done = Finish(net.to(device), features, batches, config).run(snapshot)
         checkpoint.save(options.out, done, header)
         print(f"wrote {options.out}")
         return 0

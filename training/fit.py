@@ -25,10 +25,10 @@ from colorizer.checkpoint import Checkpoint
 from colorizer.commands.run import command_parser, run_command
 from colorizer.recipe import Recipe
 from colorizer.unet import UNet
-from evaluation.command import add_photographs, picked
+from evaluation.bins import rebalancing_weights
+from evaluation.command import add_photographs, markdown, picked
 from evaluation.methods import Method, Processes, evaluate
 from evaluation.metrics import Scores
-from evaluation.prior import rebalancing_weights
 
 # A network recognizes things at the scale of its training crops.
 SIDES = (96, 128, 160, 192, 224)
@@ -133,21 +133,17 @@ def tuned(method: Method, **settings: Any) -> Method:
 
 def table(found: Fit, aim: Aim = AIM) -> str:
     """Format all that was measured as Markdown, the best first."""
-    lines = [
-        "| side | T | adjustment | gain | ΔE00 | CF | ΔCF | AuC | cost |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
     costs = {method: aim.cost(scores) for method, scores in found.scores.items()}
+    rows = []
     for method in sorted(costs, key=costs.__getitem__):
         row, recipe = found.scores[method].row(), recipe_of(method)
         temperature = f"{recipe.temperature:g}" if recipe.head == "classification" else ""
-        adjustment = "" if method.network == NAME else method.network
-        lines.append(
-            f"| {recipe.side} | {temperature} | {adjustment} | {recipe.chroma_gain:g} "
-            f"| {row['ΔE00']:.3f} | {row['CF']:.2f} | {row['ΔCF']:.2f} | {row['AuC']:.4f} "
-            f"| {costs[method]:.3f} |"
-        )
-    return "\n".join(lines)
+        adjustment = "" if method.network == NAME else str(method.network)
+        settings = [str(recipe.side), temperature, adjustment, f"{recipe.chroma_gain:g}"]
+        measures = [f"{row['ΔE00']:.3f}", f"{row['CF']:.2f}", f"{row['ΔCF']:.2f}"]
+        rows.append([*settings, *measures, f"{row['AuC']:.4f}", f"{costs[method]:.3f}"])
+    columns = ["side", "T", "adjustment", "gain", "ΔE00", "CF", "ΔCF", "AuC", "cost"]
+    return markdown(columns, rows)
 
 
 def settings_of(header: Checkpoint) -> str:
@@ -182,7 +178,7 @@ Networks = dict[str, tuple[UNet, Checkpoint]]
 
 
 def candidates(net: UNet, header: Checkpoint) -> tuple[str, Networks]:
-    """Give a network's own name, and it under that name beside its other adjustments, if any."""
+    """Name a network, and list it with its variants of other adjustments, if it can have any."""
     run = header.provenance.get("config", {})
     if header.recipe.head != "classification" or "prior" not in header.provenance:
         return NAME, {NAME: (net, header)}
@@ -234,12 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_photographs(parser)
     add("--out", type=Path, required=True, help="checkpoint to write")
     add("--weight", type=float, default=WEIGHT, help="of ΔCF beside ΔE00 (default: %(default)s)")
-    add(
-        "--max-dcf",
-        type=float,
-        default=float("inf"),
-        help="largest ΔCF allowed, whatever ΔE00 it costs (default: no limit)",
-    )
+    add("--max-dcf", type=float, default=float("inf"),
+        help="largest ΔCF allowed, whatever ΔE00 it costs (default: no limit)")  # fmt: skip
     options = parser.parse_args(arguments)
     return run_command("fit", lambda: fit_checkpoint(options))
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from colorizer.recipe import Head
 from colorizer.unet import AB_SCALE, UNet
-from evaluation.prior import rebalancing_weights
+from evaluation.bins import rebalancing_weights
 from training.augment import draw, make_batch, rgb_to_lab
 from training.config import TrainConfig
 from training.data import Photographs, fits, square

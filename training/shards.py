@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,35 +18,42 @@ from tqdm import tqdm
 
 from colorizer.commands.run import command_parser, run_command
 from colorizer.files import written_whole
-from evaluation.photographs import Photograph, find_photographs, find_shards, read_rgb, shrink
+from evaluation.photographs import Photograph, find_shards, read_rgb, shrink
 from training.config import TrainConfig
-from training.survey import SIDES, SURVEY, Survey, survey, to_json, write_report
+from training.survey import SIDES, SURVEY, Survey, survey, to_json, write_left_out
 
 _SLACK = 64 * 1024  # bytes of a shard beside its photographs
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How shards are written.
+
+    Attributes:
+        most: photographs in a shard, at most.
+        mib: size of a shard, at most, in MiB.
+        stored: side to squash photographs to, as WebP; 0 keeps their files as they are.
+    """
+
+    most: int = 1000
+    mib: float = 1024.0
+    stored: int = 0
+
+
 def make_shards(
-    photos: Path,
-    out: Path,
-    validation: float,
-    min_colorfulness: float,
-    most: int = 1000,
-    mib: float = 1024.0,
-    stored: int = 0,
+    photos: Path, out: Path, validation: float, min_colorfulness: float, limits: Limits
 ) -> Survey:
     """Write the photographs that can be trained on into shards, the held-out ones into their own.
 
-    The folder also gets the survey, which spares training a look at every photograph, and its
-    report. It appears whole or not at all.
+    The folder also gets the survey, so that training needn't examine every photograph. It appears
+    whole or not at all.
 
     Args:
         photos: folder of photographs.
         out: folder to make; it must not exist.
         validation: share to hold out.
         min_colorfulness: colorfulness below which a photograph is not trained on.
-        most: photographs in a shard, at most.
-        mib: size of a shard, at most, in MiB.
-        stored: side to squash photographs to, as WebP; 0 keeps their files as they are.
+        limits: of a shard.
 
     Raises:
         FileExistsError: if there is such a folder.
@@ -54,39 +61,42 @@ def make_shards(
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; name a new folder")
-    find_photographs(photos)
     if find_shards(photos):
         raise FileExistsError(f"{photos} holds shards already")
     found = survey(photos, validation, min_colorfulness)
     settings = {"validation": validation, "min_colorfulness": min_colorfulness}
-    limits = {"maxcount": most, "maxsize": mib * 2**20 - _SLACK}
-    number = count()
-    total = len(found.train) + len(found.validation)
-    with (
-        written_whole(out) as beside,
-        tqdm(total=total, desc="writing shards", file=sys.stderr, mininterval=2) as bar,
-    ):
+    with written_whole(out) as beside:
         beside.mkdir()
         for side in SIDES:
-            photographs = getattr(found, side)
-            if not photographs:
-                continue
-            renamed: list[Photograph] = []
-            pattern = str(beside / f"{side}-%06d.tar")
-            with webdataset.ShardWriter(pattern, **limits, verbose=0) as writer:
-                # Shuffled: neighbours in a folder are often alike, those in a shard must not be.
-                for i in np.random.default_rng(0).permutation(len(photographs)):
-                    key, body = f"{next(number):09d}", photographs[i].read_bytes()
-                    suffix = Path(photographs[i].name).suffix[1:].lower()
-                    if stored:
-                        suffix, body = "webp", squashed(body, stored)
-                    writer.write({"__key__": key, suffix: body})
-                    renamed.append(beside / f"{key}.{suffix}")
-                    bar.update()
-            setattr(found, side, renamed)
+            if photographs := getattr(found, side):
+                setattr(found, side, write_side(beside, side, photographs, limits))
         (beside / SURVEY).write_text(to_json(found, beside, settings))
-        write_report(beside, found)
+        write_left_out(beside, found)
     return found
+
+
+def write_side(
+    folder: Path, side: str, photographs: Sequence[Photograph], limits: Limits
+) -> list[Photograph]:
+    """Write one side's shards; returns the photographs under their names in these."""
+    renamed: list[Photograph] = []
+    # Shuffled: neighbours in a folder are often alike, those in a shard must not be.
+    order = np.random.default_rng(0).permutation(len(photographs))
+    with webdataset.ShardWriter(
+        str(folder / f"{side}-%06d.tar"),
+        maxcount=limits.most,
+        maxsize=limits.mib * 2**20 - _SLACK,
+        verbose=0,
+    ) as writer:
+        for number in tqdm(order, f"{side} shards", file=sys.stderr, mininterval=2):
+            photograph = photographs[number]
+            key, body = f"{side}-{len(renamed):09d}", photograph.read_bytes()
+            suffix = Path(photograph.name).suffix[1:].lower()
+            if limits.stored:
+                suffix, body = "webp", squashed(body, limits.stored)
+            writer.write({"__key__": key, suffix: body})
+            renamed.append(folder / f"{key}.{suffix}")
+    return renamed
 
 
 def squashed(body: bytes, side: int) -> bytes:
@@ -115,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--mib must be 1 or more, not {options.mib:g}")
 
     def work() -> int:
-        found = make_shards(**vars(options))
+        limits = Limits(options.most, options.mib, options.stored)
+        given = options.photos, options.out, options.validation, options.min_colorfulness
+        found = make_shards(*given, limits)
         print(
             f"{found.summary()}\nwrote {len(find_shards(options.out))} shards into {options.out}/"
         )

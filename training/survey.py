@@ -1,4 +1,4 @@
-"""Look at every photograph once: what is left out and why, the split, the prior, a report."""
+"""Examine every photograph once: what is left out and why, the split, the prior."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tqdm import tqdm
 from colorizer import gamut, image, lab
 from colorizer.errors import UserError
 from colorizer.files import write_whole
-from evaluation import figures
 from evaluation.bins import encode
 from evaluation.metrics import colorfulness
 from evaluation.photographs import (
@@ -31,7 +30,6 @@ from evaluation.photographs import (
     read_rgb,
     shrink,
 )
-from evaluation.prior import smooth
 
 # Bits of 64 in which the perceptual hashes of near-duplicates may differ. Of some 70 photographs,
 # copies that were resized to 0.7, darkened or compressed to quality 40 differed in at most 4, those
@@ -51,16 +49,12 @@ class Survey:
         validation: photographs held out.
         skipped: reasons of those left out, by name.
         prior: (Q,) share of the training photographs' pixels in each bin.
-        sizes: (N, 2) width and height of each that is not left out.
-        colorfulness: (N,) likewise.
     """
 
     train: list[Photograph] = field(default_factory=list)
     validation: list[Photograph] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     prior: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(gamut.bins())))
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    colorfulness: list[float] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line for people."""
@@ -79,40 +73,36 @@ def reason(why: str) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one photograph was found to be; `why` is empty unless it is left out."""
+class Examined:
+    """What was found about one photograph; `why` is empty unless it is left out."""
 
     why: str
     held_out: bool = False
-    size: tuple[int, int] = (0, 0)
-    colorfulness: float = 0.0
     counts: NDArray[np.uint16] | None = None  # (Q,) pixels of a small copy by bin
     hashes: tuple[int, ...] = ()  # of the photograph, and mirrored
 
 
-def look(photograph: Photograph, share: float, min_colorfulness: float) -> Look:
-    """Look at one photograph."""
+def examine(photograph: Photograph, share: float, min_colorfulness: float) -> Examined:
+    """Examine one photograph."""
     try:
         data = photograph.read_bytes()
         rgb = read_rgb(data)
     except (image.RequestError, OSError) as error:
-        return Look(str(error))
+        return Examined(str(error))
     small = shrink(rgb, 64)
     ab = np.ascontiguousarray(lab.rgb_to_lab(small)[..., 1:])
     if np.abs(ab).max() <= GREY_AB:
-        return Look("grey")
+        return Examined("grey")
     held_out = is_held_out(data, share)
     lively = colorfulness(small)
     if lively < min_colorfulness and not held_out:
-        return Look(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
+        return Examined(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
     bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return Look(
+    return Examined(
         "",
         held_out,
-        (rgb.shape[1], rgb.shape[0]),
-        lively,
         # 64 x 64 pixels fit in 16 bits; millions of photographs do not, in 64.
         np.bincount(bins, minlength=len(gamut.bins())).astype(np.uint16),
         tuple(perceptual_hash(one) for one in (shrunk, mirrored)),
@@ -127,7 +117,7 @@ def perceptual_hash(picture: Image.Image) -> int:
 def survey(
     folder: Path, validation: float, min_colorfulness: float = 0.0, kept: Path | None = None
 ) -> Survey:
-    """Look at every photograph once: leave out the broken and the grey, split, count colours.
+    """Examine every photograph once: leave out the broken and the grey, split, count colours.
 
     The split is by a hash of the content, so it survives renaming, and copies of a file fall on
     the same side. What resembles a held-out photograph, mirrored or not, is not trained on.
@@ -148,9 +138,9 @@ def survey(
         if path is not None and path.is_file():
             return read_survey(path, folder, photographs, settings)
     with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda one: look(one, validation, min_colorfulness), photographs)
-        bar = tqdm(found, "looking", len(photographs), file=sys.stderr, mininterval=2)
-        result = sort(list(zip(photographs, bar, strict=True)))
+        found = threads.map(lambda one: examine(one, validation, min_colorfulness), photographs)
+        bar = tqdm(found, "examining", len(photographs), file=sys.stderr, mininterval=2)
+        result = split(list(zip(photographs, bar, strict=True)))
     if not result.train:
         raise FileNotFoundError(f"no colour photograph to train on below {folder}")
     if kept is not None:
@@ -158,11 +148,13 @@ def survey(
     return result
 
 
-def sort(looks: list[tuple[Photograph, Look]]) -> Survey:
+def split(examined: list[tuple[Photograph, Examined]]) -> Survey:
     """Split photographs, without near-duplicates of those held out, and count their colours."""
     result = Survey()
-    held_out = np.array([one.hashes for _, one in looks if one.held_out and not one.why], np.uint64)
-    for photograph, one in looks:
+    held_out = np.array(
+        [one.hashes for _, one in examined if one.held_out and not one.why], np.uint64
+    )
+    for photograph, one in examined:
         why = one.why
         if not why and not one.held_out and len(held_out):
             apart = int(np.bitwise_count(held_out.ravel() ^ np.uint64(one.hashes[0])).min())
@@ -171,8 +163,6 @@ def sort(looks: list[tuple[Photograph, Look]]) -> Survey:
         if why or one.counts is None:
             result.skipped[str(photograph)] = why
             continue
-        result.sizes.append(one.size)
-        result.colorfulness.append(one.colorfulness)
         (result.validation if one.held_out else result.train).append(photograph)
         if not one.held_out:
             result.prior += one.counts
@@ -180,28 +170,10 @@ def sort(looks: list[tuple[Photograph, Look]]) -> Survey:
     return result
 
 
-def write_report(folder: Path, found: Survey) -> None:
-    """Write what went in: survey.png, and left-out.txt with a line for each picture left out."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_left_out(folder: Path, found: Survey) -> None:
+    """Write left-out.txt: a line for each picture left out, with the reason."""
     lines = [f"{name}\t{why}\n" for name, why in found.skipped.items()]
-    (folder / "left-out.txt").write_text("".join(lines))
-    figure, (counts, sizes, lively, prior) = figures.new_figure(4)
-    amounts = {"trained on": len(found.train), "held out": len(found.validation)}
-    amounts |= Counter(reason(why) for why in found.skipped.values())
-    bars = counts.barh(list(amounts), list(amounts.values()))
-    counts.bar_label(bars)
-    counts.set(xlabel="photographs", xmargin=0.2)
-    short = np.array(found.sizes).min(axis=1)
-    sizes.hist(short, bins=40)
-    sizes.set(xlabel="shorter side, pixels", ylabel="photographs")
-    lively.hist(found.colorfulness, bins=40)
-    lively.set(xlabel="colorfulness (M3)", ylabel="photographs")
-    a, b = gamut.bins().T
-    shares = np.log10(np.maximum(smooth(found.prior), 1e-7))
-    dots = prior.scatter(a, b, c=shares, marker="s", s=22)
-    prior.set(xlabel="a", ylabel="b", aspect="equal")
-    figure.colorbar(dots, ax=prior, label="log10 of the smoothed prior")
-    figure.savefig(folder / "survey.png")
+    write_whole(folder / "left-out.txt", "".join(lines).encode())
 
 
 def name_in(photograph: Photograph, folder: Path) -> str:
@@ -212,7 +184,7 @@ def name_in(photograph: Photograph, folder: Path) -> str:
 
 
 def to_json(found: Survey, folder: Path, settings: dict[str, float]) -> str:
-    """Serialize a survey: the split by the photographs' names in a folder, prior, statistics."""
+    """Serialize a survey; photographs by their names in a folder."""
     sides = {side: [name_in(p, folder) for p in getattr(found, side)] for side in SIDES}
     values = {**asdict(found), **sides, "prior": found.prior.tolist(), "settings": settings}
     return json.dumps(values, ensure_ascii=False)
@@ -221,7 +193,7 @@ def to_json(found: Survey, folder: Path, settings: dict[str, float]) -> str:
 def read_survey(
     path: Path, folder: Path, photographs: list[Photograph], settings: dict[str, float]
 ) -> Survey:
-    """Read what `to_json` wrote, instead of looking at millions of photographs again.
+    """Read what `to_json` wrote, instead of examining millions of photographs again.
 
     Raises:
         UserError: if it was made with other settings, or a photograph is gone.
@@ -237,5 +209,4 @@ def read_survey(
         sides = {side: [by_name[name] for name in values[side]] for side in SIDES}
     except KeyError as error:
         raise UserError(f"{folder} lacks {error}, which {path} names") from None
-    sizes = [(width, height) for width, height in values["sizes"]]
-    return Survey(**{**values, **sides, "prior": np.array(values["prior"]), "sizes": sizes})
+    return Survey(**{**values, **sides, "prior": np.array(values["prior"])})

@@ -29,7 +29,7 @@ from colorizer.unet import UNet
 from evaluation.perceptual import load_encoder, torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
 from training.module import Colorization
-from training.survey import SURVEY, survey, write_report
+from training.survey import SURVEY, survey, write_left_out
 
 # names in the settings -> Lightning's
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -59,9 +59,9 @@ def fastest_precision(net: UNet, config: TrainConfig) -> str:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
         seconds[name] = min(times[1:])
-    told = ", ".join(f"{name}: {second * 1000:.0f} ms a step" for name, second in seconds.items())
+    shown = ", ".join(f"{name}: {second * 1000:.0f} ms a step" for name, second in seconds.items())
     fastest = min(seconds, key=lambda name: seconds[name])
-    print(f"precision {fastest} ({told})", flush=True)
+    print(f"precision {fastest} ({shown})", flush=True)
     return fastest
 
 
@@ -201,9 +201,8 @@ def train(
         kept.unlink(missing_ok=True)
     found = survey(photos, config.validation, config.min_colorfulness, kept)
     if rank == 0:
-        print(found.summary(), flush=True)
-        write_report(state, found)
-        print(f"  figures and the list of those left out: {state}/", flush=True)
+        write_left_out(state, found)
+        print(f"{found.summary()}; {state}/ lists those left out", flush=True)
     if fine_tuning and start and "prior" in start[1].provenance:
         # The colours of the many photographs behind the checkpoint, not of the few at hand.
         found.prior = np.array(start[1].provenance["prior"], np.float64)
@@ -291,11 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--preset", required=True, help=f"{presets}, or a .toml file")
     add("--photos", type=Path, required=True, help="folder of colour photographs, or of shards")
     add("--out", type=Path, required=True, help="checkpoint to write; for both heads, a folder")
-    add(
-        "--encoder",
-        type=Path,
-        help="ImageNet ResNet-50 weights (safetensors); without it torchvision's are downloaded",
-    )
+    add("--encoder", type=Path,
+        help="ImageNet ResNet-50 weights (default: torchvision's, downloaded)")  # fmt: skip
     add("--init-from", type=Path, help="start from this checkpoint's trunk")
     add("--second-from", type=Path, help="for both heads, take regression's from this checkpoint")
     add("--resume", action="store_true", help="continue an interrupted run")
