@@ -23,7 +23,6 @@ from benchmarks.timing import BURN_IN, Timing
 from colorizer.api import Colorizer
 from colorizer.cores import cores
 from colorizer.files import write_whole
-from colorizer.graph import BadGraph
 from colorizer.pipeline import Pipeline
 
 MODULE = "benchmarks.folder"
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.megapixels, options.pictures, options.repeat = 0.05, 3, 1
-    return results.carry_out(MODULE, options.json, arguments, measure(options), (BadGraph,))
+    return results.run(MODULE, options, measure(options))
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:

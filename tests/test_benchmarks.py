@@ -186,7 +186,8 @@ def test_a_folder_is_timed_beside_what_its_engine_and_the_cores_allow(
     (table,) = tables(folder.main, [model], tmp_path / "found.json")
     assert [row[0] for row in table.rows] == ["network alone", "bound", "folder"]
     _, bound, whole = column(table, "ms a picture")
-    assert isinstance(bound, float) and isinstance(whole, float)
+    assert isinstance(bound, float)
+    assert isinstance(whole, float)
     assert column(table, "of the bound")[2] == pytest.approx(bound / whole)
 
 
