@@ -58,26 +58,25 @@ _KEYS = ("x", "y", "points", "color", "colour", "neutral", "radius")
 # How far from the truth the networks are, by L, relative to the middle: near black and white sRGB
 # has few colours.
 _AMPLITUDE = np.array(
-    [[0, 9, 22, 50, 70, 83, 96, 100], [0.41, 0.83, 1.07, 1.43, 1.38, 1.23, 0.70, 0.48]], np.float32
+    [[0, 9, 22, 50, 70, 83, 96, 100], [0.43, 0.87, 1.14, 1.47, 1.48, 1.22, 0.72, 0.54]], np.float32
 )
-_CAST = 12.0  # ab units, at the default spread: a lone difference twice as large is no cast
-_TAIL = 1.23  # more than 1: how much less than in a t distribution an outlier counts
+_CAST = 10.2  # ab units, at the default spread: a lone difference twice as large is no cast
 _ROUNDS = 4  # of estimating the cast and then which hints are outliers of it
-_NOISE = 0.3  # variance of a hint's difference that no other place shares, of about 2 in the middle
+_NOISE = 0.36  # variance of a hint's difference that no other place shares, of about 2 in the middle
 # How much of the cast is linear in L, a and b, and from where.
-_LINES = np.array([[1 / 126], [1 / 16.6], [1 / 16.6]], np.float32)
+_LINES = np.array([[1 / 108], [1 / 19.6], [1 / 19.6]], np.float32)
 _MIDDLE = np.array([[50], [0], [0]], np.float32)
 _STEEP = 6.0  # how much longer a way gets by an edge as strong as most in the picture
-_SHARPNESS = 1.65  # of the border between two hints of one object
+_SHARPNESS = 1.8  # of the border between two hints of one object
 _SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
 
 # What the differences of two places are divided by, to say how unlike these are: the mean L of a
 # small and of a larger window around, the predicted a and b, and the contrast of L.
-_UNLIKE_CAST = (265, 100, 30, 75, 74)
-_UNLIKE_OBJECT = (53, 84, 24, 22, 38)
-_KIND_CAST, _KIND_OBJECT = 1.27, 0.83  # likewise, the Hellinger distance of distributions
+_UNLIKE_CAST = (217, 78, 27, 71, 62)
+_UNLIKE_OBJECT = (57, 107, 24, 22, 35)
+_KIND_CAST, _KIND_OBJECT = 1.37, 0.79  # likewise, the Hellinger distance of distributions
 # Likewise distances, in shorter sides: photographs are layered, so a cast reaches further sideways.
-_REACH_X, _REACH_Y = 9.0, 2.0
+_REACH_X, _REACH_Y = 7.9, 1.8
 _REACH = 2.5  # of an object, along the way, in shorter sides at spread 1
 
 
@@ -386,7 +385,7 @@ def _cast(
     among = shared[:, at].astype(np.float64)
     cast = np.zeros_like(known)
     for _ in range(_ROUNDS):
-        apart = (((known - cast) ** 2).sum(axis=1) / usual**2) ** _TAIL
+        apart = ((known - cast) ** 2).sum(axis=1) / usual**2
         weights = np.linalg.solve(among + np.diag(_NOISE + apart), known)  # (n, 2)
         cast = among @ weights
     return np.asarray(weights.T.astype(np.float32) @ shared, np.float32)
