@@ -62,7 +62,7 @@ _AMPLITUDE = np.array(
 )
 _CAST = 10.2  # ab units, at the default spread: a lone difference twice as large is no cast
 _ROUNDS = 4  # of estimating the cast and then which hints are outliers of it
-_NOISE = 0.36  # variance of a hint's difference that no other place shares, of about 2 in the middle
+_NOISE = 0.36  # variance of a hint's difference that no other place shares; of all, about 2
 # How much of the cast is linear in L, a and b, and from where.
 _LINES = np.array([[1 / 108], [1 / 19.6], [1 / 19.6]], np.float32)
 _MIDDLE = np.array([[50], [0], [0]], np.float32)
