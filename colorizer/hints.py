@@ -4,20 +4,25 @@ A hint is a place and a colour. The difference between that colour and the netwo
 the rest of the picture in two parts:
 
 - the cast: a small difference, or one that several hints share, is likely to be wrong all over, so
-  it spreads widely, most to places of like lightness and like predicted colour. A large difference
-  that no other hint shares is the thing's own, and counts the less here, the larger it is. The cast
-  is estimated as a Gaussian process with robust noise;
+  it spreads widely, most to places of like lightness and contrast and like predicted colour. A
+  large difference that no other hint shares is the thing's own, and counts the less here, the
+  larger it is and the fewer hints there are to hold other places. What differences have in common
+  with the predicted colours is part of it: a network that is too vivid where hints are is likely
+  to be so elsewhere. The cast is estimated as a Gaussian process with robust noise;
 - the object: what the cast leaves fills the thing around the hint. Distance is measured along the
   shortest way that avoids edges of lightness, and by how unlike the two places are; what is near is
   filled, what is far keeps its colour, and between hints their colours blend.
+
+A classifier knows more of how unlike two places are: by its distributions over colours.
 
 The settings were fitted to photographs with known colours; docs/hints.md has what they achieve.
 
 Sources: Levin, Lischinski, Weiss 2004, "Colorization using optimization", has the idea that colour
 spreads up to edges of lightness; Yatziv, Sapiro 2006, "Fast image and video colorization using
 chrominance blending", the blending by distances along the shortest way; Rasmussen, Williams 2006,
-"Gaussian processes for machine learning", section 2.2, the estimate of the cast; Lange, Little,
-Taylor 1989, "Robust statistical modeling using the t distribution", that outliers count less.
+"Gaussian processes for machine learning", the estimate of the cast (sections 2.2 and, of its linear
+part, 4.2.2); Lange, Little, Taylor 1989, "Robust statistical modeling using the t distribution",
+that outliers count less.
 """
 
 from __future__ import annotations
