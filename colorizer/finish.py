@@ -88,6 +88,7 @@ def finish(
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
     profile: Profile = "srgb",
+    logits: Float | None = None,
 ) -> lab.Levels:
     """Enlarge ab to the picture's size, join its L, and convert to RGB.
 
@@ -98,11 +99,12 @@ def finish(
         known: colours that a person knows.
         spread: how far these reach (`hints.spread_spots`).
         profile: the colour space of the result.
+        logits: (Q, S, S) float32 of a classifier: hints reach the same kind of thing by them.
 
     Returns:
         (H, W, 3) uint8, or uint16 if `prepared` is deep.
     """
-    lines, spots = _lines(prepared, ab, chroma_gain, known, spread)
+    lines, spots = _lines(prepared, ab, chroma_gain, known, spread, logits)
     rgb = np.empty((*prepared.lightness.shape, 3), np.uint16 if prepared.deep else np.uint8)
 
     def convert(rows: slice, light: Float, a: Float, b: Float) -> None:
@@ -121,6 +123,7 @@ def finish_planes(
     chroma_gain: float = 1.0,
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
+    logits: Float | None = None,
 ) -> Planes:
     """Do as `finish` for a JPEG, in sRGB, whose colours have half the picture's size.
 
@@ -130,7 +133,7 @@ def finish_planes(
     Args:
         prepared: a picture of 8 bits; the others are those of `finish`.
     """
-    lines, spots = _lines(prepared, ab, chroma_gain, known, spread)
+    lines, spots = _lines(prepared, ab, chroma_gain, known, spread, logits)
     grey = prepared.lightness
     half = halved(grey)
     blue, red = np.empty_like(half), np.empty_like(half)
@@ -159,7 +162,12 @@ def finish_planes(
 
 
 def _lines(
-    prepared: Prepared, ab: Float, chroma_gain: float, known: Sequence[Hint], spread: float
+    prepared: Prepared,
+    ab: Float,
+    chroma_gain: float,
+    known: Sequence[Hint],
+    spread: float,
+    logits: Float | None,
 ) -> tuple[Float, list[hints.Spot]]:
     """Fit ab as lines in L: their slopes and offsets, (S, S, 4) float32; and places that differ."""
     height, width = prepared.lightness.shape
@@ -169,7 +177,7 @@ def _lines(
     if spots:
         guide = prepared.small[0]
         shown = slope * guide[..., None] + offset  # (S, S, 2), what they are to change
-        change = hints.spread_spots(guide, shown, spots, spread, width / height)
+        change = hints.spread_spots(guide, shown, spots, spread, width / height, logits)
         more_slope, more_offset = guided_lines(guide, change, _HINT_WINDOWS)
         slope, offset = slope + more_slope, offset + more_offset
     return np.concatenate([slope, offset], axis=2), spots

@@ -4,20 +4,25 @@ A hint is a place and a colour. The difference between that colour and the netwo
 the rest of the picture in two parts:
 
 - the cast: a small difference, or one that several hints share, is likely to be wrong all over, so
-  it spreads widely, most to places of like lightness and like predicted colour. A large difference
-  that no other hint shares is the thing's own, and counts the less here, the larger it is. The cast
-  is estimated as a Gaussian process with robust noise;
+  it spreads widely, most to places of like lightness and contrast and like predicted colour. A
+  large difference that no other hint shares is the thing's own, and counts the less here, the
+  larger it is and the fewer hints there are to hold other places. What differences have in common
+  with the predicted colours is part of it: a network that is too vivid where hints are is likely
+  to be so elsewhere. The cast is estimated as a Gaussian process with robust noise;
 - the object: what the cast leaves fills the thing around the hint. Distance is measured along the
   shortest way that avoids edges of lightness, and by how unlike the two places are; what is near is
   filled, what is far keeps its colour, and between hints their colours blend.
+
+A classifier knows more of how unlike two places are: by its distributions over colours.
 
 The settings were fitted to photographs with known colours; docs/hints.md has what they achieve.
 
 Sources: Levin, Lischinski, Weiss 2004, "Colorization using optimization", has the idea that colour
 spreads up to edges of lightness; Yatziv, Sapiro 2006, "Fast image and video colorization using
 chrominance blending", the blending by distances along the shortest way; Rasmussen, Williams 2006,
-"Gaussian processes for machine learning", section 2.2, the estimate of the cast; Lange, Little,
-Taylor 1989, "Robust statistical modeling using the t distribution", that outliers count less.
+"Gaussian processes for machine learning", the estimate of the cast (sections 2.2 and, of its linear
+part, 4.2.2); Lange, Little, Taylor 1989, "Robust statistical modeling using the t distribution",
+that outliers count less.
 """
 
 from __future__ import annotations
@@ -50,30 +55,34 @@ RADIUS, LARGEST_RADIUS = 0.02, 0.1
 SPREAD = 0.5  # default of the option: fills objects
 _KEYS = ("x", "y", "points", "color", "colour", "neutral", "radius")
 
-# What follows was fitted to 160 photographs, none of which docs/hints.md measures on, for the
-# largest gain in PSNR with 1 to 20 hints, less a penalty for what one wrong by 50 changes far away.
-# _CAST is smaller than what that gave, and _STEEP larger: for 0.05 dB, like things far away keep
-# their colours, and an object's edge ends what fills it.
+# What follows was fitted by gradient to 169 photographs and both networks, none of which
+# docs/hints.md measures on: for the largest gain in PSNR with 1, 5 and 10 hints, less a penalty
+# for what one wrong by 40 or 60 changes far away. _STEEP is larger than that would give: an
+# object's edge ends what fills it.
 
 # How far from the truth the networks are, by L, relative to the middle: near black and white sRGB
-# has few colours. And more so by the chroma that they predict, e-fold in so many ab units.
+# has few colours.
 _AMPLITUDE = np.array(
-    [[0, 9, 22, 50, 70, 83, 96, 100], [0.57, 1.04, 1.09, 1.23, 1.22, 1.05, 0.84, 0.68]], np.float32
+    [[0, 9, 22, 50, 70, 83, 96, 100], [0.43, 0.87, 1.14, 1.47, 1.48, 1.22, 0.72, 0.54]], np.float32
 )
-_VIVID = 90
-_CAST = 11.0  # ab units, at the default spread: a lone difference twice as large is no cast
+_CAST = 10.2  # ab units, at the default spread: a lone difference twice as large is no cast
 _ROUNDS = 4  # of estimating the cast and then which hints are outliers of it
+_NOISE = 0.36  # variance of a hint's difference that no other place shares; of all, about 2
+# How much of the cast is linear in L, a and b, and from where.
+_LINES = np.array([[1 / 108], [1 / 19.6], [1 / 19.6]], np.float32)
+_MIDDLE = np.array([[50], [0], [0]], np.float32)
 _STEEP = 6.0  # how much longer a way gets by an edge as strong as most in the picture
+_SHARPNESS = 1.8  # of the border between two hints of one object
 _SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
 
 # What the differences of two places are divided by, to say how unlike these are: the mean L of a
-# small and of a larger window around, and the predicted a and b.
-_UNLIKE_CAST = (92, 83, 22, 27)
-_UNLIKE_OBJECT = (42, 58, 9, 49)
+# small and of a larger window around, the predicted a and b, and the contrast of L.
+_UNLIKE_CAST = (217, 78, 27, 71, 62)
+_UNLIKE_OBJECT = (57, 107, 24, 22, 35)
+_KIND_CAST, _KIND_OBJECT = 1.37, 0.79  # likewise, the Hellinger distance of distributions
 # Likewise distances, in shorter sides: photographs are layered, so a cast reaches further sideways.
-_REACH_X, _REACH_Y = 11.6, 1.63
-_REACH = 2.2  # of an object, along the way, in shorter sides at spread 1
-_NOISE = 0.12  # variance of a hint's difference that no other place shares, of 1 in the middle
+_REACH_X, _REACH_Y = 7.9, 1.8
+_REACH = 2.5  # of an object, along the way, in shorter sides at spread 1
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,7 @@ def spread_spots(
     known: Sequence[Spot],
     spread: float = SPREAD,
     aspect: float = 1.0,
+    logits: Float | None = None,
 ) -> Float:
     """Find how predicted colours are to change, so that they agree with known ones.
 
@@ -259,6 +269,7 @@ def spread_spots(
         spread: how far a colour reaches within its object, as a share of the shorter side; 0
             changes nothing beyond the spots themselves.
         aspect: width / height of the picture, which the small copy has not.
+        logits: (Q, S, S) float32 of a classifier, which tell what is the same kind of thing.
 
     Returns:
         (S, S, 2) float32, to add to ab.
@@ -277,11 +288,19 @@ def spread_spots(
     straight = np.hypot(
         (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x / _REACH_X),
         (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y / _REACH_Y),
-    )
-    change = _cast(straight.reshape(len(at), -1), features, at, missing, _CAST * spread / SPREAD)
+    ).reshape(len(at), -1)
     way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y).reshape(len(at), -1)
     way /= np.float32(_REACH * spread)
-    change += _object(way, features, at, missing - change.T[at])
+    near_cast = straight * straight + _unlike(_UNLIKE_CAST, features, at)
+    near_object = way * way + _unlike(_UNLIKE_OBJECT, features, at)
+    if logits is not None:
+        kinds = _kinds(logits, at)
+        near_cast += np.float32(1 / _KIND_CAST**2) * kinds
+        near_object += np.float32(1 / _KIND_OBJECT**2) * kinds
+    # Other hints hold their own places: the more there are, the larger a cast one may tell of.
+    usual = _CAST * spread / SPREAD * math.sqrt(len({one.hint for one in known}))
+    change = _cast(near_cast, features, at, missing, usual)
+    change += _object(near_object, features, at, missing - change.T[at])
     # No place moves further than the hints themselves.
     most, length = np.float32(np.hypot(*missing.T).max()), np.hypot(*change)
     change *= np.minimum(1, most / np.maximum(length, np.float32(1e-6)))
@@ -306,15 +325,41 @@ def _cells(known: Sequence[Spot], side: int) -> dict[tuple[int, int], tuple[floa
 
 
 def _features(lightness: Float, ab: Float) -> Float:
-    """(5, S * S): means of L over a small and a larger window, a, b, and how large errors are."""
+    """(6, S * S): means of L over two windows, a, b, contrast of L, and how large errors are."""
     means = [cv2.blur(lightness, (width, width)) for width in (3, 9)]
-    amplitude = np.interp(lightness, *_AMPLITUDE) * np.exp(np.hypot(*cv2.split(ab)) / _VIVID)
-    planes = (*means, *cv2.split(ab), amplitude)
+    variance = cv2.blur(lightness * lightness, (9, 9)) - means[1] ** 2
+    contrast = np.sqrt(np.maximum(variance, 0))
+    amplitude = np.interp(lightness, *_AMPLITUDE)
+    planes = (*means, *cv2.split(ab), contrast, amplitude)
     return np.stack([plane.ravel() for plane in planes]).astype(np.float32)
 
 
+def _kinds(logits: Float, at: NDArray[np.intp]) -> Float:
+    """Tell how unlike a classifier takes n pixels and all pixels to be.
+
+    Things of one kind may have the same colours: so may the distributions over bins.
+
+    Returns:
+        (n, P), 0 to 1: the squared Hellinger distance of two distributions. That to all pixels is
+        measured at every second one of every second row, and enlarged.
+    """
+    q, side, _ = logits.shape
+    here = _roots(logits.reshape(q, -1)[:, at])
+    there = _roots(logits[:, ::2, ::2].reshape(q, -1))
+    small = (here.T @ there).reshape(len(at), -(-side // 2), -1)
+    alike = np.stack([cv2.resize(one, (side, side)) for one in small]).reshape(len(at), -1)
+    alike[:, at] = here.T @ here
+    return np.asarray(np.maximum(1 - alike, 0), np.float32)
+
+
+def _roots(logits: Float) -> Float:
+    """(Q, n) -> the square roots of their softmax: unit vectors."""
+    roots = np.exp((logits - logits.max(axis=0)) / 2)
+    return np.asarray(roots / np.sqrt(np.einsum("qn,qn->n", roots, roots)), np.float32)
+
+
 def _cast(
-    distance: Float,
+    unlike: Float,
     features: Float,
     at: NDArray[np.intp],
     known: NDArray[np.float64],
@@ -322,11 +367,13 @@ def _cast(
 ) -> Float:
     """Estimate a field whose values are known at some pixels, as a Gaussian process.
 
-    A value that is far from what the others say counts less, as under Student's t distribution.
+    The field is smooth, plus a linear function of predicted a and b, and of L: a network that is
+    too vivid, or too warm, at the hints is likely to be so elsewhere. A value that is far from what
+    the others say counts less, as under Student's t distribution.
 
     Args:
-        distance: (n, P) from each known pixel to each pixel, 1 where the reach ends.
-        features: (5, P).
+        unlike: (n, P), squared, of each known pixel to each pixel; 1 where the reach ends.
+        features: (6, P).
         at: (n,) the known pixels.
         known: (n, 2) their values.
         usual: size of a usual cast; must be positive.
@@ -334,12 +381,12 @@ def _cast(
     Returns:
         (2, P) float32.
     """
-    squared = distance * distance
-    squared += _unlike(_UNLIKE_CAST, features, at)
-    shared = np.exp(-np.sqrt(squared, out=squared))
+    shared = np.exp(-np.sqrt(unlike))
     amplitude = features[-1]
     shared *= amplitude
     shared *= amplitude[at, None]
+    lines = (features[[0, 2, 3]] - _MIDDLE) * _LINES
+    shared += lines[:, at].T @ lines
     among = shared[:, at].astype(np.float64)
     cast = np.zeros_like(known)
     for _ in range(_ROUNDS):
@@ -349,14 +396,14 @@ def _cast(
     return np.asarray(weights.T.astype(np.float32) @ shared, np.float32)
 
 
-def _object(way: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]) -> Float:
+def _object(
+    unlike: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]
+) -> Float:
     """Fill what is near, and like, the pixels whose values are known; arguments as `_cast`."""
-    squared = way * way
-    squared += _unlike(_UNLIKE_OBJECT, features, at)
-    squared += np.float32(1e-4)
+    squared = unlike + np.float32(1e-4)
     amplitude = features[-1]
     nearest = squared.min(axis=0)
-    weights = (nearest / squared) ** np.float32(1.5)  # 1 for the nearest, less for others
+    weights = (nearest / squared) ** np.float32(_SHARPNESS)  # 1 for the nearest, less for others
     filled = 1 / (1 + nearest**3)  # flat on top: 0.98 at half the reach, 0.5 at its end
     filled /= weights.sum(axis=0)
     weights *= amplitude

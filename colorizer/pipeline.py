@@ -320,9 +320,10 @@ class Pipeline:
         gain = self.graph.recipe.chroma_gain * options.chroma
         ab = self.decode(prepared, output, options)
         known = options.hints or ()
+        logits = output if self.graph.recipe.head == "classification" else None
         if planes:
-            return finish_planes(prepared, ab, gain, known, options.spread)
-        return finish(prepared, ab, gain, known, options.spread, options.profile)
+            return finish_planes(prepared, ab, gain, known, options.spread, logits)
+        return finish(prepared, ab, gain, known, options.spread, options.profile, logits)
 
     def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
         """Name colours that a place is likely to have, for a person to choose from, as JSON.

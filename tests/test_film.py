@@ -22,6 +22,7 @@ from av.stream import Disposition
 from colorizer import engines, lab
 from colorizer.commands import film, video
 from colorizer.hints import Hint
+from colorizer.recipe import HEADS, Head
 from evaluation.methods import eager_pipeline
 from tests.support import Capture, Patch, Weights, encoded, picture
 from tests.test_client import serving
@@ -271,11 +272,12 @@ def test_a_hint_follows_what_it_lies_on_until_a_cut() -> None:
     assert len(moving(2.0, 100 - np.clip(ground, 0, 100))) == 2
 
 
+@pytest.mark.parametrize("head", HEADS)
 def test_a_films_hints_are_of_the_first_shot_or_of_several(
-    weights: Weights, tmp_path: Path, monkeypatch: Patch
+    head: Head, weights: Weights, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pipeline = eager_pipeline(weights("regression"))
+    pipeline = eager_pipeline(weights(head))
     monkeypatch.setattr(film, "_load", lambda model, device: pipeline)
     make("old.mkv", count=6, size=(64, 50))
     red = {"x": 0.2, "y": 0.25, "color": "#d02020"}

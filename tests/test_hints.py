@@ -183,6 +183,33 @@ def test_hints_that_agree_on_a_cast_change_the_whole_picture() -> None:
     assert far_away((0.1, 0.1), (0.4, 0.2), (0.15, 0.6)) > max(10, 1.2 * alone)
 
 
+@pytest.mark.parametrize("planes", [False, True])
+def test_a_classifiers_distributions_tell_what_is_the_same_kind_of_thing(planes: bool) -> None:
+    """Three stripes whose predicted colour and lightness are one; the outer ones are of a kind."""
+    logits = np.full((1, 3, SIDE, SIDE), -9, np.float32)
+    logits[:, 1] = 5
+    logits[:, :, :, SIDE // 3 : -SIDE // 3] = np.reshape([5, -9, 5], (1, 3, 1, 1))
+    recipe = Recipe("classification", SIDE, ((-20.0, 0.0), (0.0, 0.0), (20.0, 0.0)))
+    pipeline = Pipeline(Graph("", "", recipe), lambda _: logits)
+    body = encoded(np.full((120, 180), 120, np.uint8))
+    said = as_text({"x": 1 / 6, "y": 0.5, "color": "#a06060"})
+    made = pipeline.colorize(body, {"hints": said, "format": "jpg" if planes else "png"})
+    rgb = np.asarray(opened(made.body))
+    near, far = (float(np.hypot(*rgb2lab(rgb[60, column])[1:])) for column in (90, 160))
+    assert far > 1.2 * near
+
+
+def test_where_hints_find_the_network_too_vivid_other_colours_are_calmed_too() -> None:
+    """Orange on the left, blue on the right; only of the orange it is said that it is paler."""
+    ab = np.broadcast_to(np.reshape(np.float32([16, 24]), (1, 2, 1, 1)), (1, 2, SIDE, SIDE)).copy()
+    ab[..., SIDE // 2 :] *= -1
+    pipeline = Pipeline(Graph("", "", Recipe(side=SIDE)), lambda _: ab)
+    said = [{"x": 0.2, "y": y, "color": "#827770"} for y in (0.2, 0.5, 0.8)]
+    plain, rgb = (colour(halves(120, 120), pipeline, hints=some) for some in ([], said))
+    before, after = (float(np.hypot(*rgb2lab(one[60, 140])[1:])) for one in (plain, rgb))
+    assert after < 0.9 * before
+
+
 def test_spread_says_how_far_a_hint_reaches() -> None:
     def reach(spread: float) -> float:
         rgb = colour(halves(90, 90), constant((0.0, 0.0)), hints=[RED], spread=spread)
