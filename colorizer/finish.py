@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from colorizer import cores, hints, lab
 from colorizer.hints import Hint
-from colorizer.icc import Profile
 from colorizer.image import NO_METADATA, Metadata, Picture
 from colorizer.jpeg import Planes
+from colorizer.options import Profile
 
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,15 +31,9 @@ from colorizer.errors import NotAPicture as NotAPicture
 from colorizer.errors import RequestError as RequestError
 from colorizer.errors import TooLarge as TooLarge
 from colorizer.metadata import Metadata as Metadata
+from colorizer.options import Bits, Format, Options
 
 UInt8 = NDArray[np.uint8]
-Format = Literal["jpeg", "png", "webp", "tiff"]
-Bits = Literal["8", "16", "same"]
-Compression = Literal["deflate", "none"]
-_ALLOWED: dict[str, tuple[str, ...]] = {
-    **{"bits": get_args(Bits), "profile": get_args(icc.Profile)},
-    "compression": get_args(Compression),
-}
 
 # What is read: Pillow's name of each format, ours, and how its files' names end.
 _READ = {
@@ -157,49 +151,21 @@ class Picture:
         return int(self.pixels.shape[1])
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """How `write` encodes.
+def check_size(height: int, width: int, format: Format) -> None:
+    """Check that a format can hold a picture of this size.
 
-    Attributes:
-        format: one of CONTENT_TYPES.
-        quality: 1..100, for JPEG and WebP; PNG and TIFF are lossless and ignore it.
-        bits: of a sample; "same": 16 for a file of more than 8. For PNG and TIFF.
-        profile: the colour space, one of lab.SPACES.
-        compression: of TIFF.
+    Raises:
+        BadOption: if it can't.
     """
-
-    format: Format = "jpeg"
-    quality: int = 92
-    bits: Bits = "8"
-    profile: icc.Profile = "srgb"
-    compression: Compression = "deflate"
-
-    def __post_init__(self) -> None:
-        if self.format not in get_args(Format):
-            raise BadOption(f"format is {self.format!r:.40}; use jpeg, png, webp or tiff.")
-        for name, allowed in _ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise BadOption(f"{name} is {getattr(self, name)!r:.40}; use {', '.join(allowed)}.")
-        if self.bits != "8" and self.format not in ("png", "tiff"):
-            raise BadOption(
-                f"bits is {self.bits!r}, and {self.format} holds 8 bits; use format=tiff or png."
-            )
-        # bool is an int to isinstance, and no quality
-        if type(self.quality) is not int or not 1 <= self.quality <= 100:
-            raise BadOption(f"quality is {self.quality!r:.40}; use a whole number from 1 to 100.")
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise BadOption if the format can't hold a picture of that size."""
-        longest, most = max(height, width), _MAX_SIDE[self.format]
-        if longest > most:
-            fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
-            raise BadOption(
-                f"format is {self.format!r}, which holds at most {most} pixels a side, and the "
-                f"picture has {longest}; use {' or '.join(fits)}."
-            )
-        if self.format == "tiff" and height * width >= _MAX_TIFF_PIXELS:
-            raise BadOption("format is 'tiff', which holds 4 GB at most; use png.")
+    longest, most = max(height, width), _MAX_SIDE[format]
+    if longest > most:
+        fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
+        raise BadOption(
+            f"format is {format!r}, which holds at most {most} pixels a side, and the picture has "
+            f"{longest}; use {' or '.join(fits)}."
+        )
+    if format == "tiff" and height * width >= _MAX_TIFF_PIXELS:
+        raise BadOption("format is 'tiff', which holds 4 GB at most; use png.")
 
 
 def read(
@@ -232,7 +198,7 @@ def read(
         )
     body = bytes(data)
     try:
-        with _silent_pillow(limits.max_pixels):
+        with quiet_pillow(limits.max_pixels):
             return _decode(body, limits, bits)
     except RequestError:
         raise
@@ -249,7 +215,7 @@ def read(
 
 def write(
     picture: lab.Levels | jpeg.Planes,
-    options: OutputOptions,
+    options: Options,
     alpha: UInt8 | None = None,
     metadata: Metadata = NO_METADATA,
 ) -> bytes:
@@ -270,10 +236,10 @@ def write(
     """
     metadata = metadata.in_space(options.profile)
     if isinstance(picture, jpeg.Planes):
-        options.check_size(*picture.luma.shape)
+        check_size(*picture.luma.shape, options.format)
         return jpeg.encode(picture, options.quality, metadata.save_options("jpeg"))
     rgb = picture
-    options.check_size(rgb.shape[0], rgb.shape[1])
+    check_size(rgb.shape[0], rgb.shape[1], options.format)
     profile = icc.build(options.profile)
     if options.format == "tiff":
         return encode.tiff(rgb, alpha, profile, metadata, options.compression == "deflate")
@@ -281,38 +247,43 @@ def write(
         profile = b""
     if rgb.dtype == np.uint16:
         return encode.png(rgb, alpha, profile, metadata)
-    im = Image.fromarray(rgb)
+    return _write_by_pillow(rgb, options, alpha, profile, metadata)
+
+
+def _write_by_pillow(
+    rgb: UInt8, options: Options, alpha: UInt8 | None, profile: bytes, metadata: Metadata
+) -> bytes:
+    im, more = Image.fromarray(rgb), metadata.save_options(options.format)
     mask = None if alpha is None else Image.fromarray(alpha)
-    file = io.BytesIO()
-    extras = metadata.save_options(options.format)
     if profile:
-        extras["icc_profile"] = profile
+        more["icc_profile"] = profile
+    if options.format == "jpeg" and mask is not None:
+        on_white = Image.new("RGB", im.size, "white")
+        on_white.paste(im, mask=mask)
+        im = on_white
+    elif mask is not None:
+        im.putalpha(mask)
     if options.format == "jpeg":
-        if mask is not None:
-            on_white = Image.new("RGB", im.size, "white")
-            on_white.paste(im, mask=mask)
-            im = on_white
         # Colours at half the size save 10% of the bytes, and are as near to the true ones. An
         # optimized Huffman table would save 2% for three times the time.
-        im.save(file, "JPEG", quality=options.quality, subsampling=2, optimize=False, **extras)
-        return file.getvalue()
-    if mask is not None:
-        im.putalpha(mask)
-    if options.format == "png":
+        more |= {"quality": options.quality, "subsampling": 2, "optimize": False}
+    elif options.format == "png":
         chunks = PngImagePlugin.PngInfo()
         if not profile:
             chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
         for kind, text in metadata.png_texts():
             chunks.add(kind, text)
         # Level 6, the default, takes 2.4 times the time for 14% fewer bytes.
-        im.save(file, "PNG", compress_level=1, pnginfo=chunks, **extras)
+        more |= {"compress_level": 1, "pnginfo": chunks}
     else:
         # Method 2 is as small as the default 4 in less than half the time.
-        im.save(file, "WEBP", quality=options.quality, method=2, **extras)
+        more |= {"quality": options.quality, "method": 2}
+    file = io.BytesIO()
+    im.save(file, options.format, **more)
     return file.getvalue()
 
 
-def as_planes(options: OutputOptions, alpha: UInt8 | None) -> bool:
+def as_planes(options: Options, alpha: UInt8 | None) -> bool:
     """Whether `write` takes the planes of a JPEG: there, nothing is left to do in RGB."""
     return options.format == "jpeg" and options.profile == "srgb" and alpha is None
 
@@ -326,7 +297,7 @@ def _decode(body: bytes, limits: Limits, bits: Bits) -> Picture:
         colour = stored.colour if how is None else stored.colour.transpose(how)
         pixels = _pixels(colours.to_srgb(colour, stored.profile))
     else:
-        pixels = _upright(stored.colour, stored.orientation)
+        pixels = upright(stored.colour, stored.orientation)
     about = stored.describe((pixels.shape[1], pixels.shape[0]), stored.orientation > 4)
     return Picture(pixels, None if mask is None else np.asarray(mask), about, stored.notes)
 
@@ -340,8 +311,8 @@ def _pixels(im: Image.Image) -> UInt8:
     return pixels
 
 
-def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an array as _UPRIGHT turns an image, without Pillow's copies."""
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn an array upright by its EXIF orientation, as _UPRIGHT does without Pillow's copies."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -587,32 +558,32 @@ def _too_many_pixels(limits: Limits, found: str = "too many pixels") -> TooLarge
     )
 
 
-_silent_lock = threading.Lock()
-_silent_stack = ExitStack()
-_silent_readers = 0
+_quiet_lock = threading.Lock()
+_quiet_stack = ExitStack()
+_quiet_readers = 0
 
 
 @contextmanager
-def _silent_pillow(max_pixels: int = 0) -> Iterator[None]:
+def quiet_pillow(max_pixels: int = 0) -> Iterator[None]:
     """Keep Pillow's warnings about a stranger's file out of our log, and its guard above our limit.
 
     `warnings.catch_warnings` alone swaps a list of the whole process, and two threads that leave
     in the wrong order lose the original: so the first reader in swaps and the last one out puts
     back. Warnings of other packages pass. The guard, Image.MAX_IMAGE_PIXELS, is the process's too.
     """
-    global _silent_readers
-    with _silent_lock:
-        if _silent_readers == 0:
-            _silent_stack.enter_context(warnings.catch_warnings())
+    global _quiet_readers
+    with _quiet_lock:
+        if _quiet_readers == 0:
+            _quiet_stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            _silent_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            _quiet_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
         if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
             Image.MAX_IMAGE_PIXELS = max_pixels
-        _silent_readers += 1
+        _quiet_readers += 1
     try:
         yield
     finally:
-        with _silent_lock:
-            _silent_readers -= 1
-            if _silent_readers == 0:
-                _silent_stack.close()
+        with _quiet_lock:
+            _quiet_readers -= 1
+            if _quiet_readers == 0:
+                _quiet_stack.close()

@@ -169,7 +169,7 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Colorize some black, so that the first picture is not the slowest."""
-        black = image.write(np.zeros((8, 8, 3), np.uint8), Options().output)
+        black = image.write(np.zeros((8, 8, 3), np.uint8), Options())
         for batch in (1, 2, 1):  # TorchScript specializes during its first runs
             for outcome in self.colorize_batch([(black, {})] * batch):
                 outcome.result()
@@ -212,7 +212,7 @@ class Pipeline:
                 raise job.body
             picture = image.read(job.body, self.limits, job.options.bits)
             # before the work, not after it
-            job.options.output.check_size(picture.height, picture.width)
+            image.check_size(picture.height, picture.width, job.options.format)
             job.prepared = prepare(picture, self.graph.recipe.side)
 
     def _run_network(self, jobs: Sequence[_Job]) -> None:
@@ -242,7 +242,7 @@ class Pipeline:
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
                 own = replace(options, seed=seed)
-                planes = image.as_planes(options.output, prepared.alpha)
+                planes = image.as_planes(options, prepared.alpha)
                 pixels = self.finished(prepared, output, own, planes)
             if job.outcome.error is None:
                 with _stage("write", job):
@@ -251,7 +251,7 @@ class Pipeline:
                         assert isinstance(job.body, bytes)
                         told = provenance.record(job.body, self.graph, own)
                         written = provenance.embed(metadata, told)
-                    files[seed] = image.write(pixels, options.output, prepared.alpha, written)
+                    files[seed] = image.write(pixels, options, prepared.alpha, written)
                     self._check_size(files, options)
             if job.outcome.error is not None:
                 return

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 from colorizer import icc, image
 from colorizer.metadata import Metadata
+from colorizer.options import Options
 from tests.pictures import ALPHA, ASTRONAUT, exif, file_of
 from tests.support import IMAGEMAGICK
 
@@ -43,7 +44,7 @@ def about(order: str = "<") -> Metadata:
 
 def written(rgb: np.ndarray, alpha: Any, compression: Any, more: Metadata, **kind: Any) -> bytes:
     bits: Any = "16" if rgb.dtype == np.uint16 else "8"
-    options = image.OutputOptions("tiff", bits=bits, compression=compression, **kind)
+    options = Options("tiff", bits=bits, compression=compression, **kind)
     return image.write(rgb, options, alpha, more)
 
 
@@ -112,7 +113,7 @@ def test_a_profile_and_what_is_said_of_it_are_true(
 ) -> None:
     if bits == "16" and format in ("jpeg", "webp"):
         return
-    options = image.OutputOptions(format, bits=bits, profile=profile)
+    options = Options(format, bits=bits, profile=profile)
     pixels = DEEP if bits == "16" else ASTRONAUT
     body = image.write(pixels, options, None, about())
     with Image.open(io.BytesIO(body)) as im:
@@ -134,7 +135,7 @@ def test_a_profile_and_what_is_said_of_it_are_true(
 
 
 def test_a_png_of_16_bits_holds_all_that_one_of_8_does() -> None:
-    options = image.OutputOptions("png", bits="16")
+    options = Options("png", bits="16")
     body = image.write(DEEP, options, ALPHA, about())
     with Image.open(io.BytesIO(body)) as im:
         im.load()

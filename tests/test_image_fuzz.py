@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from colorizer import image
+from colorizer.options import Options
 from tests.pictures import KINDS, with_right_checksums
 
 EXAMPLES = int(os.environ.get("FUZZ", "150"))
@@ -71,7 +72,7 @@ def write(picture: image.Picture) -> str:
     assert 0 < picture.height * picture.width <= LIMITS.max_pixels
     shape = (picture.height, picture.width, 3)
     rgb = np.broadcast_to(picture.pixels.reshape(*picture.pixels.shape[:2], -1), shape)
-    image.write(rgb.copy(), image.OutputOptions("png"), picture.alpha, picture.metadata)
+    image.write(rgb.copy(), Options("png"), picture.alpha, picture.metadata)
     return "Picture"
 
 

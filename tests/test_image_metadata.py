@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from colorizer import image
+from colorizer.options import Options
 from tests.pictures import ASTRONAUT, exif, file_of, tiff_of
 
 ARTIST = "Großmutter, Краков".encode()
@@ -46,7 +47,7 @@ def raw_exif(*more: bytes, exif_ifd: tuple[bytes, ...] = (), order: str = "<") -
 def kept(body: bytes, format: Any = "jpeg") -> Image.Image:
     picture = image.read(body)
     rgb = np.zeros((picture.height, picture.width, 3), np.uint8)
-    options = image.OutputOptions(format)
+    options = Options(format)
     written = Image.open(io.BytesIO(image.write(rgb, options, metadata=picture.metadata)))
     written.load()
     return written
@@ -174,9 +175,7 @@ def test_iptc_is_kept(format: str) -> None:
     elif format == "TIFF":
         body = file_of(ASTRONAUT, format, tiffinfo={33723: IPTC})
     else:
-        body = image.write(
-            ASTRONAUT, image.OutputOptions("png"), metadata=image.Metadata(iptc=IPTC)
-        )
+        body = image.write(ASTRONAUT, Options("png"), metadata=image.Metadata(iptc=IPTC))
     assert kept(body).info["photoshop"][0x0404] == IPTC
     assert image.read(body).metadata.iptc == IPTC
 
@@ -192,5 +191,5 @@ def test_resolution_is_kept_and_turned(format: str, to: str, orientation: int) -
 
 def test_nothing_is_kept_unasked() -> None:
     body = file_of(ASTRONAUT, "JPEG", exif=raw_exif(), xmp=XMP, dpi=(600, 600))
-    found = Image.open(io.BytesIO(image.write(image.read(body).pixels, image.OutputOptions())))
+    found = Image.open(io.BytesIO(image.write(image.read(body).pixels, Options())))
     assert not {"exif", "xmp", "photoshop"} & set(found.info)

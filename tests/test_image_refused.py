@@ -282,7 +282,7 @@ def test_no_warning_leaks_and_none_becomes_an_error() -> None:
 
 def test_readers_that_overlap_leave_the_filters_as_they_were() -> None:
     before = list(warnings.filters)
-    first, second = image._silent_pillow(), image._silent_pillow()
+    first, second = image.quiet_pillow(), image.quiet_pillow()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from colorizer import image
+from colorizer.options import Options
 from tests.pictures import (
     ALPHA,
     ASTRONAUT,
@@ -208,7 +209,7 @@ def test_exif_is_kept_without_its_orientation(format: str, to: Any) -> None:
     tags[ExifTags.Base.Artist] = "E. S. Curtis"
     tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
     picture = image.read(file_of(ASTRONAUT, format, exif=tags))
-    options = image.OutputOptions(to)
+    options = Options(to)
     body = image.write(picture.pixels, options, metadata=picture.metadata)
     found = Image.open(io.BytesIO(body)).getexif()
     assert found.get(ExifTags.Base.Orientation, 1) == 1

@@ -14,6 +14,7 @@ from skimage import data
 
 from colorizer import image, jpeg
 from colorizer.metadata import Metadata
+from colorizer.options import Options
 from tests.pictures import exif
 
 SIZES = [(1, 1), (1, 300), (300, 1), (16, 16), (17, 33), (90, 131), (700, 900), (3, 65_500)]
@@ -36,7 +37,7 @@ def in_ycbcr(body: bytes) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 def test_planes_come_back_whatever_their_strips(size: tuple[int, int]) -> None:
     given = planes(*size)
-    body = image.write(given, image.OutputOptions(quality=100))
+    body = image.write(given, Options(quality=100))
     found = in_ycbcr(body)
     assert found.shape == (*size, 3)
     assert np.abs(found[..., 0] - given.luma).max() <= 2
@@ -73,7 +74,7 @@ def test_bytes_do_not_depend_on_what_memory_held_before() -> None:
 
 def test_metadata_is_what_pillow_writes() -> None:
     about = Metadata(exif=exif(1).tobytes()[6:], xmp=b"<x:xmpmeta/>", dpi=(300.0, 300.0))
-    options = image.OutputOptions()
+    options = Options()
     with Image.open(io.BytesIO(image.write(planes(20, 30), options, metadata=about))) as im:
         found = im.info
     rgb = np.zeros((20, 30, 3), np.uint8)

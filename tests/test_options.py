@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 import yaml
 
 from colorizer.errors import BadOption
-from colorizer.image import OutputOptions
 from colorizer.options import HEADER, NAMES, OPTIONS, Option, Options, from_headers
 from tests.support import ROOT
 
 API = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
-
-
-def test_options_have_the_tables_names_and_defaults() -> None:
-    assert tuple(field.name for field in fields(Options)) == NAMES
-    options = Options()
-    for option in OPTIONS:
-        assert getattr(options, option.name) == option.default
-    assert options.output == OutputOptions()
 
 
 def schema(option: Option) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def test_good_options_are_taken() -> None:
     options = Options.parse(
         {"format": "JPG", "quality": "80", "decoding": "mode", "temperature": "0.5", "seed": "7"}
     )
-    assert (options.output.format, options.output.quality) == ("jpeg", 80)
+    assert (options.format, options.quality) == ("jpeg", 80)
     assert (options.decoding, options.temperature, options.seed) == ("mode", 0.5, 7)
 
 

@@ -20,20 +20,17 @@ import re
 import sys
 import tempfile
 import time
-import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from colorizer import __version__
 from colorizer.commands import check, client, folder, reports, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
 from colorizer.commands.progress import Progress, say
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
+from colorizer.cores import in_order
 from colorizer.models import DEFAULT, DISTRIBUTION, find_model
 from colorizer.options import NAMES, OPTIONS
 from colorizer.recipe import NAMES as ENGINES
@@ -81,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # a pipe in the place of a file that was seekable
                 stream.reconfigure(errors="backslashreplace")
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told
     if arguments and arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])
     options = _parser().parse_args(arguments)
@@ -98,14 +94,8 @@ def _work(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="colorizer",
-        description=__doc__,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("colorizer", __doc__, EXIT_CODES, as_written=True)
     add = parser.add_argument
-    add("--version", action="version", version=__version__)
     add(
         "pictures",
         nargs="+",
@@ -250,11 +240,6 @@ def colorize(options: argparse.Namespace) -> int:
     Raises:
         Refused: if nothing can be begun.
     """
-    if options.max_pixels is not None:
-        from PIL import Image
-
-        # Pillow's own guard, which refuses more than twice this many.
-        Image.MAX_IMAGE_PIXELS = max(options.max_pixels, Image.MAX_IMAGE_PIXELS or 0)
     for place in (*options.pictures, options.out):
         if isinstance(place, str):
             raise Refused(f"{place} is no path; addresses need --ray (or --ray local)")
@@ -307,13 +292,13 @@ def _check_targets(jobs: Sequence[Job], naming: Naming) -> None:
         folders = {naming.out}
     else:
         folders = {target.parent for job in jobs for target in job.targets}
-    for number, one in enumerate(sorted(folders), start=1):
+    for one in sorted(folders):
         try:
             folder.check_writable(one)
             return
         except OSError as error:
-            if number == len(folders):
-                raise Refused(f"{one} cannot be written to: {error.strerror}") from None
+            refusal = Refused(f"{one} cannot be written to: {error.strerror}")
+    raise refusal
 
 
 def choose_method(options: argparse.Namespace) -> Method:
@@ -463,7 +448,7 @@ def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
             return error
 
     def colorize(paths: Iterable[Path]) -> Generator[Result]:
-        yield from _in_threads(ask, paths)
+        yield from in_order(ask, paths, CLIENTS, 2 * CLIENTS)
         with contextlib.suppress(client.Refused):
             if not results.same_picture(first, try_it()):
                 print(
@@ -473,23 +458,6 @@ def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
                 )
 
     return colorize
-
-
-def _in_threads(ask: Callable[[Path], Result], paths: Iterable[Path]) -> Iterator[Result]:
-    """Ask for a few pictures at once; results come in order, and few wait in memory."""
-    waiting: deque[Future[Result]] = deque()
-    paths = iter(paths)
-    with ThreadPoolExecutor(CLIENTS) as threads:
-        try:
-            while True:
-                waiting += [
-                    threads.submit(ask, path) for path in islice(paths, 2 * CLIENTS - len(waiting))
-                ]
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
 
 
 def run(

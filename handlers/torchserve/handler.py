@@ -88,28 +88,14 @@ class ColorizeHandler:
         return [self._answer(outcome, index, context) for index, outcome in enumerate(outcomes)]
 
     def _read_request(
-        self, row: Mapping[str, Any], headers: Mapping[str, str]
+        self, row: Mapping[str, Any], headers: Mapping[str, Any]
     ) -> tuple[bytes | RequestError, dict[str, str]]:
         """Take one request's picture, or why there is none, and its options as text.
 
-        A form field beats a header.
-        """
-        try:
-            return self._take_apart(row, headers)
-        except RequestError as error:
-            return error, {}
-
-    def _take_apart(
-        self, row: Mapping[str, Any], headers: Mapping[str, Any]
-    ) -> tuple[bytes, dict[str, str]]:
-        """Tell picture and options of one request apart.
-
         Args:
             row: its form fields, or its raw body as the field "body".
-            headers: its headers; beside them, for each field a mapping with its content type.
-
-        Raises:
-            RequestError: if there is no picture, or more than one, or it can't be decompressed.
+            headers: its headers; beside them, for each field a mapping with its content type. A
+                form field beats a header.
         """
         sent = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
         files = {
@@ -118,15 +104,17 @@ class ColorizeHandler:
             if isinstance(about, Mapping) and about.get("content-type")
         }
         encoding = sent.get("content-encoding", "").strip().lower()
-        body, fields = _split_form(row, files, encoding)
-        if not _is_bytes(body):  # TorchServe has decoded a body that called itself text or JSON
-            raise NotAPicture(
-                "The body calls itself text or JSON; post the picture file's own bytes."
-            )
-        body = bytes(body)
-        if "body" in row and encoding not in ("", "identity"):
-            body = _decompress(body, encoding, self.pipeline.limits.max_bytes)
-        return body, from_headers(sent.items()) | fields
+        try:
+            body, fields = _split_form(row, files, encoding)
+            if not _is_bytes(body):  # TorchServe has decoded a body labelled as text or JSON
+                raise NotAPicture(
+                    "The body calls itself text or JSON; post the picture file's own bytes."
+                )
+            if "body" in row and encoding not in ("", "identity"):
+                body = _decompress(bytes(body), encoding, self.pipeline.limits.max_bytes)
+        except RequestError as error:
+            return error, {}
+        return bytes(body), from_headers(sent.items()) | fields
 
     def _answer(self, outcome: pipeline.Outcome, index: int, context: Any) -> bytes:
         """Set status and headers of one request, and give its bytes."""

@@ -106,19 +106,16 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     package = find_torchserve()
     archives = find_archives(options.model_store, options.models)
     environment = server_environment(options.logs)
-    config: Path = options.config
-    if not config.is_file():
-        raise CannotServe(f"the configuration {config} is missing")
-    settings = config.read_text()
-    wrong = problems_of_properties(settings, environment)
-    if wrong:
-        raise CannotServe("\n  ".join([f"{config} is not what TorchServe reads:", *wrong]))
+    settings = read_settings(options.config, environment)
     addresses, changes = choose_addresses(settings, options.port, bool(options.certificate))
     check_free(addresses)
     changes += secure(options)
     client = Client(options.certificate, KEY_FILE if options.tokens else None)
     options.logs.mkdir(parents=True, exist_ok=True)
     check_room(options.logs, LOG_ROOM, "logs", "--logs ")
+    # TorchServe would look for this file in the folder that it is started in.
+    if "metrics_config=handlers/torchserve/metrics.yaml" in settings:
+        changes.append(f"metrics_config={METRICS}")
     # Its own temporary folder, for unpacked archives and sockets: another server's sockets have the
     # same names.
     with tempfile.TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
@@ -130,12 +127,8 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
         environment["TMPDIR"] = temporary  # for the workers
         sizes = [(options.model_store / one.split("=")[-1]).stat().st_size for one in archives]
         check_room(Path(temporary), sum(sizes), "unpacked archives", "TMPDIR=")
-        # TorchServe would look for this file in the folder that it is started in.
-        if "metrics_config=handlers/torchserve/metrics.yaml" in settings:
-            changes.append(f"metrics_config={METRICS}")
-        if changes:  # in a properties file the last line for a key wins
-            config = Path(temporary) / "config.properties"
-            config.write_text("\n".join([settings, *changes]) + "\n")
+        config = Path(temporary) / "config.properties"
+        config.write_text("\n".join([settings, *changes, ""]))  # of a key's lines the last counts
         command = frontend.java(package, environment, read_properties(settings), Path(temporary))
         command += ["--python", sys.executable, "-f", str(config.resolve()), "-ncs"]
         command += ["-s", str(options.model_store.resolve()), "-m", *archives]
@@ -153,17 +146,25 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
             output = Output(server.stdout or ())
             models = _watch(server, addresses, len(archives), options.logs, asked, client, output)
             if models:
-                places = (addresses["inference_address"], addresses["grpc_inference_port"])
-                ports = [urlsplit(place).port or int(place) for place in places]
-
-                def look() -> drain.Look:
-                    return drain.look(client.models(addresses), ports, output)
-
-                drain.wait(look, options.drain, asked, lambda: server.poll() is None, _say)
+                _drain(server, addresses, options.drain, asked, client, output)
         finally:
             _say("\nStopping TorchServe ...")
             stop(server)
             _say("Stopped.")
+
+
+def read_settings(config: Path, environment: Mapping[str, str]) -> str:
+    """Read and validate a config.properties.
+
+    Raises:
+        CannotServe: if it is missing, or has what TorchServe would silently ignore.
+    """
+    if not config.is_file():
+        raise CannotServe(f"the configuration {config} is missing")
+    settings = config.read_text()
+    if wrong := problems_of_properties(settings, environment):
+        raise CannotServe("\n  ".join([f"{config} is not what TorchServe reads:", *wrong]))
+    return settings
 
 
 def secure(options: argparse.Namespace) -> list[str]:
@@ -311,6 +312,24 @@ def _watch(
             start, end = ("\r", "") if sys.stdout.isatty() else ("", "\n")
             _say(f"{start}Starting TorchServe (logs in {logs}) ... {seconds} s", end)
     return models
+
+
+def _drain(
+    server: subprocess.Popen[str],
+    addresses: Mapping[str, str],
+    seconds: float,
+    asked: Sequence[int],
+    client: Client,
+    output: Output,
+) -> None:
+    """Wait until accepted requests are answered."""
+    places = (addresses["inference_address"], addresses["grpc_inference_port"])
+    ports = [urlsplit(place).port or int(place) for place in places]
+
+    def look() -> drain.Look:
+        return drain.look(client.models(addresses), ports, output)
+
+    drain.wait(look, seconds, asked, lambda: server.poll() is None, _say)
 
 
 def _signal_all(group: int, number: int) -> bool:
