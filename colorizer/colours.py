@@ -21,7 +21,7 @@ _Parts = tuple[Image.Image, Image.Image | None, bytes | None]  # colour, alpha, 
 
 
 def eight_bits(im: Image.Image, profile: bytes | None, page: tiff.Page | None = None) -> _Parts:
-    """Bring any mode of Pillow's to 8 bits; a wide grey picture's profile is applied on the way."""
+    """Convert any of Pillow's modes to 8 bits, and apply the profile of a wide grey picture."""
     if not is_wide(im):
         return *_split_alpha(im), profile
     curve = _grey_curve(profile, 2**16) if profile else None
@@ -123,7 +123,7 @@ def of_samples(samples: Samples, profile: bytes | None) -> _Parts:
 
 
 def alpha_of(samples: Samples) -> Image.Image | None:
-    """Bring alpha to 8 bits."""
+    """Convert alpha to 8 bits."""
     if samples.alpha is None:
         return None
     alpha = np.empty(samples.alpha.shape, np.uint8)

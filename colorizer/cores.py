@@ -1,4 +1,4 @@
-"""How many processor cores this process may use, what they can, and work for all of them."""
+"""The processor cores that this process may use, and work spread over them."""
 
 from __future__ import annotations
 

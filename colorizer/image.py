@@ -31,7 +31,7 @@ from colorizer.errors import NotAPicture as NotAPicture
 from colorizer.errors import RequestError as RequestError
 from colorizer.errors import TooLarge as TooLarge
 from colorizer.metadata import Metadata as Metadata
-from colorizer.options import Bits, Format, Options
+from colorizer.options import Bits, Options
 
 UInt8 = NDArray[np.uint8]
 
@@ -151,12 +151,17 @@ class Picture:
         return int(self.pixels.shape[1])
 
 
-def check_size(height: int, width: int, format: Format) -> None:
-    """Check that a format can hold a picture of this size.
+def check_format(options: Options, height: int, width: int) -> None:
+    """Check that the format can hold a picture of this depth and size.
 
     Raises:
         BadOption: if it can't.
     """
+    format = options.format
+    if options.bits != "8" and format not in ("png", "tiff"):
+        raise BadOption(
+            f"bits is {options.bits!r}, and {format} holds 8 bits; use format=tiff or png."
+        )
     longest, most = max(height, width), _MAX_SIDE[format]
     if longest > most:
         fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
@@ -236,10 +241,10 @@ def write(
     """
     metadata = metadata.in_space(options.profile)
     if isinstance(picture, jpeg.Planes):
-        check_size(*picture.luma.shape, options.format)
+        check_format(options, *picture.luma.shape)
         return jpeg.encode(picture, options.quality, metadata.save_options("jpeg"))
     rgb = picture
-    check_size(rgb.shape[0], rgb.shape[1], options.format)
+    check_format(options, *rgb.shape[:2])
     profile = icc.build(options.profile)
     if options.format == "tiff":
         return encode.tiff(rgb, alpha, profile, metadata, options.compression == "deflate")

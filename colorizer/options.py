@@ -117,7 +117,9 @@ class Option:
 
 def _option(default: str | float | None, help: str, *choices: str, **more: Any) -> Any:
     """A field of `Options`, and with that a row of the table."""
-    return field(default=default, metadata={"help": help, "choices": choices, **more})
+    return field(
+        default=default, metadata={"default": default, "help": help, "choices": choices, **more}
+    )
 
 
 @dataclass(frozen=True)
@@ -190,10 +192,6 @@ class Options:
     def __post_init__(self) -> None:
         for option in OPTIONS:
             option.check(getattr(self, option.name))
-        if self.bits != "8" and self.format not in ("png", "tiff"):
-            raise BadOption(
-                f"bits is {self.bits!r}, and {self.format} holds 8 bits; use format=tiff or png."
-            )
 
     @property
     def needs_classifier(self) -> list[str]:
@@ -226,7 +224,7 @@ class Options:
         return cls(**chosen)
 
 
-OPTIONS = tuple(Option(one.name, one.default, **one.metadata) for one in fields(Options))
+OPTIONS = tuple(Option(one.name, **one.metadata) for one in fields(Options))
 NAMES = tuple(option.name for option in OPTIONS)
 
 

@@ -1,4 +1,4 @@
-"""Files whose pixels are sound, though Pillow refuses them for something else."""
+"""Files that Pillow rejects although their pixels are intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server tells of its pictures: metrics, Server-Timing and traces, the same on each server.
+"""Metrics, Server-Timing and traces of pictures, the same on both servers.
 
 Nothing here imports OpenTelemetry unless its variables ask for traces.
 """
@@ -67,7 +67,7 @@ class Figure(NamedTuple):
 
 
 def figures(outcome: Outcome) -> Iterator[Figure]:
-    """Give what is reported of a picture that has ended."""
+    """Yield what is reported about a picture that has ended."""
     if (reply := outcome.reply) is None:
         yield Figure("colorize_replies_total", 1, (kind_of(outcome),))
         return
@@ -90,7 +90,7 @@ def server_timing(seconds: Mapping[str, float]) -> str:
 
 
 def parent(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Take what a request says of its caller's span."""
+    """Read the caller's span from a request's headers."""
     return {name.lower(): str(value) for name, value in headers.items() if name.lower() in PARENT}
 
 

@@ -141,8 +141,8 @@ def test_a_side_too_long_for_a_format_is_refused_with_422(
 
 def test_a_tiff_beyond_4_gb_is_refused_before_the_work() -> None:
     with pytest.raises(image.BadOption, match="4 GB"):
-        image.check_size(40_000, 20_000, "tiff")
-    image.check_size(40_000, 20_000, "png")
+        image.check_format(Options("tiff"), 40_000, 20_000)
+    image.check_format(Options("png"), 40_000, 20_000)
 
 
 def test_png_takes_the_longest_side() -> None:

@@ -49,9 +49,11 @@ LIMITS = {"16 bits": (0.01, 0.005), "8 bits": (1.0, 0.25), "lossy": (2.5, 3.5)}
 _LOSSLESS = ("PNG", "TIFF", "BMP")
 _SQUARE = 16
 # How a picture may be turned, in the order of EXIF's orientations.
-_WAYS = ("the same", "mirrored", "turned by 180°", "mirrored and turned by 180°")
-_WAYS += ("mirrored and turned by 270°", "turned by 90°")
-_WAYS += ("mirrored and turned by 90°", "turned by 270°")
+_WAYS = (
+    *("the same", "mirrored", "turned by 180°", "mirrored and turned by 180°"),
+    *("mirrored and turned by 270°", "turned by 90°"),
+    *("mirrored and turned by 90°", "turned by 270°"),
+)
 
 
 @dataclass(frozen=True)

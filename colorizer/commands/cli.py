@@ -52,7 +52,7 @@ EXIT_CODES = """\
 exit codes:
   0    all pictures have their results
   1    some pictures failed, or some files or folders could not be read; each is named
-  2    nothing could be begun: a wrong option, no model, no server, no place to write to
+  2    nothing was done: a wrong option, no model, no server, no place to write to
   130  interrupted by Ctrl-C; the same command resumes
 """
 
@@ -238,7 +238,7 @@ def colorize(options: argparse.Namespace) -> int:
     """Colorize what the command line names; returns how many pictures failed.
 
     Raises:
-        Refused: if nothing can be begun.
+        Refused: if nothing can be done.
     """
     for place in (*options.pictures, options.out):
         if isinstance(place, str):
@@ -404,7 +404,7 @@ def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
 
 
 def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
-    """Colorize by a network that is loaded."""
+    """Colorize with a loaded network."""
 
     from colorizer.errors import TooLarge
 
@@ -421,7 +421,7 @@ def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
 
 
 def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
-    """Colorize by a server, which is tried on a small picture at the start and at the end.
+    """Colorize with a server, which is tried on a small picture at the start and at the end.
 
     Raises:
         Refused: if it is no server that colorizes, or refuses the options.
@@ -536,7 +536,7 @@ def _write(job: Job, result: Result, overwrite: bool, sidecars: bool) -> bool:
 
 
 def run_on_cluster(options: argparse.Namespace) -> int:
-    """Colorize a folder by Ray; returns how many pictures failed.
+    """Colorize a folder with Ray; returns how many pictures failed.
 
     Raises:
         UserError: if Ray is not installed, there is no cluster, no folder, or no network.
@@ -577,7 +577,7 @@ def run_on_cluster(options: argparse.Namespace) -> int:
 
 
 def report(source: str, target: str | list[str], error: str | None, as_json: bool) -> None:
-    """Tell how a picture ended."""
+    """Print how a picture ended."""
     if as_json:
         line: dict[str, Any] = {"picture": source, "colour": target}
         if error is not None:

@@ -1,4 +1,4 @@
-"""Post pictures to a server that colorizes: TorchServe or Triton, it is asked which.
+"""Post pictures to TorchServe or Triton; the server is asked which of the two it is.
 
 >>> colour = Server("127.0.0.1:8000").colorize("photo.jpg", format="png")
 """
@@ -337,7 +337,7 @@ def _after_head(url: str, replied: http.client.HTTPMessage, answer: bytes) -> by
 def _refusal(
     url: str, status: int, replied: http.client.HTTPMessage, answer: bytes, size: int
 ) -> Refused:
-    """Put what a server said instead of a picture's result into words, alike for both servers."""
+    """Describe a reply that is no result, in the same words for both servers."""
     if 300 <= status < 400:
         where = replied.get("Location", "nowhere")
         return Refused(f"{status}: {url} redirects to {where}; give the address that colorizes")

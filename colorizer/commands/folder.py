@@ -1,4 +1,4 @@
-"""Plan the work of the folder command: which pictures, under which names, and what is done."""
+"""Plan the command's work: which pictures there are, their results' names, what is done already."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def plan(pictures: Sequence[Path], naming: Naming, overwrite: bool) -> Plan:
     """Find the pictures of a command, name their results, and set aside what is done.
 
     Raises:
-        Refused: if nothing can be begun: no picture is there, a folder has no `out`, or two
+        Refused: if nothing can be done: no picture is there, a folder has no `out`, or two
             pictures would go to one file.
     """
     found = Plan()

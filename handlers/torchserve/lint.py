@@ -1,4 +1,4 @@
-"""Find keys and values in a config.properties that TorchServe would ignore without a word.
+"""Find keys and values in a config.properties that TorchServe would silently ignore.
 
 Unknown keys, with the nearest right one; keys given twice; values of a wrong type; keys that an
 environment variable replaces.

@@ -174,6 +174,6 @@ def _parent(request: Any) -> dict[str, str]:
 
 
 def _error(failure: Failure) -> Any:
-    """Triton's codes are few: 400 for what its sender can mend, 500 for what is ours."""
+    """Triton has few codes: 400 for what its sender can fix, 500 for what is our fault."""
     code = triton.TritonError.INTERNAL if failure.status >= 500 else triton.TritonError.INVALID_ARG
     return triton.TritonError(f"{failure.status} {failure.kind}: {failure.message}", code)
