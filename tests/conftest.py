@@ -24,20 +24,31 @@ from colorizer.unet import UNet
 from export import archive, graphs, serving, triton
 from export.graphs import Source
 from tests.support import (
-    SECONDS,
     SIDE,
     TorchServe,
+    Triton,
     coloured,
     encoded,
-    free_port,
     picture,
-    start_launcher,
-    wait_for_line,
+    running_torchserve,
+    running_triton,
 )
 from tests.telemetry import Collector
 
 # A script that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Files whose tests share servers, which the last to use one ends: a process runs them in order.
+SERVERS = ("test_clients", "test_torchserve", "test_torchserve_faults", "test_triton")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests by their files, for `--dist loadgroup`."""
+    for item in items:
+        group = "servers" if item.path.stem in SERVERS else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -180,11 +191,19 @@ def torchserve(
     archives: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TorchServe]:
     """TorchServe with both archives; test_torchserve_faults.py, the last to use it, ends it."""
-    folder, port = tmp_path_factory.mktemp("torchserve"), free_port()
-    process = start_launcher(archives, folder, "--port", str(port), **collector.variables)
-    try:
-        wait_for_line(process, "Ready in ")
-        yield TorchServe(process, port, folder)
-    finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS)
+    work = tmp_path_factory.mktemp("torchserve")
+    with running_torchserve(archives, work, **collector.variables) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def triton_server(
+    repository: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Triton]:
+    """Triton with both models, which traces whom its caller traces; test_triton.py ends it."""
+    settings = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=0")
+    settings += (f"opentelemetry,url={collector.url}/v1/traces",)
+    traces = [f"--trace-config={one}" for one in settings]
+    work = tmp_path_factory.mktemp("triton-work")
+    with running_triton(repository, work, *traces, **collector.variables) as one:
+        yield one

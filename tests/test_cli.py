@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import colorizer
 from colorizer import files
 from colorizer.commands import cli, client
 from colorizer.image import NotAPicture
-from tests.support import ROOT, AnyServer, encoded, opened, picture
+from tests.support import ROOT, Handler, any_server, encoded, opened, picture
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +355,7 @@ def test_what_is_wrong_for_all_pictures_is_told_once(
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with AnyServer() as address:
+    with any_server() as address:
         yield f"{address}/predictions/colorize"
 
 
@@ -375,29 +375,18 @@ def test_a_server_colorizes_and_what_it_refuses_is_told(
     assert "b.png: 415: Not a picture." in capsys.readouterr().err
 
 
-class _Health(BaseHTTPRequestHandler):
+class _Health(Handler):
     """Answers each request with 200 and its health."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b'{"status": "Healthy"}')
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def health() -> AnyServer:
-    server = AnyServer()
-    server.handler = _Health  # type: ignore[assignment]
-    return server
+        self.body()
+        self.answer(200, b'{"status": "Healthy"}')
 
 
 def test_a_server_that_does_not_colorize_is_told_once_before_work(
     album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with health() as address:
+    with any_server(_Health) as address:
         for url, said in [
             ("http://127.0.0.1:9/predictions/colorize", "does not answer"),
             (f"{address}/ping", "does not colorize: the reply is not a jpeg picture"),
@@ -412,35 +401,27 @@ def test_a_server_that_does_not_colorize_is_told_once_before_work(
     assert not (tmp_path / "out").exists()
 
 
-class _Changing(BaseHTTPRequestHandler):
+class _Changing(Handler):
     """Colours in one way, and from its sixth request on in another; can go away."""
 
     asked = 0
     gone_after = 1000
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         _Changing.asked += 1
         if _Changing.asked > _Changing.gone_after:
             threading.Thread(target=self.server.shutdown).start()
             self.server.socket.close()
             return
         grey = np.asarray(opened(body).convert("RGB"))
-        made = encoded(grey if _Changing.asked < 6 else grey // 2, "JPEG")
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(made)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.answer(200, encoded(grey if _Changing.asked < 6 else grey // 2, "JPEG"))
 
 
 @pytest.fixture
 def changing() -> Iterator[str]:
     _Changing.asked, _Changing.gone_after = 0, 1000
-    server = AnyServer()
-    server.handler = _Changing  # type: ignore[assignment]
-    with server as address:
+    with any_server(_Changing) as address:
         yield f"{address}/predictions/colorize"
 
 
@@ -477,28 +458,33 @@ def test_a_server_that_goes_away_ends_the_run(
 
 
 def shell(
-    *arguments: object, stdin: bytes = b"", **variables: str
-) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "colorizer", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **variables}, input=stdin, capture_output=True
-    )
+    *arguments: object, stdin: bytes = b"", encoding: str = "utf-8"
+) -> tuple[int, bytes, str]:
+    """Run the command on streams as a shell's: its exit code, and what it printed."""
+    encoding, _, errors = encoding.partition(":")
+    streams = [io.TextIOWrapper(io.BytesIO(body), encoding) for body in (stdin, b"", b"")]
+    streams[1].reconfigure(errors=errors or "strict")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            patch.setattr(sys, name, stream)
+        code = cli.main([str(one) for one in arguments])
+    out, err = (stream.flush() or stream.buffer.getvalue() for stream in streams[1:])  # type: ignore
+    return code, out, err.decode("utf-8", "replace")
 
 
 def test_standard_input_and_output_carry_a_picture(server: str, tmp_path: Path) -> None:
     body = encoded(picture(40, 60))
-    done = shell("-", "--server", server, "--format", "png", stdin=body)
-    assert done.returncode == 0, done.stderr
-    assert (opened(done.stdout).size, opened(done.stdout).format) == ((60, 40), "PNG")
-    done = shell("-", "--server", server, "-o", tmp_path / "a.jpg", stdin=body)
+    code, out, err = shell("-", "--server", server, "--format", "png", stdin=body)
+    assert code == 0, err
+    assert (opened(out).size, opened(out).format) == ((60, 40), "PNG")
+    _, out, _ = shell("-", "--server", server, "-o", tmp_path / "a.jpg", stdin=body)
     assert opened((tmp_path / "a.jpg").read_bytes()).format == "JPEG"
-    assert done.stdout.decode() == f"{tmp_path}/a.jpg\n"
-    done = shell(tmp_path / "a.jpg", "--server", server, "-o", "-")
-    assert opened(done.stdout).size == (60, 40)
-    done = shell("-", "--server", server, stdin=b"bad")
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert b"standard input: 415: Not a picture." in done.stderr
+    assert out.decode() == f"{tmp_path}/a.jpg\n"
+    _, out, _ = shell(tmp_path / "a.jpg", "--server", server, "-o", "-")
+    assert opened(out).size == (60, 40)
+    code, out, err = shell("-", "--server", server, stdin=b"bad")
+    assert (code, out) == (1, b"")
+    assert "standard input: 415: Not a picture." in err
     assert names(tmp_path) == {"a.jpg"}
 
 
@@ -515,45 +501,27 @@ def test_pictures_of_any_name_are_colorized_and_told(
         (tmp_path / "in" / name).write_bytes(encoded(picture(40, 60), "JPEG"))
     (tmp_path / "in" / "Прага.jpg").write_bytes(b"bad")
     command = [tmp_path / "in", "--out", tmp_path / "out", "--server", server]
-    done = shell(*command, PYTHONIOENCODING=encoding)
-    assert b"Traceback" not in done.stderr
-    assert f"{len(NAMES)} colorized, 1 failed" in done.stderr.decode("utf-8", "replace")
+    _, _, err = shell(*command, encoding=encoding)
+    assert f"{len(NAMES)} colorized, 1 failed" in err
     assert names(tmp_path / "out") == set(NAMES)
-    done = shell(*command, "--json", "--overwrite", PYTHONIOENCODING=encoding)
-    lines = [json.loads(line) for line in done.stdout.decode(encoding.split(":")[0]).splitlines()]
+    _, out, _ = shell(*command, "--json", "--overwrite", encoding=encoding)
+    lines = [json.loads(line) for line in out.decode(encoding.split(":")[0]).splitlines()]
     told = {Path(line["picture"]).name for line in lines}
     assert told == {*NAMES, "Прага.jpg"}
 
 
-def test_a_reader_that_has_read_enough_ends_the_command_quietly(
-    server: str, tmp_path: Path
-) -> None:
-    for number in range(12):
-        (tmp_path / f"{number}.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))
-    pictures = " ".join(str(path) for path in tmp_path.iterdir())
-    python = f"{sys.executable} -m colorizer"
-    line = f"{python} {pictures} --server {server} | head -1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stderr.count("Error") == 0
-    assert done.returncode in (0, 1)  # it may have ended before its reader
-
-
-def test_the_module_tells_its_version_and_its_exit_codes() -> None:
-    assert shell("--version").stdout.decode().strip() == colorizer.__version__
-    told = shell("--help").stdout.decode()
-    for line in ("0    all", "1    some", "2    nothing", "130  interrupted"):
-        assert line in told
-
-
-def test_help_needs_no_torch(tmp_path: Path) -> None:
-    script = (
-        "import sys; from colorizer.commands import cli\n"
-        "try: cli.main(['--help'])\n"
-        "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules)"
-    )
+def test_the_module_tells_its_version_and_help_needs_neither_torch_nor_numpy() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", "-m", "colorizer", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.endswith("False False\n")
-    assert "--server ADDRESS" in done.stdout
+    for line in ("0    all", "1    some", "2    nothing", "130  interrupted", "--server ADDRESS"):
+        assert line in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "colorizer.commands.cli" in imported
+    assert not {"torch", "numpy"} & imported
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])

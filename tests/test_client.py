@@ -11,37 +11,28 @@ import socket
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from colorizer.commands import client
 from colorizer.errors import UserError
-from tests.support import AnyServer, Patch, encoded, picture
+from tests.support import Handler, Patch, any_server, encoded, picture
 
 PICTURE = encoded(picture(40, 60), "JPEG")
 ANSWERS: list[tuple[int, str | None]] = []  # status and Retry-After, in the order they are given
 ASKED: list[bytes] = []
 
 
-class _Busy(BaseHTTPRequestHandler):
+class _Busy(Handler):
     """Answers by ANSWERS, and then with what it got."""
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        ASKED.append(body)
+        ASKED.append(self.body())
         status, wait = ANSWERS.pop(0) if ANSWERS else (200, None)
-        self.send_response(status)
-        if wait is not None:
-            self.send_header("Retry-After", wait)
-        answer = body if status == 200 else b'{"code": 0, "message": "the queue is full"}'
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        refusal = b'{"code": 0, "message": "the queue is full"}'
+        headers = {} if wait is None else {"Retry_After": wait}
+        self.answer(status, ASKED[-1] if status == 200 else refusal, **headers)
 
 
 def post(url: str, body: bytes, options: dict[str, object], **how: Any) -> bytes:
@@ -52,9 +43,7 @@ def post(url: str, body: bytes, options: dict[str, object], **how: Any) -> bytes
 def url() -> Iterator[str]:
     ANSWERS.clear()
     ASKED.clear()
-    server = AnyServer()
-    server.handler = _Busy  # type: ignore[assignment]
-    with server as address:
+    with any_server(_Busy) as address:
         yield f"{address}/predictions/colorize"
 
 
@@ -320,21 +309,16 @@ def test_another_machine_is_asked_through_the_proxy(behind_proxy: Callable[[str]
 def serving(pages: Mapping[str, bytes], asked: list[dict[str, str]]) -> Iterator[str]:
     """HOST:PORT of a server that answers these requests, and everything else with 404."""
 
-    class Pages(BaseHTTPRequestHandler):
+    class Pages(Handler):
         def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body()
             asked.append(dict(self.headers.items()))
             self.wfile.write(pages.get(self.path, http("404 Not Found", LOGIN)))
             self.close_connection = True
 
         do_POST = do_GET
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = AnyServer()
-    server.handler = Pages  # type: ignore[assignment]
-    with server as address:
+    with any_server(Pages) as address:
         yield address.removeprefix("http://")
 
 

@@ -15,9 +15,8 @@ import psutil
 import pytest
 
 from handlers.torchserve import drain
-from tests.support import SECONDS, free_port, start_launcher, wait_for_line
+from tests.support import SECONDS, free_port, put, start_launcher, wait_for_line
 from tests.test_serve import still_running, write_archive
-from tests.test_torchserve import put
 
 SLOW = """
 import time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from colorizer import engines, lab
 from colorizer.commands import film, video
 from colorizer.hints import Hint
 from evaluation.methods import eager_pipeline
-from tests.support import Capture, Patch, Weights, encoded, picture
+from tests.support import Capture, Patch, Terminal, Weights, encoded, picture
 from tests.test_client import serving
 
 FRAMES = 12
@@ -714,10 +713,6 @@ def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: Patch) -> N
 
 
 def test_progress_is_shown_before_the_network_is_loaded(desk: Desk, monkeypatch: Patch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     shown: list[str] = []
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

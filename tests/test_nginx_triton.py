@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +23,13 @@ from export import serving, triton
 from tests.support import (
     ROOT,
     SECONDS,
-    AnyServer,
+    Handler,
     Patch,
+    any_server,
     encoded,
-    free_port,
     opened,
     picture,
-    start_triton,
-    wait_until_ready,
+    running_triton,
 )
 from tests.test_deploy import RESTRICTED
 from tests.test_nginx import TOKEN, nginx
@@ -64,7 +62,7 @@ def doors(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Doors]:
     """nginx that wants a token, in front of Triton with a short queue."""
-    folder, port = tmp_path_factory.mktemp("nginx-triton"), free_port()
+    folder = tmp_path_factory.mktemp("nginx-triton")
     text = serving.SETTINGS.read_text().replace("\nqueue: 32", "\nqueue: 2")
     (folder / "serving.yaml").write_text(text.replace("\nbatch: 8", "\nbatch: 1"))
     with staged_once():
@@ -74,9 +72,7 @@ def doors(
             settings=folder / "serving.yaml",
         )
     options = [option.replace("$(ADMIN_KEY)", KEY) for option in RESTRICTED]
-    process = start_triton(models, folder, port, *options)
     changes = {
-        "server 127.0.0.1:8000": f"server 127.0.0.1:{port}",
         "default 1;\n        # ": "default 0;\n        ",
         "modules/ngx_http_js_module.so": MODULE,
     }
@@ -87,13 +83,10 @@ def doors(
         assert len(gone) == len(begins)
         changes = {k: v for k, v in changes.items() if k != "modules/ngx_http_js_module.so"}
         changes |= dict.fromkeys(gone, "")
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, folder / "triton.log")
-        with nginx(folder, "nginx-triton.conf", port, changes) as url:
-            yield Doors(url, f"http://127.0.0.1:{port}", folder / "cert.pem")
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
+    with running_triton(models, folder, *options) as server:
+        changes |= {"server 127.0.0.1:8000": f"server 127.0.0.1:{server.port}"}
+        with nginx(folder, "nginx-triton.conf", server.port, changes) as url:
+            yield Doors(url, server.url, folder / "cert.pem")
 
 
 @pytest.fixture(autouse=True)
@@ -163,24 +156,14 @@ def test_what_a_newer_triton_says_of_a_picture_becomes_torchserves_headers(
 ) -> None:
     line = b'{"parameters":{"graph":"abc","server_timing":"read;dur=1.0"}}'
 
-    class Newer(BaseHTTPRequestHandler):
+    class Newer(Handler):
         """Triton from 25.02 on, as far as nginx sees it."""
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Inference-Header-Content-Length", str(len(line)))
-            self.send_header("Content-Length", str(len(line + PHOTO)))
-            self.end_headers()
-            self.wfile.write(line + PHOTO)
+            self.body()
+            self.answer(200, line + PHOTO, Inference_Header_Content_Length=str(len(line)))
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Behind(AnyServer):
-        handler = Newer
-
-    with Behind() as url:
+    with any_server(Newer) as url:
         port = int(url.rpartition(":")[2])
         changes = {
             "server 127.0.0.1:8000": f"server 127.0.0.1:{port}",

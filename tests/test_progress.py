@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import pytest
 
 from colorizer.commands import progress
 from colorizer.commands.progress import Progress, say
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.support import Terminal
 
 
 def test_lines_stand_above_the_progress_which_is_shown_at_once_and_leaves_nothing(

@@ -11,8 +11,6 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +29,8 @@ from tests.support import (
     free_port,
     is_free,
     picture,
+    put,
+    send,
     start_launcher,
     wait_for_line,
 )
@@ -210,11 +210,8 @@ def test_it_serves_until_ctrl_c_and_leaves_only_logs(
     assert url == f"http://127.0.0.1:{port}/predictions/echo"
 
     body = os.urandom(8 * 1024**2)  # above TorchServe's own limit, so config.properties is read
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for kind in ("image/jpeg", "application/x-www-form-urlencoded"):  # curl's own choice is last
-        request = urllib.request.Request(url, body, {"Content-Type": kind}, method="POST")
-        with opener.open(request, timeout=SECONDS) as reply:
-            assert reply.read() == body
+        assert send("POST", url, body, {"Content-Type": kind}).body == body
 
     members = wait_for_family(process, at_least=2)
     process.send_signal(signal.SIGINT)
@@ -281,22 +278,14 @@ def test_in_production_only_https_with_a_token_is_answered(
     url = wait_for_line(process, "curl ").split()[1]
     assert url.startswith("https://127.0.0.1:")
     context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
     keys = json.loads((tmp_path / "work" / "key_file.json").read_text())
     for token, status in (("", 400), ("not this one", 400), (keys["inference"]["key"], 200)):
         headers = {"Content-Type": "image/jpeg", "Authorization": f"Bearer {token}"}
         if not token:
             del headers["Authorization"]
-        request = urllib.request.Request(url, b"picture", headers, method="PUT")
-        if status == 200:
-            with opener.open(request, timeout=SECONDS) as reply:
-                assert reply.read() == b"picture"
-        else:
-            with pytest.raises(urllib.error.HTTPError, match=str(status)) as refusal:
-                opener.open(request, timeout=SECONDS)
-            refusal.value.close()
+        reply = send("PUT", url, b"picture", headers, context)
+        assert reply.status == status
+        assert (reply.body == b"picture") == (status == 200)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     token = keys["inference"]["key"]
     photo = encoded(picture(20, 30), "JPEG")
@@ -306,4 +295,4 @@ def test_in_production_only_https_with_a_token_is_answered(
     with pytest.raises(client.Refused, match=r"^400: Token"):
         client.Server(url, token="other").colorize(photo)
     with pytest.raises(OSError):  # noqa: PT011 - who speaks plain HTTP hears nothing
-        opener.open(url.replace("https:", "http:"), b"picture", timeout=SECONDS)
+        put(url.replace("https:", "http:"), b"picture")

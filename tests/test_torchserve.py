@@ -6,14 +6,10 @@ import gzip
 import json
 import subprocess
 import time
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -30,23 +26,18 @@ from colorizer.telemetry import BUCKETS, KINDS, METRICS
 from tests.support import (
     ROOT,
     SECONDS,
+    Reply,
     TorchServe,
     encoded,
     opened,
     picture,
+    put,
 )
 from tests.telemetry import Caller, Collector, scraped, unanswered
 
 pytestmark = pytest.mark.server
 
 ARCHIVES = ("colorize", "colorize-classes")
-
-
-class Reply(NamedTuple):
-    status: int
-    type: str
-    body: bytes
-    headers: Message
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +63,6 @@ def library(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         with zipfile.ZipFile(archives / f"{name}.mar") as file:
             file.extractall(folder / name)
     return {name: Pipeline.load(folder / name) for name in ARCHIVES}
-
-
-def put(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
-    """Send as `curl -T` does."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, body, dict(headers or {}), method="PUT")
-    request.add_header("Content-Type", "application/octet-stream")
-    try:
-        with opener.open(request, timeout=SECONDS) as reply:
-            return Reply(reply.status, reply.headers["Content-Type"], reply.read(), reply.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, error.headers["Content-Type"], error.read(), error.headers)
 
 
 @pytest.mark.parametrize("model", ARCHIVES)

@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import time
-import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,14 +20,16 @@ import pytest
 from tests.pictures import KINDS
 from tests.support import (
     SECONDS,
+    Reply,
     TorchServe,
     encoded,
     free_port,
     opened,
     picture,
+    put,
+    send,
     start_launcher,
 )
-from tests.test_torchserve import Reply, put
 
 pytestmark = pytest.mark.server
 
@@ -44,9 +45,7 @@ def url(torchserve: TorchServe) -> str:
 
 def worker(server: TorchServe) -> psutil.Process:
     """The process that runs our handler for the regression network."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{server.port + 1}/models/colorize") as reply:
-        (model,) = json.load(reply)
+    (model,) = json.loads(send("GET", f"http://127.0.0.1:{server.port + 1}/models/colorize").body)
     return psutil.Process(model["workers"][0]["pid"])
 
 

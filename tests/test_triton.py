@@ -9,11 +9,9 @@ import runpy
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from colorizer.commands import client
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
 from colorizer.recipe import Head
@@ -33,11 +30,11 @@ from export import __main__ as command
 from export import serving, triton
 from tests.support import (
     SECONDS,
+    Triton,
     encoded,
-    free_port,
     picture,
-    start_triton,
-    wait_until_ready,
+    running_triton,
+    send,
 )
 from tests.telemetry import Caller, Collector, scraped, unanswered
 
@@ -45,32 +42,9 @@ MODELS: dict[str, Head] = {"colorize": "regression", "colorize-classes": "classi
 PHOTO = encoded(picture(90, 120), "JPEG")
 
 
-class Server(NamedTuple):
-    process: subprocess.Popen[bytes]
-    port: int  # of HTTP; the next one is gRPC's
-
-
 @pytest.fixture(scope="module")
-def server(
-    repository: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """Triton with both models; it traces whom its caller traces, and so do its models."""
-    work, port = tmp_path_factory.mktemp("work"), free_port()
-    settings = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=0"]
-    settings += [f"opentelemetry,url={collector.url}/v1/traces"]
-    traces = [f"--trace-config={one}" for one in settings]
-    process = start_triton(repository, work, port, *traces, **collector.variables)
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
-
-
-@pytest.fixture(scope="module")
-def port(server: Server) -> int:
-    return server.port
+def port(triton_server: Triton) -> int:
+    return triton_server.port
 
 
 @pytest.fixture(scope="module")
@@ -133,20 +107,6 @@ def test_curl_gets_the_librarys_bytes(port: int, library: dict[str, Pipeline], m
     headers = [part for k, v in chosen.items() for part in ("-H", f"X-Colorize-{k.title()}: {v}")]
     expected = library[model].colorize(PHOTO, Options.parse(chosen)).body
     assert curl(port, model, PHOTO, *headers) == Answer(200, expected)
-
-
-@pytest.mark.server
-def test_the_commands_client_gets_the_librarys_bytes_and_errors(
-    port: int, library: dict[str, Pipeline]
-) -> None:
-    server = client.Server(f"http://127.0.0.1:{port}/v2/models/colorize/infer")
-    expected = library["colorize"].colorize(PHOTO, Options(format="png", chroma=1.5)).body
-    assert server.post(PHOTO, {"format": "png", "chroma": 1.5}) == expected
-    assert json.loads(server.post(PHOTO, {"likely": "0.5,0.5"}))["colours"]
-    with pytest.raises(client.Refused, match=r"^415: .*convert the picture"):
-        server.post(b"text", {})
-    with pytest.raises(client.Refused, match=r"^422: chroma is '9'"):
-        server.post(PHOTO, {"chroma": 9})
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -261,12 +221,10 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
     with staged_once():
         assert command.main(["triton", *given, "--shared-network", "--out", str(out)]) == 0
     assert not (out / "colorize" / "1" / "onnx").exists()  # the graph is the network's alone
-    port = free_port()
-    # Triton itself doesn't trace here, so that its models see their callers.
-    process = start_triton(out, tmp_path, port, "--allow-metrics=false", **collector.variables)
     good = [encoded(picture(*size)) for size in [(60, 80), (300, 200), (1, 1), (33, 500)] * 2]
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "triton.log")
+    # Triton itself doesn't trace here, so that its models see their callers.
+    variables = collector.variables
+    with running_triton(out, tmp_path, "--allow-metrics=false", **variables) as (_, port):
         for model in MODELS:
             with ThreadPoolExecutor(9) as pool:
                 found = list(pool.map(lambda body: curl(port, model, body), [*good, b"text"]))  # noqa: B023
@@ -279,25 +237,16 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
             spans = collector.spans(caller, 1 + len(STAGES))
             assert spans["picture"].parent == caller.span
             assert {spans[stage].parent for stage in STAGES} == {spans["picture"].id}
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
 
 
 @pytest.mark.server
 def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> None:
     url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     large = encoded(picture(1200, 1600), "JPEG")
 
     def post(_: int) -> int:
-        request = urllib.request.Request(url, large, {"Inference-Header-Content-Length": "0"})
-        try:
-            with opener.open(request, timeout=SECONDS) as reply:
-                return int(reply.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code if b"queue" in error.read() else 0
+        reply = send("POST", url, large, {"Inference-Header-Content-Length": "0"})
+        return reply.status if reply.status == 200 or b"queue" in reply.body else 0
 
     with ThreadPoolExecutor(96) as pool:
         posted, longest = [pool.submit(post, number) for number in range(96)], 0.0
@@ -434,16 +383,17 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
 
 @pytest.mark.server
 def test_sigterm_lets_triton_finish_what_it_has_accepted(
-    server: Server, library: dict[str, Pipeline]
+    triton_server: Triton, library: dict[str, Pipeline]
 ) -> None:
     """The last of this module, since it ends the server that the others share."""
+    process, port = triton_server
     large = encoded(picture(2400, 3200), "JPEG")
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(curl, server.port, "colorize", large)]
+        waiting = [pool.submit(curl, port, "colorize", large)]
         time.sleep(0.3)  # one is in work, and the others queue behind it
-        waiting += [pool.submit(curl, server.port, "colorize", large) for _ in range(3)]
+        waiting += [pool.submit(curl, port, "colorize", large) for _ in range(3)]
         time.sleep(0.2)
-        server.process.terminate()
+        process.terminate()
         answers = [one.result(timeout=SECONDS) for one in waiting]
     assert answers == [Answer(200, library["colorize"].colorize(large).body)] * 4
-    assert server.process.wait(SECONDS) == 0
+    assert process.wait(SECONDS) == 0
