@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, overload
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, overload
 
 import numpy as np
 from PIL import Image
@@ -36,6 +36,8 @@ from colorizer.samples import Samples
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+
+Pixels = TypeVar("Pixels", Image.Image, Levels)
 
 # Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the
 # cache; a GPU is worth a larger --batch.
@@ -78,9 +80,7 @@ class Colorizer:
         self, picture: str | Path | bytes | BinaryIO, **options: Unpack[PictureOptions]
     ) -> bytes: ...
     @overload
-    def colorize(self, picture: Image.Image, **options: Unpack[PictureOptions]) -> Image.Image: ...
-    @overload
-    def colorize(self, picture: Levels, **options: Unpack[PictureOptions]) -> Levels: ...
+    def colorize(self, picture: Pixels, **options: Unpack[PictureOptions]) -> Pixels: ...
 
     def colorize(
         self,
@@ -152,12 +152,8 @@ class Colorizer:
     ) -> list[bytes]: ...
     @overload
     def variants(
-        self, picture: Image.Image, count: int = ..., **options: Unpack[PictureOptions]
-    ) -> list[Image.Image]: ...
-    @overload
-    def variants(
-        self, picture: Levels, count: int = ..., **options: Unpack[PictureOptions]
-    ) -> list[Levels]: ...
+        self, picture: Pixels, count: int = ..., **options: Unpack[PictureOptions]
+    ) -> list[Pixels]: ...
 
     def variants(
         self,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from colorizer import cores, hints, lab
 from colorizer.hints import Hint
-from colorizer.image import NO_METADATA, Metadata, Picture
+from colorizer.image import Picture
 from colorizer.jpeg import Planes
+from colorizer.metadata import NONE, Metadata
 from colorizer.options import Profile
 
 Float = NDArray[np.float32]
@@ -50,7 +51,7 @@ class Prepared:
     lightness: NDArray[Any]
     small: Float
     alpha: UInt8 | None = None
-    metadata: Metadata = NO_METADATA
+    metadata: Metadata = NONE
     deep: bool = False
     notes: tuple[str, ...] = ()
 

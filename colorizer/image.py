@@ -1,11 +1,8 @@
-"""Bytes <-> RGB: everything hostile stops here.
+"""Bytes -> RGB: hostile input stops here.
 
 `read` turns the bytes of a stranger's picture into upright 8-bit sRGB, or L at full depth, and the
-metadata that may go with it; `write` turns a finished picture into a file. Beside this: `repair`
-(sound pixels that Pillow refuses), `tiff` (its pages), `samples` (its layouts), `colours`
-(8 bits, sRGB, L), `icc` (profiles), `metadata`, `encode` (TIFF, and PNG of 16 bits).
-
-What a user can cause is in `errors`.
+metadata that may go with it. Beside this: `repair` (files that Pillow rejects), `tiff` (pages),
+`samples` (layouts of TIFF), `colours` (8 bits, sRGB, L), `icc` (profiles), `metadata`.
 """
 
 from __future__ import annotations
@@ -22,16 +19,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 
-from colorizer import colours, encode, icc, jpeg, lab, metadata, repair, samples, tiff
-from colorizer.errors import BadOption as BadOption
-from colorizer.errors import BadPicture as BadPicture
-from colorizer.errors import NotAPicture as NotAPicture
-from colorizer.errors import RequestError as RequestError
-from colorizer.errors import TooLarge as TooLarge
-from colorizer.metadata import Metadata as Metadata
-from colorizer.options import Bits, Options
+from colorizer import colours, jpeg, lab, metadata, repair, samples, tiff
+from colorizer.errors import BadOption, BadPicture, NotAPicture, RequestError, TooLarge
+from colorizer.metadata import Metadata
+from colorizer.options import Bits
 
 UInt8 = NDArray[np.uint8]
 
@@ -58,13 +51,6 @@ with contextlib.suppress(ImportError):
     _READ["HEIF"] = ("HEIC", ".heic .heif .hif")
 FORMATS = tuple(_READ)
 SUFFIXES = frozenset(suffix for _, suffixes in _READ.values() for suffix in suffixes.split())
-
-CONTENT_TYPES: dict[str, str] = {
-    **{"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
-}
-# libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
-_MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383, "tiff": 2**31 - 1}
-_MAX_TIFF_PIXELS = 2**32 // 8 - 2**20  # of 8 bytes; 32 bits hold each place in a TIFF
 
 # What a file of FORMATS begins with; others: see _claims_to_be_a_picture.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and BigTIFF, either byte order
@@ -100,7 +86,6 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-NO_METADATA = Metadata()
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors say what it would log
 _NARROWED = "it has more than 8 bits, which bits=16 (or same) would keep"
 _BROKEN = "The picture is broken or cut short; check that the file opens and send all of it."
@@ -151,28 +136,6 @@ class Picture:
         return int(self.pixels.shape[1])
 
 
-def check_format(options: Options, height: int, width: int) -> None:
-    """Check that the format can hold a picture of this depth and size.
-
-    Raises:
-        BadOption: if it can't.
-    """
-    format = options.format
-    if options.bits != "8" and format not in ("png", "tiff"):
-        raise BadOption(
-            f"bits is {options.bits!r}, and {format} holds 8 bits; use format=tiff or png."
-        )
-    longest, most = max(height, width), _MAX_SIDE[format]
-    if longest > most:
-        fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
-        raise BadOption(
-            f"format is {format!r}, which holds at most {most} pixels a side, and the picture has "
-            f"{longest}; use {' or '.join(fits)}."
-        )
-    if format == "tiff" and height * width >= _MAX_TIFF_PIXELS:
-        raise BadOption("format is 'tiff', which holds 4 GB at most; use png.")
-
-
 def read(
     data: bytes | bytearray | memoryview, limits: Limits = Limits(), bits: Bits = "8"
 ) -> Picture:
@@ -216,81 +179,6 @@ def read(
         # struct.error, zlib.error, MemoryError... No list of them would stay complete, and one
         # that is missing would take down a whole batch.
         raise _broken(body) from None
-
-
-def write(
-    picture: lab.Levels | jpeg.Planes,
-    options: Options,
-    alpha: UInt8 | None = None,
-    metadata: Metadata = NO_METADATA,
-) -> bytes:
-    """Encode a picture, with no other metadata than is given.
-
-    JPEG and WebP without a colour profile mean sRGB; PNG says so in its sRGB chunk. A TIFF always
-    has a profile, and the others where they aren't in sRGB.
-
-    Args:
-        picture: (H, W, 3) uint8, or for PNG and TIFF uint16, in the space of `options.profile`;
-            planes if `as_planes` says so.
-        options: format, quality and colour space.
-        alpha: (H, W) uint8, kept by all but JPEG, which gets white behind the picture.
-        metadata: to write into the file, as far as the format can hold it.
-
-    Raises:
-        BadOption: a side is longer than the format can hold.
-    """
-    metadata = metadata.in_space(options.profile)
-    if isinstance(picture, jpeg.Planes):
-        check_format(options, *picture.luma.shape)
-        return jpeg.encode(picture, options.quality, metadata.save_options("jpeg"))
-    rgb = picture
-    check_format(options, *rgb.shape[:2])
-    profile = icc.build(options.profile)
-    if options.format == "tiff":
-        return encode.tiff(rgb, alpha, profile, metadata, options.compression == "deflate")
-    if options.profile == "srgb":
-        profile = b""
-    if rgb.dtype == np.uint16:
-        return encode.png(rgb, alpha, profile, metadata)
-    return _write_by_pillow(rgb, options, alpha, profile, metadata)
-
-
-def _write_by_pillow(
-    rgb: UInt8, options: Options, alpha: UInt8 | None, profile: bytes, metadata: Metadata
-) -> bytes:
-    im, more = Image.fromarray(rgb), metadata.save_options(options.format)
-    mask = None if alpha is None else Image.fromarray(alpha)
-    if profile:
-        more["icc_profile"] = profile
-    if options.format == "jpeg" and mask is not None:
-        on_white = Image.new("RGB", im.size, "white")
-        on_white.paste(im, mask=mask)
-        im = on_white
-    elif mask is not None:
-        im.putalpha(mask)
-    if options.format == "jpeg":
-        # Colours at half the size save 10% of the bytes, and are as near to the true ones. An
-        # optimized Huffman table would save 2% for three times the time.
-        more |= {"quality": options.quality, "subsampling": 2, "optimize": False}
-    elif options.format == "png":
-        chunks = PngImagePlugin.PngInfo()
-        if not profile:
-            chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
-        for kind, text in metadata.png_texts():
-            chunks.add(kind, text)
-        # Level 6, the default, takes 2.4 times the time for 14% fewer bytes.
-        more |= {"compress_level": 1, "pnginfo": chunks}
-    else:
-        # Method 2 is as small as the default 4 in less than half the time.
-        more |= {"quality": options.quality, "method": 2}
-    file = io.BytesIO()
-    im.save(file, options.format, **more)
-    return file.getvalue()
-
-
-def as_planes(options: Options, alpha: UInt8 | None) -> bool:
-    """Whether `write` takes the planes of a JPEG: there, nothing is left to do in RGB."""
-    return options.format == "jpeg" and options.profile == "srgb" and alpha is None
 
 
 def _decode(body: bytes, limits: Limits, bits: Bits) -> Picture:

@@ -113,6 +113,9 @@ class Metadata:
         return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(self.iptc)) + self.iptc + padding
 
 
+NONE = Metadata()
+
+
 def of(im: Image.Image, size: tuple[int, int], turned: bool) -> Metadata:
     """Read the metadata of a loaded picture, other than a TIFF.
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import engines, gamut, hints, image, provenance
+from colorizer import encode, engines, gamut, hints, image, provenance
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, finish_planes, in_lab, prepare
@@ -33,6 +33,7 @@ from colorizer.graph import Engine, Graph, Name
 from colorizer.image import Limits, Picture
 from colorizer.jpeg import Planes
 from colorizer.lab import Levels
+from colorizer.metadata import Metadata
 from colorizer.options import Options
 
 Float = NDArray[np.float32]
@@ -175,7 +176,7 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Colorize some black, so that the first picture is not the slowest."""
-        black = image.write(np.zeros((8, 8, 3), np.uint8), Options())
+        black = encode.write(np.zeros((8, 8, 3), np.uint8), Options())
         for batch in (1, 2, 1):  # TorchScript specializes during its first runs
             for outcome in self.colorize_batch([(black, {})] * batch):
                 outcome.result()
@@ -218,7 +219,7 @@ class Pipeline:
                 raise job.body
             picture = image.read(job.body, self.limits, job.options.bits)
             # before the work, not after it
-            image.check_format(job.options, picture.height, picture.width)
+            encode.check_format(job.options, picture.height, picture.width)
             job.prepared = prepare(picture, self.graph.recipe.side)
 
     def _run_network(self, jobs: Sequence[_Job]) -> None:
@@ -241,7 +242,7 @@ class Pipeline:
                 kind = "application/json"
             else:
                 files = self._files(job, prepared, output)
-                body, kind = files[options.seed], image.CONTENT_TYPES[options.format]
+                body, kind = files[options.seed], encode.CONTENT_TYPES[options.format]
                 if options.variants > 1:
                     body, kind = _zipped(files, options.format), "application/zip"
             assert isinstance(job.body, bytes)
@@ -254,12 +255,12 @@ class Pipeline:
         files: dict[int, bytes] = {}
         options, metadata = job.options, prepared.metadata
         if options.metadata == "strip":  # a TIFF keeps the size of its scan, which is no secret
-            metadata = image.Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
+            metadata = Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
                 own = replace(options, seed=seed % 2**53)
                 pixels: Levels | Planes
-                if own.show == "colour" and image.as_planes(own, prepared.alpha):
+                if own.show == "colour" and encode.as_planes(own, prepared.alpha):
                     pixels = finish_planes(prepared, *self._colours(prepared, output, own))
                 else:
                     pixels = self.finished(prepared, output, own)
@@ -269,7 +270,7 @@ class Pipeline:
                     assert isinstance(job.body, bytes)
                     told = provenance.record(job.body, self.graph, own)
                     written = provenance.embed(metadata, told)
-                files[seed] = image.write(pixels, options, prepared.alpha, written)
+                files[seed] = encode.write(pixels, options, prepared.alpha, written)
                 self._check_size(files, options)
         return files
 

@@ -27,9 +27,10 @@ from urllib.parse import urlsplit
 from colorizer.api import Colorizer
 from colorizer.commands import client, results
 from colorizer.commands.run import command_parser, run_command
+from colorizer.encode import CONTENT_TYPES
 from colorizer.errors import Failure, RequestError, TooLarge, UserError
 from colorizer.graph import BadGraph
-from colorizer.image import CONTENT_TYPES, Limits
+from colorizer.image import Limits
 from colorizer.options import HEADER, NAMES, Options, from_headers
 from colorizer.pipeline import Reply
 from colorizer.recipe import HEADS

@@ -144,6 +144,28 @@ def running_torchserve(
         process.communicate(timeout=SECONDS)
 
 
+Launch = Callable[..., "subprocess.Popen[str]"]  # the launcher, with more arguments
+
+
+@contextlib.contextmanager
+def launching(store: Path, work: Path) -> Iterator[Launch]:
+    """What starts launchers, as a shell would; they end with the block at the latest."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        port = [] if "--port" in arguments else ["--port", str(free_port())]
+        started.append(start_launcher(store, work, *port, *arguments, **variables))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.terminate()
+            process.terminate()  # once more: it doesn't wait for answers
+            process.communicate(timeout=SECONDS)
+
+
 class Triton(NamedTuple):
     """A running one."""
 

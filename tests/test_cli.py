@@ -16,8 +16,8 @@ import pytest
 
 import colorizer
 from colorizer import files
-from colorizer.commands import cli, client
-from colorizer.image import NotAPicture
+from colorizer.commands import cli, client, methods
+from colorizer.errors import NotAPicture
 from tests.support import ROOT, Handler, any_server, encoded, opened, picture
 
 
@@ -140,6 +140,20 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
             ["{album}/one.png", "--server", "ftp://localhost"],
             "--server: a server's address begins with",
         ),
+        (["{album}/one.png", "{album}/broken.jpg", "-o", "x.jpg"], "is one file, for more than"),
+        (["{album}", "-o", "x.jpg"], "is one file, for more than"),
+        (["{album}/one.png", "-o", "x.gif"], "results are .jpg, .png, .webp or .tif"),
+        (["{album}/one.png", "-o", "notes.txt"], "if it is to be a folder, make it first"),
+        (["{album}/one.png", "-o", "x.jpg", "--format", "png"], "are two formats"),
+        (["{album}/one.png", "-o", "{album}/notes.txt"], "is a file; name a folder"),
+        (["{album}/one.png", "-o", "{album}/one.png"], "would be overwritten"),
+        (["-", "{album}/one.png"], "stands for one picture"),
+        (["{album}", "-o", "-"], "stands for one picture"),
+        (["{album}/one.png", "-o", "-", "--json"], "leave out --json"),
+        (["{album}/one.png", "--max-pixels", "0"], "--max-pixels must be at least 1"),
+        (["{album}/one.png", "--server", "http://x", "--max-bytes", "9"], "without --server"),
+        (["{album}", "-o", "x", "--ray", "local", "--variants", "2"], "--ray goes without"),
+        (["{album}", "-o", "{album}"], "the folder of the pictures; choose another"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_says_why_in_one_line(
@@ -164,8 +178,8 @@ def test_a_command_that_cannot_be_carried_out_says_why_in_one_line(
 def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(paths: object) -> Iterator[cli.Result]:
-        yield cli.Made(b"colours")
+    def interrupted(paths: object) -> Iterator[methods.Result]:
+        yield methods.Made(b"colours")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "choose_method", lambda options: interrupted)
@@ -180,11 +194,11 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
     (album / "broken.jpg").unlink()
     others = {"one.png.jpg": b"somebody's letter", "deep/two.JPG": encoded(picture(33, 20), "JPEG")}
 
-    def slow(paths: Iterable[Path]) -> Iterator[cli.Result]:
+    def slow(paths: Iterable[Path]) -> Iterator[methods.Result]:
         for _ in paths:
             for name, body in others.items():
                 files.write_whole(tmp_path / "out" / name, body)
-            yield cli.Made(b"colours")
+            yield methods.Made(b"colours")
 
     monkeypatch.setattr(cli, "choose_method", lambda options: slow)
     assert cli.main([str(album), "--out", str(tmp_path / "out")]) == 1
@@ -246,36 +260,6 @@ def test_out_may_be_a_file_for_one_picture(
     assert cli.main([*command, "--model", str(model)]) == 0
     colour = opened((tmp_path / out).read_bytes())
     assert (colour.size, colour.format) == ((60, 40), kind)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["{album}/one.png", "{album}/broken.jpg", "-o", "x.jpg"], "is one file, for more than"),
-        (["{album}", "-o", "x.jpg"], "is one file, for more than"),
-        (["{album}/one.png", "-o", "x.gif"], "results are .jpg, .png, .webp or .tif"),
-        (["{album}/one.png", "-o", "notes.txt"], "if it is to be a folder, make it first"),
-        (["{album}/one.png", "-o", "x.jpg", "--format", "png"], "are two formats"),
-        (["{album}/one.png", "-o", "{album}/notes.txt"], "is a file; name a folder"),
-        (["{album}/one.png", "-o", "{album}/one.png"], "would be overwritten"),
-        (["-", "{album}/one.png"], "stands for one picture"),
-        (["{album}", "-o", "-"], "stands for one picture"),
-        (["{album}/one.png", "-o", "-", "--json"], "leave out --json"),
-        (["{album}/one.png", "--max-pixels", "0"], "--max-pixels must be at least 1"),
-        (["{album}/one.png", "--server", "http://x", "--max-bytes", "9"], "without --server"),
-        (["{album}", "-o", "x", "--ray", "local", "--variants", "2"], "--ray goes without"),
-        (["{album}", "-o", "{album}"], "the folder of the pictures; choose another"),
-    ],
-)
-def test_places_that_do_not_go_together_are_refused(
-    arguments: list[str], said: str, album: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = names(album)
-    assert cli.main([one.format(album=album) for one in arguments]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
-    assert names(album) == before
 
 
 def test_hints_come_from_a_file_and_from_the_command_line(
@@ -443,7 +427,7 @@ def test_a_server_that_goes_away_ends_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(cli, "CLIENTS", 1)
+    monkeypatch.setattr(methods, "CLIENTS", 1)
     _Changing.gone_after = 3
     for number in range(9):
         (tmp_path / f"{number}.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))

@@ -22,8 +22,8 @@ from tests.support import (
     opened,
     picture,
     put,
+    running_torchserve,
     start_launcher,
-    wait_for_line,
 )
 from tests.test_serve import ECHO, write_archive
 
@@ -80,20 +80,16 @@ def test_a_server_whose_logs_find_no_room_any_more_goes_on_answering(
     disk: Path, tmp_path: Path
 ) -> None:
     write_archive(tmp_path / "store" / "echo.mar", ECHO)
-    arguments = ["--port", str(free_port()), "--logs", str(disk / "logs")]
-    process = start_launcher(tmp_path / "store", tmp_path, *arguments)
-    try:
-        wait_for_line(process, "Ready in ")
-        url = wait_for_line(process, "curl ").split()[1]
+    arguments = ["--logs", str(disk / "logs")]
+    with running_torchserve(tmp_path / "store", tmp_path, *arguments) as server:
         fill(disk)
         for number in range(20):
             body = bytes([number]) * 100_000
-            assert put(url, body).body == body
-    finally:
-        process.terminate()
-        said, _ = process.communicate(timeout=SECONDS)
+            assert put(server.url("echo"), body).body == body
+        server.process.terminate()
+        said, _ = server.process.communicate(timeout=SECONDS)
     assert "Stopped." in said
-    assert process.returncode == 0
+    assert server.process.returncode == 0
 
 
 def test_the_command_tells_which_picture_found_no_room_and_goes_on_later(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from colorizer import image, jpeg
+from colorizer import encode, image, jpeg
 from colorizer.metadata import Metadata
 from colorizer.options import Options
 from tests.pictures import exif
@@ -37,7 +37,7 @@ def in_ycbcr(body: bytes) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 def test_planes_come_back_whatever_their_strips(size: tuple[int, int]) -> None:
     given = planes(*size)
-    body = image.write(given, Options(quality=100))
+    body = encode.write(given, Options(quality=100))
     found = in_ycbcr(body)
     assert found.shape == (*size, 3)
     assert np.abs(found[..., 0] - given.luma).max() <= 2
@@ -75,10 +75,10 @@ def test_bytes_do_not_depend_on_what_memory_held_before() -> None:
 def test_metadata_is_what_pillow_writes() -> None:
     about = Metadata(exif=exif(1).tobytes()[6:], xmp=b"<x:xmpmeta/>", dpi=(300.0, 300.0))
     options = Options()
-    with Image.open(io.BytesIO(image.write(planes(20, 30), options, metadata=about))) as im:
+    with Image.open(io.BytesIO(encode.write(planes(20, 30), options, metadata=about))) as im:
         found = im.info
     rgb = np.zeros((20, 30, 3), np.uint8)
-    with Image.open(io.BytesIO(image.write(rgb, options, metadata=about))) as im:
+    with Image.open(io.BytesIO(encode.write(rgb, options, metadata=about))) as im:
         assert found == im.info
 
 

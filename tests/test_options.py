@@ -73,10 +73,53 @@ def test_a_value_that_is_not_allowed_is_told_with_those_that_are(option: Option)
         assert option.allowed in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("quality", one) for one in (0, 101, -1, 92.0, "92", True, None)),
+        *(("format", one) for one in ("gif", "JPEG", "", None, 3, ["png"])),
+        *((name, 16) for name in ("bits", "profile", "compression", "show", "decoding")),
+        *(("chroma", one) for one in ("1", True, None, float("nan"))),
+        *(("likely", one) for one in ("0,0", (0, 2))),
+    ],
+)
+def test_a_value_that_no_text_was_read_for_is_checked_too(name: str, value: Any) -> None:
+    with pytest.raises(BadOption, match=f"^{name} is ") as caught:
+        Options(**{name: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_what_is_unknown_or_long_is_told_in_few_words() -> None:
+    with pytest.raises(BadOption, match="there is no option 'qualty'; known are format, quality"):
+        Options.parse({"qualty": "90"})
+    for text in ("1_0", "9" * 30, "x\r\n" * 10_000):
+        with pytest.raises(BadOption, match=r"^seed is") as caught:
+            Options.parse({"seed": text})
+        assert caught.value.status == 422
+        assert len(str(caught.value)) < 200
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"variants": "2", "decoding": "mode"},
+        {"show": "uncertainty", "variants": "2"},
+        {"show": "uncertainty", "decoding": "mode"},
+    ],
+)
+def test_options_that_exclude_one_another_are_refused(values: dict[str, str]) -> None:
+    with pytest.raises(BadOption, match="leave"):
+        Options.parse(values)
+
+
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.high], ids=lambda o: o.name)
 def test_both_ends_of_a_range_are_allowed(option: Option) -> None:
     for value in (option.low, option.high):
         assert option.parse(str(value)) == value
+        beyond = value + (1 if value == option.high else -1)
+        with pytest.raises(BadOption, match=option.name):
+            option.parse(str(beyond))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from colorizer import Colorizer, __version__, image, provenance
+from colorizer import Colorizer, __version__, encode, provenance
 from colorizer.commands import cli
 from colorizer.metadata import Metadata
 from colorizer.options import NAMES, Options
@@ -38,7 +38,7 @@ def colorizer(model: Path) -> Colorizer:
     return Colorizer(model, "cpu")
 
 
-@pytest.mark.parametrize("format", image.CONTENT_TYPES)
+@pytest.mark.parametrize("format", encode.CONTENT_TYPES)
 def test_the_record_says_what_made_the_file_and_the_same_bytes_come_again(
     colorizer: Colorizer, format: str
 ) -> None:
@@ -63,7 +63,7 @@ def test_the_record_says_what_made_the_file_and_the_same_bytes_come_again(
     assert not provenance.read(colorizer.colorize(BODY, format=format))
 
 
-@pytest.mark.parametrize("format", image.CONTENT_TYPES)
+@pytest.mark.parametrize("format", encode.CONTENT_TYPES)
 @pytest.mark.parametrize("keep", ["keep", "strip"])
 def test_exiftool_reads_the_record_and_the_photographs_own_xmp(
     colorizer: Colorizer, format: str, keep: str, tmp_path: Path

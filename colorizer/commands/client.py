@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from colorizer.commands import results
 from colorizer.errors import UserError
-from colorizer.models import DEFAULT
+from colorizer.models import DEFAULT, SERVED
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +40,6 @@ BUSY = (429, 503)  # not 507: a picture that killed a worker might kill the next
 MOST_IN_HEADERS = 4000  # characters of options; servers take 8,000 of all headers together
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
 TOKEN = "COLORIZER_TOKEN"  # the environment's variable
-NETWORKS = {"regression": "colorize", "classification": "colorize-classes"}  # names on a server
 # Where a network lies below a server's address.
 _OF_NETWORK = re.compile(r"/(predictions/[^/]+(/[^/]+)?|v2/models/[^/]+(/versions/[^/]+)?/infer)$")
 _JSON_LENGTH = "Inference-Header-Content-Length"  # of what stands before the picture, for Triton
@@ -97,11 +96,9 @@ class Server:
         self.url, user = _split(address)
         self.headers = _identified(dict(headers or {}), token, user)
         if self.url.endswith("/"):
-            if network not in NETWORKS:
-                raise ValueError(
-                    f"a server's networks are {' and '.join(NETWORKS)}, not {network!r}"
-                )
-            self.url += self._find().format(NETWORKS[network])
+            if network not in SERVED:
+                raise ValueError(f"a server's networks are {' and '.join(SERVED)}, not {network!r}")
+            self.url += self._find().format(SERVED[network])
 
     def colorize(self, photo: str | Path | bytes, **options: Unpack[PictureOptions]) -> bytes:
         """Colorize a photograph's file, given by its path or its bytes; gives the result's bytes.

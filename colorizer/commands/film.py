@@ -208,7 +208,7 @@ def colorize_film(
     Args:
         load: loads the network; called once the container's header is written.
         film: what `video.inspect` found.
-        target: its suffix chooses the container, one of `video.FORMATS`.
+        target: its suffix chooses the container, one of `writer.FORMATS`.
         hold: of `colorize_frames`, as is chroma.
         chroma: strength of the colours.
         deinterlace: whether to make whole frames of an interlaced film's fields.
@@ -220,16 +220,16 @@ def colorize_film(
     Raises:
         FilmError: if the film can't be read or written, or the new one differs from it.
     """
-    from colorizer.commands import video
+    from colorizer.commands import video, writer
 
     tally = video.Tally()
     bar = Progress(film.frames, "frames")
     with written_whole(target) as beside, video.open_film(film.path) as source, bar:
-        writer = video.Writer(beside, film, source, deinterlace)
+        new = writer.Writer(beside, film, source, deinterlace)
         try:
-            for line in writer.notes:
+            for line in new.notes:
                 _tell(line)
-            frames = video.read_frames(source, film, tally, writer.copy, deinterlace)
+            frames = video.read_frames(source, film, tally, new.copy, deinterlace)
             upright = (np.rot90(rgb, film.turns) for rgb in frames)
             bar.restart("loading the network")
             pipeline = load()
@@ -239,13 +239,13 @@ def colorize_film(
                 lambda number: float(tally.times[number][0] * film.time_base),
             )
             for number, rgb in enumerate(coloured):
-                writer.add(np.rot90(rgb, -film.turns), *tally.times[number])
+                new.add(np.rot90(rgb, -film.turns), *tally.times[number])
                 bar.update()
         except BaseException:
-            writer.abandon()
+            new.abandon()
             raise
-        writer.finish()
-        lost = video.verify(beside, film, tally, writer)
+        new.finish()
+        lost = writer.verify(beside, film, tally, new)
     if lost:
         _tell(f"left out, as {target.suffix} files cannot hold it: {', '.join(lost)}")
     return tally
@@ -359,11 +359,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         import av
 
-        from colorizer.commands import video
+        from colorizer.commands import video, writer
     except ImportError:
         raise UserError("films need PyAV: pip install av") from None
-    if target.suffix.lower() not in video.FORMATS:
-        *most, last = video.FORMATS
+    if target.suffix.lower() not in writer.FORMATS:
+        *most, last = writer.FORMATS
         raise UserError(
             f"{target.name} must end in {', '.join(most)} or {last}: other containers can't hold "
             "every film (or name a folder that exists)"
