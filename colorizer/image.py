@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import cv2
@@ -77,15 +78,6 @@ _OTHERS = {  # what people send instead, and what to do
 # over every pixel: a minute of work. libtiff draws the same line for JPEG inside TIFF.
 _MAX_JPEG_SCANS = 100
 
-_UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 2.32, tag 0x0112)
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors say what it would log
 _NARROWED = "it has more than 8 bits, which bits=16 (or same) would keep"
 _BROKEN = "The picture is broken or cut short; check that the file opens and send all of it."
@@ -183,16 +175,21 @@ def read(
 
 def _decode(body: bytes, limits: Limits, bits: Bits) -> Picture:
     is_tiff = body.startswith(_TIFF)
-    stored = _open_tiff(body, limits, bits) if is_tiff else _open_other(body, limits, bits)
-    how = _UPRIGHT.get(stored.orientation)
-    mask = stored.alpha if how is None or stored.alpha is None else stored.alpha.transpose(how)
-    if isinstance(stored.colour, Image.Image):
-        colour = stored.colour if how is None else stored.colour.transpose(how)
-        pixels = _pixels(colours.to_srgb(colour, stored.profile))
-    else:
-        pixels = upright(stored.colour, stored.orientation)
-    about = stored.describe((pixels.shape[1], pixels.shape[0]), stored.orientation > 4)
-    return Picture(pixels, None if mask is None else np.asarray(mask), about, stored.notes)
+    return _turned(_open_tiff(body, limits, bits) if is_tiff else _open_other(body, limits, bits))
+
+
+def _turned(stored: _Stored) -> Picture:
+    """Bring a decoded file to sRGB, and turn it upright."""
+    pixels = stored.colour
+    if isinstance(pixels, Image.Image):
+        pixels = _pixels(colours.to_srgb(pixels, stored.profile))
+    pixels = upright(pixels, stored.orientation)
+    alpha = None if stored.alpha is None else upright(np.asarray(stored.alpha), stored.orientation)
+    for array in (pixels, alpha):
+        if array is not None:
+            array.flags.writeable = False
+    about = stored.describe((pixels.shape[1], pixels.shape[0]), stored.orientation in (5, 6, 7, 8))
+    return Picture(pixels, alpha, about, stored.notes)
 
 
 def _pixels(im: Image.Image) -> UInt8:
@@ -200,12 +197,11 @@ def _pixels(im: Image.Image) -> UInt8:
     pixels = np.empty((im.height, im.width, *((3,) if im.mode == "RGB" else ())), np.uint8)
     for rows in lab.bands(im.height, im.width):
         pixels[rows] = im.crop((0, rows.start, im.width, rows.stop))
-    pixels.flags.writeable = False
     return pixels
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an array upright by its EXIF orientation, as _UPRIGHT does without Pillow's copies."""
+    """Turn a stored picture upright by its orientation, 1..8 (EXIF 2.32, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -219,13 +215,9 @@ def from_pillow(im: Image.Image) -> Picture:
     """Bring a Pillow image to upright 8-bit sRGB, as `read` does."""
     im.load()
     colour, alpha, profile = colours.eight_bits(im, im.info.get("icc_profile"))
-    how = _UPRIGHT.get(metadata.orientation(im))
-    if how is not None:
-        colour = colour.transpose(how)
-        alpha = None if alpha is None else alpha.transpose(how)
-    about = metadata.of(im, colour.size, how is not None and metadata.orientation(im) > 4)
-    pixels = _pixels(colours.to_srgb(colour, profile))
-    return Picture(pixels, None if alpha is None else np.asarray(alpha), about)
+    return _turned(
+        _Stored(colour, alpha, profile, metadata.orientation(im), partial(metadata.of, im))
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,9 +265,7 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     with im:
         _check_size(im.width, im.height, im.width * im.height, limits)
         if bits != "16" and (fast := _fast(im, body)) is not None:
-            return _Stored(
-                fast, None, None, metadata.orientation(im), lambda *size: metadata.of(im, *size)
-            )
+            return _Stored(fast, None, None, metadata.orientation(im), partial(metadata.of, im))
         loaded = _load(im, body)  # all: PNG may hold EXIF behind its pixels
         stored = profile or im.info.get("icc_profile")
         narrow, alpha, profile = colours.eight_bits(loaded, stored)
@@ -298,9 +288,7 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
             colour = colours.lightness(loaded if grey else narrow, stored)
         orientation = metadata.orientation(im)
     notes = (_NARROWED,) if deep and bits == "8" else ()
-    return _Stored(
-        colour, alpha, profile, orientation, lambda *size: metadata.of(im, size[0], size[1]), notes
-    )
+    return _Stored(colour, alpha, profile, orientation, partial(metadata.of, im), notes)
 
 
 def _fast(im: Image.Image, body: bytes) -> UInt8 | None:
@@ -311,7 +299,6 @@ def _fast(im: Image.Image, body: bytes) -> UInt8 | None:
     pixels = jpeg.decode(body, im.mode == "L")
     if pixels is None or pixels.shape[1::-1] != im.size:
         return None
-    pixels.flags.writeable = False
     return pixels
 
 
@@ -389,10 +376,8 @@ def _open_tiff(body: bytes, limits: Limits, bits: Bits) -> _Stored:
         else:
             colour, alpha, left = colours.of_samples(whole, profile)
 
-    def describe(size: tuple[int, int], turned: bool) -> Metadata:
-        return metadata.of_tiff(page, size, turned)
-
     notes = page.left_out + ((_NARROWED,) if deep and not to_lightness else ())
+    describe = partial(metadata.of_tiff, page)
     return _Stored(colour, alpha, left, page.orientation, describe, notes)
 
 

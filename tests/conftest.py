@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 # Threads that wait for others sleep: without it, tests on a busy machine take many times as long.
@@ -25,8 +25,10 @@ from export import archive, graphs, serving, triton
 from export.graphs import Source
 from tests.support import (
     SIDE,
+    Sharing,
     TorchServe,
     Triton,
+    Weights,
     coloured,
     encoded,
     picture,
@@ -62,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """A checkpoint of either head: real encoder shape, narrow decoder, random weights."""
     folder = tmp_path_factory.mktemp("weights")
 
@@ -108,7 +110,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sources(weights: Callable[[Head], Path]) -> dict[str, Source]:
+def sources(weights: Weights) -> dict[str, Source]:
     """The small network of each head, ready to be exported."""
     pictures = [picture(90, 120, seed) for seed in range(3)]
     return {head: Source.read(weights(head), pictures) for head in HEADS}
@@ -130,7 +132,7 @@ def folders(
 @pytest.fixture(scope="session")
 def staged_once(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[], AbstractContextManager[None]]:
+) -> Sharing:
     """Let exports inside a `with` share what a checkpoint's archive and Triton model both carry.
 
     It takes most of an export's time, and the same checkpoint gives the same bytes
@@ -155,8 +157,8 @@ def staged_once(
 
 @pytest.fixture(scope="session")
 def archives(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
+    weights: Weights,
+    staged_once: Sharing,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A model store: an archive of each head, under the names that the shipped ones have."""
@@ -176,8 +178,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def repository(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
+    weights: Weights,
+    staged_once: Sharing,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A model repository of Triton with both heads."""

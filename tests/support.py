@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from evaluation.metrics import Measured
 
 Weights = Callable[[Head], Path]  # the fixture `weights`
+Sharing = Callable[[], contextlib.AbstractContextManager[None]]  # the fixture `staged_once`
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 

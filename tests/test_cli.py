@@ -18,7 +18,7 @@ import colorizer
 from colorizer import files
 from colorizer.commands import cli, client, methods
 from colorizer.errors import NotAPicture
-from tests.support import ROOT, Handler, any_server, encoded, opened, picture
+from tests.support import ROOT, Capture, Handler, Patch, any_server, encoded, opened, picture
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_folder_comes_back_in_its_shape_and_a_broken_picture_is_told(
-    model: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, album: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
     arguments = [str(album), "--out", str(out), "--model", str(model)]
@@ -60,7 +60,7 @@ def test_a_folder_comes_back_in_its_shape_and_a_broken_picture_is_told(
 
 
 def test_a_run_goes_on_where_it_was_and_overwrites_only_when_told(
-    model: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, album: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
     (album / "broken.jpg").unlink()
@@ -95,7 +95,7 @@ def test_a_picture_alone_gets_its_colours_beside_it(model: Path, album: Path) ->
 
 
 def test_json_has_a_line_for_each_picture(
-    model: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, album: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     arguments = [str(album), "--out", str(tmp_path / "out"), "--model", str(model), "--json"]
     assert cli.main(arguments) == 1
@@ -157,11 +157,7 @@ def test_pictures_of_one_name_and_two_formats_both_get_theirs(
     ],
 )
 def test_a_command_that_cannot_be_carried_out_says_why_in_one_line(
-    arguments: list[str],
-    said: str,
-    model: Path,
-    album: Path,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], said: str, model: Path, album: Path, capsys: Capture
 ) -> None:
     (album / "deep" / "one.png").write_bytes(encoded(picture(10, 12)))
     before = names(album)
@@ -176,7 +172,7 @@ def test_a_command_that_cannot_be_carried_out_says_why_in_one_line(
 
 
 def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
-    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    album: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     def interrupted(paths: object) -> Iterator[methods.Result]:
         yield methods.Made(b"colours")
@@ -189,7 +185,7 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
 
 
 def test_a_file_that_appears_during_the_run_is_not_replaced(
-    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    album: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     (album / "broken.jpg").unlink()
     others = {"one.png.jpg": b"somebody's letter", "deep/two.JPG": encoded(picture(33, 20), "JPEG")}
@@ -210,7 +206,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
 
 @pytest.mark.parametrize("out", ["a file", "a file/below", "/proc/nothing", "/dev/null/x"])
 def test_a_place_that_cannot_be_written_to_is_told_before_work(
-    album: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    album: Path, out: str, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "a file").write_text("a file, where a folder is wanted")
     command = [str(album), "--out", str(tmp_path / out), "--model", "never loaded"]
@@ -221,9 +217,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_work(
     assert (tmp_path / "a file").read_text() == "a file, where a folder is wanted"
 
 
-def test_a_missing_picture_fails_alone(
-    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_picture_fails_alone(model: Path, album: Path, capsys: Capture) -> None:
     pictures = [str(album / name) for name in ("one.png", "gone.jpg", "deep/two.JPG")]
     assert cli.main([*pictures, "--model", str(model)]) == 1
     said = capsys.readouterr()
@@ -233,7 +227,7 @@ def test_a_missing_picture_fails_alone(
 
 
 def test_results_are_left_alone_when_the_command_is_run_again(
-    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, album: Path, capsys: Capture
 ) -> None:
     (album / "broken.jpg").unlink()
     for made, done in ((1, 0), (0, 1)):
@@ -283,7 +277,7 @@ def test_hints_come_from_a_file_and_from_the_command_line(
 
 
 def test_variants_and_uncertainty_have_names_of_their_own(
-    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, album: Path, capsys: Capture
 ) -> None:
     command = [str(album / "one.png"), "--model", str(model)]
     assert cli.main([*command, "--variants", "3", "--json"]) == 0
@@ -303,7 +297,7 @@ def test_variants_and_uncertainty_have_names_of_their_own(
 
 @pytest.mark.parametrize("limit", ["--max-bytes", "--max-pixels"])
 def test_limits_can_be_lowered_and_raised(
-    model: Path, tmp_path: Path, limit: str, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, limit: str, capsys: Capture
 ) -> None:
     (tmp_path / "a.png").write_bytes(encoded(picture(50, 60)))
     size = (tmp_path / "a.png").stat().st_size if limit == "--max-bytes" else 3000
@@ -317,7 +311,7 @@ def test_limits_can_be_lowered_and_raised(
 
 
 def test_what_is_wrong_for_all_pictures_is_told_once(
-    archives: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archives: Path, album: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = [str(album), "--out", str(tmp_path / "out"), "--model"]
     for arguments, said in [
@@ -344,7 +338,7 @@ def server() -> Iterator[str]:
 
 
 def test_a_server_colorizes_and_what_it_refuses_is_told(
-    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: str, tmp_path: Path, capsys: Capture
 ) -> None:
     body = encoded(picture(40, 60))
     for name, content in (("a.png", body), ("b.png", b"bad"), ("c.png", body)):
@@ -368,7 +362,7 @@ class _Health(Handler):
 
 
 def test_a_server_that_does_not_colorize_is_told_once_before_work(
-    album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    album: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     with any_server(_Health) as address:
         for url, said in [
@@ -411,7 +405,7 @@ def changing() -> Iterator[str]:
 
 @pytest.mark.parametrize("pictures", [3, 6])
 def test_a_server_that_changes_its_model_is_told(
-    changing: str, tmp_path: Path, pictures: int, capsys: pytest.CaptureFixture[str]
+    changing: str, tmp_path: Path, pictures: int, capsys: Capture
 ) -> None:
     for number in range(pictures):
         (tmp_path / f"{number}.jpg").write_bytes(encoded(picture(40, 60), "JPEG"))
@@ -421,10 +415,7 @@ def test_a_server_that_changes_its_model_is_told(
 
 
 def test_a_server_that_goes_away_ends_the_run(
-    changing: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    changing: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(methods, "CLIENTS", 1)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from colorizer import cores
-from tests.support import ROOT
+from tests.support import ROOT, Patch
 
 
 @pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cgroup(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A machine of 64 cores, and a folder to write its cgroups into."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
@@ -56,7 +56,7 @@ def test_a_quota_of_either_version_of_cgroups_lowers_the_count(
 
 
 def test_a_system_without_cgroups_and_affinity_counts_all_its_cores(
-    cgroup: Path, monkeypatch: pytest.MonkeyPatch
+    cgroup: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
@@ -75,7 +75,7 @@ def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("0", 2), ("", 2), ("many", 2), ("4,2", 4)])
 def test_omp_num_threads_decides_where_it_is_a_number(
-    text: str, count: int, cgroup: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, count: int, cgroup: Path, monkeypatch: Patch
 ) -> None:
     (cgroup / "groups").write_text("0::/\n")
     (cgroup / "cpu.max").write_text("200000 100000")

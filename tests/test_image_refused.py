@@ -23,6 +23,7 @@ from tests.pictures import (
     png_header,
     tiff_of,
 )
+from tests.support import Patch
 
 # What is refused ---------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ def test_a_picture_of_exactly_the_most_pixels_is_read_and_one_more_refused(kind:
 
 
 @pytest.mark.parametrize("side", [7_100, 10_000, 60_000])  # ours, Pillow's warning, its error
-def test_a_bomb_is_refused_from_its_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused_from_its_header(side: int, monkeypatch: Patch) -> None:
     def decode(self: Any) -> None:
         raise AssertionError("the picture was decoded")
 
@@ -167,15 +168,13 @@ def test_a_tile_side_that_is_no_number_is_refused_with_400() -> None:
         image.read(body.replace(entry, struct.pack("<HHII", 322, 7, 4, 0)))
 
 
-def test_our_limit_holds_where_pillows_guard_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_limit_holds_where_pillows_guard_is_off(monkeypatch: Patch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(errors.TooLarge):
         image.read(png_header(60_000, 60_000) + png_chunk(b"IDAT", b""))
 
 
-def test_our_limit_may_pass_pillows_warning_and_its_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_our_limit_may_pass_pillows_warning_and_its_error(monkeypatch: Patch) -> None:
     limits = image.Limits(max_pixels=10_000)
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")

@@ -24,6 +24,7 @@ from tests.pictures import (
     tiff,
     tiff_of,
 )
+from tests.support import Capture
 
 DEEP = ASTRONAUT.astype(np.uint16) * 256 + 100  # (64, 96, 3)
 FOUR = np.dstack([DEEP, DEEP[::-1, :, 0]])
@@ -240,7 +241,7 @@ def test_tags_that_share_their_bytes_do_not_fill_the_memory() -> None:
             image.read(body)
 
 
-def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_libtiff_prints_nothing(capfd: Capture) -> None:
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
         body = bytearray(file_of(ASTRONAUT, "TIFF", compression=compression))
         body[300:2000:7] = bytes(len(body[300:2000:7]))

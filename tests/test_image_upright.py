@@ -30,6 +30,7 @@ from tests.pictures import (
     png_chunk,
     swapped_profile,
 )
+from tests.support import Patch
 
 # Orientation -------------------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ def test_a_heic_over_the_limit_is_refused_and_a_broken_one_too() -> None:
             image.read(broken)
 
 
-def test_without_the_extra_a_heic_is_no_allowed_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_a_heic_is_no_allowed_picture(monkeypatch: Patch) -> None:
     body = heic(ASTRONAUT)
     monkeypatch.setattr(image, "FORMATS", tuple(f for f in image.FORMATS if f != "HEIF"))
     with pytest.raises(errors.NotAPicture):

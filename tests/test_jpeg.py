@@ -16,6 +16,7 @@ from colorizer import encode, image, jpeg
 from colorizer.metadata import Metadata
 from colorizer.options import Options
 from tests.pictures import exif
+from tests.support import Patch
 
 SIZES = [(1, 1), (1, 300), (300, 1), (16, 16), (17, 33), (90, 131), (700, 900), (3, 65_500)]
 
@@ -48,7 +49,7 @@ def test_planes_come_back_whatever_their_strips(size: tuple[int, int]) -> None:
     assert np.abs(other - found[..., 0]).max() <= 1
 
 
-def test_strips_are_the_pixels_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_are_the_pixels_of_one(monkeypatch: Patch) -> None:
     given = planes(700, 900)
     strips = jpeg.encode(given, 92, {})
     monkeypatch.setattr(jpeg, "_STRIP_PIXELS", 1 << 30)
@@ -58,7 +59,7 @@ def test_strips_are_the_pixels_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(in_ycbcr(strips), in_ycbcr(whole))
 
 
-def test_the_bytes_are_the_same_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_are_the_same_on_any_number_of_cores(monkeypatch: Patch) -> None:
     given = planes(700, 900)
     usual = jpeg.encode(given, 92, {})
     monkeypatch.setattr(jpeg, "spread", lambda work, parts: [work(one) for one in reversed(parts)])

@@ -7,9 +7,8 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +17,15 @@ import pytest
 from colorizer.commands.client import Refused, Server
 from colorizer.errors import RequestError
 from colorizer.pipeline import Pipeline
-from colorizer.recipe import HEADS, Head
+from colorizer.recipe import HEADS
 from export import serving, triton
 from tests.support import (
     ROOT,
     SECONDS,
     Handler,
     Patch,
+    Sharing,
+    Weights,
     any_server,
     encoded,
     opened,
@@ -57,9 +58,7 @@ class Doors(NamedTuple):
 
 @pytest.fixture(scope="module")
 def doors(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path_factory: pytest.TempPathFactory,
+    weights: Weights, staged_once: Sharing, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Doors]:
     """nginx that wants a token, in front of Triton with a short queue."""
     folder = tmp_path_factory.mktemp("nginx-triton")
@@ -96,7 +95,7 @@ def trusted(doors: Doors, monkeypatch: Patch) -> None:
 
 
 @pytest.fixture(scope="module")
-def library(weights: Callable[[Head], Path], repository: Path) -> dict[str, Pipeline]:
+def library(weights: Weights, repository: Path) -> dict[str, Pipeline]:
     return {name: Pipeline.load(repository / name / "1") for name in triton.NAMES.values()}
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,11 +20,9 @@ from colorizer.graph import Graph
 from colorizer.image import Limits, Picture
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
-from colorizer.recipe import DECODINGS, Head, Recipe
+from colorizer.recipe import DECODINGS, Recipe
 from evaluation.methods import eager_pipeline
-from tests.support import SIDE, encoded, opened, picture
-
-Weights = Callable[[Head], Path]
+from tests.support import SIDE, Weights, encoded, opened, picture
 
 BODIES = [
     encoded(picture(90, 130, seed=1)),

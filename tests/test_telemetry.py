@@ -11,7 +11,7 @@ import pytest
 
 from colorizer.pipeline import Outcome, Stage
 from colorizer.telemetry import Tracer, figures
-from tests.support import ROOT, Patch
+from tests.support import ROOT, Capture, Patch
 
 OFF: list[dict[str, str]] = [
     {},
@@ -86,7 +86,7 @@ def test_without_the_extra_the_log_says_what_to_install(
 
 
 def test_the_console_gets_spans_under_the_name_that_the_server_was_given(
-    monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: Patch, capsys: Capture
 ) -> None:
     pytest.importorskip("opentelemetry.sdk")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")

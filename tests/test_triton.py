@@ -11,9 +11,7 @@ import sys
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType, SimpleNamespace
@@ -30,7 +28,11 @@ from export import __main__ as command
 from export import serving, triton
 from tests.support import (
     SECONDS,
+    Capture,
+    Patch,
+    Sharing,
     Triton,
+    Weights,
     encoded,
     picture,
     running_triton,
@@ -160,7 +162,7 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
 
 
 def test_from_triton_25_02_on_a_reply_names_its_graph_and_its_times(
-    library: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+    library: dict[str, Pipeline], monkeypatch: Patch
 ) -> None:
     """By a backend of that release's form, since the tests' own Triton is older."""
 
@@ -185,10 +187,7 @@ def test_from_triton_25_02_on_a_reply_names_its_graph_and_its_times(
 
 
 def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    weights: Weights, staged_once: Sharing, tmp_path: Path, capsys: Capture
 ) -> None:
     same = [str(weights("regression"))] * 2
     with staged_once():
@@ -198,7 +197,7 @@ def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
 
 
 def test_a_folder_of_other_things_is_not_replaced(
-    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "letters").mkdir()
     assert command.main(["triton", str(weights("regression")), "--out", str(tmp_path)]) == 2
@@ -208,8 +207,8 @@ def test_a_folder_of_other_things_is_not_replaced(
 
 @pytest.mark.server
 def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
+    weights: Weights,
+    staged_once: Sharing,
     library: dict[str, Pipeline],
     collector: Collector,
     tmp_path: Path,
@@ -336,9 +335,7 @@ def test_the_span_of_a_picture_that_fails_tells_the_error(port: int, collector: 
 
 
 @pytest.mark.server
-def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work(
-    port: int,
-) -> None:
+def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work(port: int) -> None:
     module = pytest.importorskip("tritonclient.grpc")
 
     def tensor(body: bytes) -> Any:

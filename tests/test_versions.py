@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from colorizer.commands.client import Refused, Server
 from colorizer.pipeline import Pipeline
-from colorizer.recipe import Head
 from export import archive
 from tests.support import (
+    Sharing,
+    Weights,
     encoded,
     picture,
     running_torchserve,
@@ -35,10 +34,7 @@ def colours(model: Path) -> bytes:
 
 
 def test_torchserve_serves_two_archives_of_one_model_and_switches_at_a_word(
-    archives: Path,
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path: Path,
+    archives: Path, weights: Weights, staged_once: Sharing, tmp_path: Path
 ) -> None:
     store, work = tmp_path / "store", tmp_path / "work"
     store.mkdir()
