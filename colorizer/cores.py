@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import islice
@@ -69,7 +69,7 @@ def spread(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
 
 def in_order(
     work: Callable[[Part], Result], parts: Iterable[Part], threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Work on parts in threads, and yield the results in the order of the parts.
 
     Args:

@@ -56,6 +56,9 @@ class BadOption(RequestError):
     status, phrase, kind = 422, "Unprocessable Content", "bad_option"
 
 
+REFUSALS = (BadPicture, TooLarge, NotAPicture, BadOption)  # all that the library raises
+
+
 @dataclass(frozen=True)
 class Failure:
     """An error as a server answers it; TorchServe and Triton answer alike."""

@@ -254,15 +254,7 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
         body, profile = repair.png(body)
     elif body.startswith(_JPEG2000):
         profile = repair.jp2_profile(body)
-    im: Image.Image
-    try:
-        im = Image.open(io.BytesIO(body), formats=FORMATS)  # reads the header only
-    except OSError:
-        pixels = repair.bmp(body, limits.max_pixels) if body.startswith(b"BM") else None
-        if pixels is None:
-            raise
-        im = Image.fromarray(pixels)
-    with im:
+    with Image.open(io.BytesIO(body), formats=FORMATS) as im:  # reads the header only
         _check_size(im.width, im.height, im.width * im.height, limits)
         if bits != "16" and (fast := _fast(im, body)) is not None:
             return _Stored(fast, None, None, metadata.orientation(im), partial(metadata.of, im))

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ class Pipeline:
     """A graph, the engine that runs it, and threads for the work around it.
 
     It may be used from several threads, and in a process that was forked from the one that loaded
-    it; pickled, it loads its model again.
+    it, where it loads its model again.
 
     Args:
         graph: what the engine runs.
@@ -142,7 +142,7 @@ class Pipeline:
         self.batch_invariant = batch_invariant
         self._bins = np.array(graph.recipe.bins, np.float32)  # (Q, 2)
         self._threads = ThreadPoolExecutor(cores())
-        # Arguments of `engines.load`, by which a forked or unpickled pipeline loads again.
+        # Arguments of `engines.load`, by which a forked pipeline loads again.
         self._loaded_by: _LoadedBy | None = None
         _all.add(self)
 
@@ -361,18 +361,6 @@ class Pipeline:
                 (options.seed, zlib.crc32(prepared.small.tobytes())),
             )
         return gamut.soften(output, recipe.chroma_knee)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle how the model was loaded, rather than the engine."""
-        if self._loaded_by is None:
-            raise TypeError("a Pipeline can be pickled only if Pipeline.load made it")
-        return {"loaded_by": self._loaded_by, "limits": self.limits}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load the model again."""
-        how: _LoadedBy = state["loaded_by"]
-        self.__dict__.update(Pipeline.load(*how, limits=state["limits"]).__dict__)
-        _all.add(self)
 
     def _after_fork(self) -> None:
         """Begin anew in a forked process, which has this one's memory, but not its threads."""

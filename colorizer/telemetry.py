@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from colorizer.errors import Failure, RequestError
+from colorizer.errors import REFUSALS, Failure
 
 if TYPE_CHECKING:
     from colorizer.pipeline import Outcome
@@ -52,7 +52,7 @@ METRICS = {
 # servers needs the same on each.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 # Values of the label Kind.
-KINDS = ("picture", "internal_error", *sorted({one.kind for one in RequestError.__subclasses__()}))
+KINDS = ("picture", "internal_error", *sorted(one.kind for one in REFUSALS))
 
 PARENT = ("traceparent", "tracestate")  # headers of W3C Trace Context
 PACKAGES = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"  # of the extra "traces"

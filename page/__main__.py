@@ -28,7 +28,7 @@ from colorizer.api import Colorizer
 from colorizer.commands import client, results
 from colorizer.commands.run import command_parser, run_command
 from colorizer.encode import CONTENT_TYPES
-from colorizer.errors import Failure, RequestError, TooLarge, UserError
+from colorizer.errors import REFUSALS, Failure, RequestError, TooLarge, UserError
 from colorizer.graph import BadGraph
 from colorizer.image import Limits
 from colorizer.options import HEADER, NAMES, Options, from_headers
@@ -122,7 +122,7 @@ def _ask(server: client.Server, photo: bytes, options: Mapping[str, str]) -> Rep
     try:
         body = server.post(photo, options)
     except client.Refused as error:
-        kinds = {kind.status: kind for kind in RequestError.__subclasses__()}
+        kinds = {kind.status: kind for kind in REFUSALS}
         kind = kinds.get(error.status or 0, NotServed)
         raise kind(re.sub(r"^\d{3}: ", "", str(error))) from None
     if "likely" in options:

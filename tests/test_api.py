@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import io
 import multiprocessing
-import pickle
 import subprocess
 import sys
 import zipfile
@@ -24,7 +23,6 @@ from colorizer.errors import BadOption, BadPicture, NotAPicture, UserError
 from colorizer.graph import BadGraph, Graph
 from colorizer.options import OPTIONS, PictureOptions
 from colorizer.pipeline import Pipeline
-from evaluation.methods import eager_pipeline
 from tests.support import ROOT, Patch, Weights, coloured, encoded, opened, picture
 
 
@@ -144,7 +142,6 @@ def test_a_checkpoint_runs_without_export(weights: Weights, archives: Path) -> N
     exported = np.asarray(opened(Colorizer(archives / "colorize.mar").colorize(FILE, format="png")))
     found = np.asarray(opened(one.colorize(FILE, format="png")))
     assert np.abs(found.astype(int) - exported).max() <= 1
-    assert pickle.loads(pickle.dumps(one)).colorize(FILE) == one.colorize(FILE)
     assert one.pipeline.graph.checkpoint == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -236,19 +233,6 @@ def test_threads_get_the_bytes_that_each_picture_has_alone(colorizer: Colorizer)
     alone = [colorizer.colorize(file) for file in files]
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(colorizer.colorize, files)) == alone
-
-
-@pytest.mark.parametrize("engine", ["onnx", "torchscript"])
-def test_a_pickled_colorizer_loads_its_model_again(engine: str, folder: Path) -> None:
-    one = Colorizer(folder / engine, "cpu")
-    again = pickle.loads(pickle.dumps(one))
-    assert again.colorize(FILE) == one.colorize(FILE)
-    assert again.pipeline.graph == one.pipeline.graph
-
-
-def test_a_pipeline_made_by_hand_says_that_it_cannot_be_pickled(weights: Weights) -> None:
-    with pytest.raises(TypeError, match=r"only if Pipeline\.load made it"):
-        pickle.dumps(eager_pipeline(weights("regression")))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")

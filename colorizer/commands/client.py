@@ -15,7 +15,6 @@ import os
 import random
 import re
 import secrets
-import socket
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -450,14 +449,6 @@ def _connection(parts: SplitResult) -> tuple[http.client.HTTPConnection, str, di
 
 def _is_this_machine(host: str) -> bool:
     """Whether a host is this machine, which no proxy can reach."""
-    host = host.rstrip(".").partition("%")[0]
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    with contextlib.suppress(OSError, UnicodeError):  # short forms too, such as 127.1
-        host = socket.inet_ntoa(socket.inet_aton(host))
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_loopback or mapped.is_unspecified)
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -158,20 +157,14 @@ def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
 
 
 def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
-    """Colorize with a server, which is tried on a small picture at the start and at the end.
+    """Colorize with a server, which is tried on a small picture first.
 
     Raises:
         Refused: if it is no server that colorizes, or refuses the options.
     """
-    sample = results.sample(str(options["format"]))
-
-    def try_it() -> bytes:
-        reply = server.post(sample, options, SAMPLE_SECONDS)
-        return results.unpack(reply, int(str(options["variants"] or 1)))[0]
-
     try:
-        first = try_it()
-    except (ValueError, client.Refused) as error:
+        server.post(results.sample(str(options["format"])), options, SAMPLE_SECONDS)
+    except client.Refused as error:
         raise Refused(f"--server: {error}") from None
 
     def ask(path: Path) -> Result:
@@ -184,14 +177,4 @@ def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
         except (client.Refused, OSError) as error:
             return error
 
-    def colorize(paths: Iterable[Path]) -> Generator[Result]:
-        yield from in_order(ask, paths, CLIENTS, 2 * CLIENTS)
-        with contextlib.suppress(client.Refused):
-            if not results.same_picture(first, try_it()):
-                print(
-                    "colorizer: the server's model has changed during this run, so the results "
-                    "are of two models; --overwrite makes all of them anew",
-                    file=sys.stderr,
-                )
-
-    return colorize
+    return lambda paths: in_order(ask, paths, CLIENTS, 2 * CLIENTS)
