@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 
 import numpy as np
 from PIL import Image
@@ -160,7 +160,7 @@ class Colorizer:
         picture: str | Path | bytes | BinaryIO | Image.Image | Levels,
         count: int = 4,
         **options: Unpack[PictureOptions],
-    ) -> list[bytes] | list[Image.Image] | list[Levels]:
+    ) -> list[Any]:
         """Colorize one picture several times, each time in other colours.
 
         It needs a classification network: each result is a sample from its distribution
