@@ -116,13 +116,13 @@ class Colorizer:
             metadata: "keep" copies EXIF (place and time included), XMP, IPTC and resolution.
             provenance: "yes" records in the file that it was coloured by machine.
             chroma: strength of the colours, 0..3; 0 is grey.
-            hints: colours that a person knows of places in the picture, as dictionaries or JSON:
+            hints: known colours of places in the picture, as dictionaries or JSON:
                 [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}] (docs/hints.md).
             spread: how far a hint's colour reaches, in shorter sides, 0..1.
             show: "uncertainty" gives a map of where the network was unsure (white: most); it,
                 decoding and temperature need a classification network.
-            decoding: how one colour is made of the many that are likely: "annealed-mean", "mean",
-                "mode" or "sample"; None leaves it to the network.
+            decoding: how one colour is chosen from the many that are likely: "annealed-mean",
+                "mean", "mode" or "sample"; None leaves it to the network.
             temperature: of "annealed-mean" and "sample", 0.01..10: lower is more decided, higher
                 is more mixed; None leaves it to the network.
             seed: of "sample": each seed gives other colours.

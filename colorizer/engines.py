@@ -1,4 +1,4 @@
-"""Engines: what runs a graph. Each is called alike (`graph.Engine`), from any thread.
+"""Engines run graphs. All are called alike (`graph.Engine`), from any thread.
 
 torch is imported only by the engines that need it: ONNX Runtime on a CPU needs none.
 """

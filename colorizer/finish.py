@@ -69,7 +69,7 @@ def prepare(picture: Picture, side: int) -> Prepared:
 
 
 def in_lab(lightness: NDArray[Any]) -> Float:
-    """Bring what `Prepared.lightness` holds, or a part of it, to L, float32."""
+    """Convert what `Prepared.lightness` holds, or a part of it, to L, float32."""
     return lightness if lightness.dtype == np.float32 else lab.grey_to_lightness(lightness)
 
 
@@ -123,7 +123,7 @@ def finish_planes(
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
 ) -> Planes:
-    """Do as `finish` for a JPEG, in sRGB, whose colours have half the picture's size.
+    """Finish a picture as the planes of a JPEG: in sRGB, with colours at half its size.
 
     Colours of one L differ in luma, Y of YCbCr, smoothly: what the table says of greys at half the
     size is enlarged, and added to the greys at full size.

@@ -93,7 +93,7 @@ class Metadata:
         return root.order, {name: dict(table.tags) for name, table in tables.items()}
 
     def in_space(self, profile: str) -> Metadata:
-        """Make what it says of sRGB true of a picture in another space."""
+        """Adjust what it says about sRGB for a picture in another space."""
         if profile == "srgb" or not (self.exif or self.xmp):
             return self
         order, tables = self.directories()

@@ -151,7 +151,7 @@ class Options:
     )
     chroma: float = _option(1.0, "strength of the colours; 0 is grey", high=3)
     hints: tuple[Hint, ...] | None = _option(
-        None, "colours that a person knows of places in the picture", kind="hints"
+        None, "known colours of places in the picture", kind="hints"
     )
     spread: float = _option(
         0.5, "how far a hint's colour reaches, in shorter sides; 0: its place alone, 1: far", high=1
@@ -167,7 +167,7 @@ class Options:
     )
     decoding: Decoding | None = _option(
         None,
-        "how one colour is made of the many that are likely",
+        "how one colour is chosen from the many that are likely",
         *DECODINGS,
         needs_classifier=True,
     )

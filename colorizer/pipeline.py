@@ -130,9 +130,9 @@ class Pipeline:
         graph: what the engine runs.
         run: the engine.
         limits: of pictures and replies.
-        batch_invariant: whether the network runs picture by picture, so that each gets the very
-            bytes that it would get alone. A batch sums in another order, and a colour may end a
-            level apart. On CPUs that costs little; GPUs are built for batches.
+        batch_invariant: whether the network runs picture by picture, so that each gets the same
+            bytes as alone. A batch sums in another order, and a colour may end up a level apart.
+            On CPUs that costs little; GPUs are built for batches.
     """
 
     def __init__(
@@ -363,7 +363,7 @@ class Pipeline:
         return gamut.soften(output, recipe.chroma_knee)
 
     def _after_fork(self) -> None:
-        """Begin anew in a forked process, which has this one's memory, but not its threads."""
+        """Start afresh in a forked process, which has this one's memory, but not its threads."""
         self._threads = ThreadPoolExecutor(cores())
         if self._loaded_by is None:
             return

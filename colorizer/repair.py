@@ -21,7 +21,7 @@ _NOISE = bytes(254 - value for value in range(0, 254, 7)) * 8
 
 
 def png(body: bytes) -> tuple[bytes, bytes | None]:
-    """Take the ICC profile out of a PNG, and leave out spoilt or unused ancillary chunks.
+    """Take the ICC profile out of a PNG, and leave out corrupt or unused ancillary chunks.
 
     Returns:
         The PNG, and the profile if there is a sound one.
@@ -110,7 +110,7 @@ def jpeg_scans(jpeg: bytes) -> int:
 
 
 def jpeg_layout(jpeg: bytes) -> str | None:
-    """Name what Pillow lacks of a JPEG's kind; None for usual ones."""
+    """Name a kind of JPEG that Pillow lacks; None for usual ones."""
     for kind, at in _segments(jpeg):
         if kind in _FRAMES and at + 6 <= len(jpeg):
             bits, channels = jpeg[at], jpeg[at + 5]

@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """Send a file of the page, or what the page has to know."""
+        """Send a file of the page, or what its scripts need to know."""
         if not self._is_allowed():
             return
         path = urlsplit(self.path).path
@@ -222,10 +222,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(failure.status, failure.body, "application/json")
 
     def _is_allowed(self) -> bool:
-        """Refuse names and sites that the page was not told of.
+        """Refuse host names and sites that the page does not know.
 
-        A strange name in Host means that some site's DNS points here (rebinding), so that its
-        scripts could talk to the page; addresses can't be pointed elsewhere.
+        An unknown name in Host means that some site's DNS points here (rebinding), so that its
+        scripts could talk to the page; addresses can't be redirected like that.
         """
         netloc, origin = (self.headers.get(name, "").lower() for name in ("Host", "Origin"))
         host = _host(f"//{netloc}")

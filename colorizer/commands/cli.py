@@ -63,7 +63,7 @@ COMMANDS = {"verify": check.verify, "explain": check.explain}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and colorize; returns the exit code, see EXIT_CODES."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):  # names of files may be anything
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold any bytes
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # a pipe in the place of a file that was seekable
                 stream.reconfigure(errors="backslashreplace")
@@ -192,7 +192,7 @@ def _place(text: str) -> Path | str:
 
 @contextlib.contextmanager
 def _standard_streams(options: argparse.Namespace) -> Iterator[None]:
-    """Put a file in the place of `-`: standard input, read whole, and standard output.
+    """Let files stand for `-`: standard input, which is read whole, and standard output.
 
     Raises:
         Refused: if `-` does not go with the other arguments.

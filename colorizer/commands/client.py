@@ -46,7 +46,7 @@ _MESSAGE = 300  # characters of a reply that are worth showing
 
 
 class Refused(Exception):
-    """A picture without a result; the message tells its owner why.
+    """A picture without a result; the message says why.
 
     Attributes:
         status: of HTTP, where a server answered; a picture's own errors have the same on both.
@@ -277,7 +277,7 @@ def _split(address: str) -> tuple[str, str | None]:
 
 
 def _identified(headers: dict[str, str], token: str | None, user: str | None) -> dict[str, str]:
-    """Add to headers what tells a server who asks: a token, or user:password.
+    """Add what identifies the client to headers: a token, or user:password.
 
     Raises:
         ValueError: if they can't be sent, or more than one is given.

@@ -81,7 +81,7 @@ class MovingHints:
         self._last_lightness: Float | None = None
 
     def __call__(self, seconds: float, lightness: Float) -> tuple[Hint, ...]:
-        """Give the hints of the next frame.
+        """Return the hints of the next frame.
 
         Args:
             seconds: the frame's time.
@@ -101,7 +101,7 @@ class MovingHints:
         return self._now
 
     def _move(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
-        """Move each point by the optical flow; one that leaves the frame is given up.
+        """Move each point with the optical flow; one that leaves the frame is dropped.
 
         Source: Kroeger et al. 2016, "Fast optical flow using dense inverse search".
         """

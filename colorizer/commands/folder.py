@@ -87,7 +87,7 @@ class Plan:
         jobs: pictures to colorize, in order.
         there: pictures that have their results already.
         failed: pictures and folders that cannot be read or written, each with the reason.
-        left_out: a line for each kind of file that is passed over.
+        left_out: a line for each kind of file that is skipped.
     """
 
     jobs: list[Job] = field(default_factory=list)

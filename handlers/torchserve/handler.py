@@ -1,4 +1,4 @@
-"""TorchServe's handler: requests in, pictures or errors out, each for itself.
+"""TorchServe's handler: requests in, pictures or errors out, independently of one another.
 
 TorchServe imports this file from the unpacked archive and makes one object of its one class.
 """
@@ -43,7 +43,7 @@ class ColorizeHandler:
     tracer: telemetry.Tracer | None = None
 
     def initialize(self, context: Any) -> None:
-        """Load the archive's graph, and run it once, so that the first request is not the slowest.
+        """Load the archive's graph, and run it once, so that the first request isn't the slowest.
 
         Raises:
             BadGraph: if the graph is missing or altered; TorchServe then logs it and retries.
@@ -155,7 +155,7 @@ class ColorizeHandler:
 
 
 def _declare_metrics(cache: Any) -> dict[str, Any]:
-    """Tell TorchServe's cache what will be reported; nothing where there is no TorchServe."""
+    """Declare to TorchServe what will be reported; nothing where there is no TorchServe."""
     if cache is None:
         return {}
     from ts.metrics.metric_type_enum import MetricTypes
@@ -171,7 +171,7 @@ def _declare_metrics(cache: Any) -> dict[str, Any]:
 def _split_form(
     row: Mapping[str, Any], files: Collection[str], encoding: str
 ) -> tuple[Any, dict[str, str]]:
-    """Tell the picture of a request from its options.
+    """Separate the picture of a request from its options.
 
     A field that has one of PICTURE_FIELDS' names is the picture. Where there is none, a file of any
     other name is.
@@ -246,10 +246,9 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _keep_repeated_fields() -> None:
-    """Make TorchServe keep all form fields of one name, as a list; it keeps the last one alone.
+    """Make TorchServe keep all form fields of one name, as a list; it keeps only the last one.
 
-    Otherwise, of two pictures in a form one would be lost without a word, and the handler could not
-    know.
+    Otherwise, of two pictures in a form one would silently be lost, and the handler could not know.
     """
     if "ts.service" not in sys.modules:  # not in TorchServe's worker
         return
