@@ -260,24 +260,20 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
             return _Stored(fast, None, None, metadata.orientation(im), partial(metadata.of, im))
         loaded = _load(im, body)  # all: PNG may hold EXIF behind its pixels
         stored = profile or im.info.get("icc_profile")
-        narrow, alpha, profile = colours.eight_bits(loaded, stored)
-        colour: Image.Image | NDArray[np.float32] = narrow
-        grey = colours.is_wide(loaded)
-        deep = grey or repair.bits(body) > 8
+        deep = colours.is_wide(loaded) or repair.bits(body) > 8
         to_lightness = bits == "16" or (bits == "same" and deep)
+        found: Image.Image | samples.Samples = loaded
         # Pillow narrows colours, turns JPEG 2000's white to black by that, and has 12 bits miss it.
-        if deep and (im.format == "JPEG2000" or (to_lightness and not grey)):
-            sample = _sample(np.asarray(narrow))
+        if deep and (im.format == "JPEG2000" or (to_lightness and not colours.is_wide(loaded))):
+            sample = _sample(np.asarray(colours.eight_bits(loaded, stored)[0]))
             if to_lightness:
-                del narrow, colour, loaded
+                del found, loaded
                 im.close()  # its pixels
-                wide = _wide(body, sample)
-                colour, alpha = colours.lightness(wide, stored), colours.alpha_of(wide)
+                found = _wide(body, sample)
             else:
                 with contextlib.suppress(NotAPicture):
-                    colour, alpha, profile = colours.of_samples(_wide(body, sample), stored)
-        elif to_lightness:
-            colour = colours.lightness(loaded if grey else narrow, stored)
+                    found = _wide(body, sample)
+        colour, alpha, profile = colours.parts(found, stored, to_lightness)
         orientation = metadata.orientation(im)
     notes = (_NARROWED,) if deep and bits == "8" else ()
     return _Stored(colour, alpha, profile, orientation, partial(metadata.of, im), notes)
@@ -341,36 +337,23 @@ def _open_tiff(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     """Decode the page of a TIFF that is the photograph."""
     page = tiff.page(body)
     _check_size(*page.size, page.area, limits)
-    profile = page.profile
     deep = page.main.number(tiff.BITS, 1) > 8
     to_lightness = bits == "16" or (bits == "same" and deep)
-    colour: Image.Image | NDArray[np.float32]
-    im: Image.Image | None = None
-    whole: samples.Samples | None = None
+    found: Image.Image | samples.Samples | None = None
     if deep and to_lightness:  # Pillow narrows colours
         with contextlib.suppress(NotAPicture):
-            whole = samples.decode(page)
-    if whole is None and not page.pillow_is_wrong:
+            found = samples.decode(page)
+    if found is None and not page.pillow_is_wrong:
         with contextlib.suppress(UnidentifiedImageError):  # it lacks the layout
             im = Image.open(io.BytesIO(page.alone()), formats=("TIFF",))
-    if im is not None:
-        _check_size(im.width, im.height, im.width * im.height, limits)
-        with im:
+            _check_size(im.width, im.height, im.width * im.height, limits)
             im.load()
-            narrow, alpha, left = colours.eight_bits(im, profile, page)
-            colour = narrow
-            if to_lightness:
-                colour = colours.lightness(im if colours.is_wide(im) else narrow, profile, page)
-    else:
-        whole = whole or samples.decode(page)
-        if to_lightness:
-            colour, alpha, left = colours.lightness(whole, profile), colours.alpha_of(whole), None
-        else:
-            colour, alpha, left = colours.of_samples(whole, profile)
-
+            found = im
+    found = found or samples.decode(page)
+    colour, alpha, profile = colours.parts(found, page.profile, to_lightness, page)
     notes = page.left_out + ((_NARROWED,) if deep and not to_lightness else ())
     describe = partial(metadata.of_tiff, page)
-    return _Stored(colour, alpha, left, page.orientation, describe, notes)
+    return _Stored(colour, alpha, profile, page.orientation, describe, notes)
 
 
 def _check_size(width: int, height: int, area: int, limits: Limits) -> None:
