@@ -40,7 +40,7 @@ ui: archives ## Colorize in the browser, at http://127.0.0.1:PAGE_PORT, until Ct
 	@exec $(PY) -m page --port $(PAGE_PORT)
 
 test: $(ALL_READY) $(TRITON_READY) $(KSERVE_READY) ## Run the tests, on the CPU, without network
-	@$(PY) -m pytest -m "not documents" -n 2 --dist loadgroup
+	@$(PY) -m pytest -m "not documents" -n 2 --dist loadfile
 
 documents: $(ALL_READY) $(TRITON_READY) ## Run every command that the documents show
 	@$(PY) -m pytest -m documents
