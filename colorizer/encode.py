@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,11 @@ from colorizer import tiff as tags
 from colorizer.errors import BadOption
 from colorizer.lab import Levels
 from colorizer.metadata import NONE, Metadata
-from colorizer.options import Options
+from colorizer.options import Format, Options
 from colorizer.tiff import Tag
 
 UInt8 = NDArray[np.uint8]
-CONTENT_TYPES: dict[str, str] = {
-    **{"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
-}
+CONTENT_TYPES = {format: f"image/{format}" for format in get_args(Format)}
 # libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
 _MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383, "tiff": 2**31 - 1}
 _MAX_TIFF_PIXELS = 2**32 // 8 - 2**20  # of 8 bytes; 32 bits hold each place in a TIFF

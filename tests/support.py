@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from email import message_from_bytes
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -116,6 +117,18 @@ def send(
 def put(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
     """Send as `curl -T` does."""
     return send("PUT", url, body, {"Content-Type": "application/octet-stream", **(headers or {})})
+
+
+def curl(*arguments: str | Path, body: bytes | None = None, folder: Path | None = None) -> Reply:
+    """Run curl, in a folder, with a body as its standard input."""
+    command = ["curl", "-s", "-i", "--noproxy", "*", "-H", "Expect:", *arguments]
+    done = subprocess.run(
+        command, input=body, cwd=folder, capture_output=True, timeout=SECONDS, check=True
+    )
+    head, _, rest = done.stdout.partition(b"\r\n\r\n")
+    first, _, lines = head.partition(b"\r\n")
+    headers = message_from_bytes(lines)
+    return Reply(int(first.split()[1]), headers.get("Content-Type", ""), rest, headers)
 
 
 class TorchServe(NamedTuple):

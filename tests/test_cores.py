@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,20 @@ def test_work_is_spread_in_a_forked_process_too() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
     assert done.returncode == 0
+
+
+def test_results_come_in_order_and_parts_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def parts() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    assert list(cores.in_order(lambda part: part**2, range(50), 3, 7)) == [n**2 for n in range(50)]
+    found = cores.in_order(lambda part: part**2, parts(), 2, 4)
+    assert [next(found) for _ in range(3)] == [0, 1, 4]
+    found.close()
+    assert len(taken) <= 6
+    with pytest.raises(ZeroDivisionError):
+        list(cores.in_order(lambda part: 1 // (part - 5), range(10), 2, 4))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +24,8 @@ from colorizer.telemetry import BUCKETS, KINDS, METRICS
 from tests.support import (
     ROOT,
     SECONDS,
-    Reply,
     TorchServe,
+    curl,
     encoded,
     opened,
     picture,
@@ -232,21 +230,12 @@ def test_the_span_of_a_picture_that_fails_tells_the_error(
     assert spans["read"].events == ("exception",)
 
 
-def curl(folder: Path, url: str, *arguments: str) -> Reply:
-    """Run curl in a folder with photo.jpg."""
-    (folder / "photo.jpg").write_bytes(encoded(picture(70, 50), "JPEG"))
-    (folder / "photo.gz").write_bytes(gzip.compress((folder / "photo.jpg").read_bytes()))
-    command = ["curl", "-s", "--noproxy", "*", "-o", "reply", "-w", "%{http_code} %{content_type}"]
-    done = subprocess.run(
-        [*command, *arguments, url],
-        cwd=folder,
-        check=True,
-        timeout=SECONDS,
-        capture_output=True,
-        text=True,
-    )
-    status, kind = done.stdout.split(" ", 1)
-    return Reply(int(status), kind, (folder / "reply").read_bytes(), Message())
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A folder with photo.jpg, and the same compressed."""
+    (tmp_path / "photo.jpg").write_bytes(encoded(picture(70, 50), "JPEG"))
+    (tmp_path / "photo.gz").write_bytes(gzip.compress((tmp_path / "photo.jpg").read_bytes()))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -263,9 +252,9 @@ def curl(folder: Path, url: str, *arguments: str) -> Reply:
     ],
 )
 def test_curl_gets_a_picture_whichever_way_it_posts_one(
-    server: str, tmp_path: Path, arguments: str, kind: str
+    server: str, photo: Path, arguments: str, kind: str
 ) -> None:
-    reply = curl(tmp_path, f"{server}/colorize-classes", *arguments.split())
+    reply = curl(*arguments.split(), f"{server}/colorize-classes", folder=photo)
     assert (reply.status, reply.type) == (200, f"image/{kind.lower()}")
     colour = opened(reply.body)
     assert (colour.size, colour.format) == ((50, 70), kind)
@@ -285,8 +274,8 @@ def test_curl_gets_a_picture_whichever_way_it_posts_one(
     ],
 )
 def test_curl_is_told_in_json_what_was_wrong_with_what_it_posted(
-    server: str, tmp_path: Path, arguments: str, status: int, said: str
+    server: str, photo: Path, arguments: str, status: int, said: str
 ) -> None:
-    reply = curl(tmp_path, f"{server}/colorize", *arguments.split())
+    reply = curl(*arguments.split(), f"{server}/colorize", folder=photo)
     assert (reply.status, reply.type) == (status, "application/json")
     assert said in json.loads(reply.body)["message"]

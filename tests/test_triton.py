@@ -6,7 +6,6 @@ import gzip
 import importlib.util
 import json
 import runpy
-import subprocess
 import sys
 import time
 import zlib
@@ -33,6 +32,7 @@ from tests.support import (
     Sharing,
     Triton,
     Weights,
+    curl,
     encoded,
     picture,
     running_triton,
@@ -59,26 +59,14 @@ class Answer(NamedTuple):
     body: bytes  # the picture, or the error's text
 
 
-def curl(port: int, model: str, body: bytes, *arguments: str) -> Answer:
-    """Post a picture raw, as README says."""
-    done = subprocess.run(
-        [
-            *("curl", "-s", "--noproxy", "*", "--data-binary", "@-"),
-            *("-i", "-H", "Expect:"),
-            *("-H", "Inference-Header-Content-Length: 0", *arguments),
-            f"http://127.0.0.1:{port}/v2/models/{model}/infer",
-        ],
-        input=body,
-        capture_output=True,
-        timeout=SECONDS,
-        check=True,
-    )
-    head, _, reply = done.stdout.partition(b"\r\n\r\n")
-    status, *lines = head.decode().lower().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    if " 200 " not in status:
-        return Answer(int(status.split()[1]), json.loads(reply)["error"].encode())
-    return Answer(200, reply[int(headers["inference-header-content-length"]) :])
+def post(port: int, model: str, body: bytes, *arguments: str) -> Answer:
+    """Post a picture raw with curl, as README says."""
+    url = f"http://127.0.0.1:{port}/v2/models/{model}/infer"
+    raw = ("--data-binary", "@-", "-H", "Inference-Header-Content-Length: 0")
+    reply = curl(*raw, *arguments, url, body=body)
+    if reply.status != 200:
+        return Answer(reply.status, json.loads(reply.body)["error"].encode())
+    return Answer(200, reply.body[int(reply.headers["Inference-Header-Content-Length"]) :])
 
 
 def ask(client: Any, module: Any, model: str, body: bytes, options: dict[str, str]) -> bytes:
@@ -104,11 +92,11 @@ def test_a_repository_has_all_that_triton_needs(repository: Path) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize("model", MODELS)
 def test_curl_gets_the_librarys_bytes(port: int, library: dict[str, Pipeline], model: str) -> None:
-    assert curl(port, model, PHOTO) == Answer(200, library[model].colorize(PHOTO).body)
+    assert post(port, model, PHOTO) == Answer(200, library[model].colorize(PHOTO).body)
     chosen = {"format": "webp", "quality": "70", "chroma": "0.5"}
     headers = [part for k, v in chosen.items() for part in ("-H", f"X-Colorize-{k.title()}: {v}")]
     expected = library[model].colorize(PHOTO, Options.parse(chosen)).body
-    assert curl(port, model, PHOTO, *headers) == Answer(200, expected)
+    assert post(port, model, PHOTO, *headers) == Answer(200, expected)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -138,10 +126,10 @@ def test_a_compressed_body_is_decompressed_or_refused_by_name(
 ) -> None:
     expected = Answer(200, library["colorize"].colorize(PHOTO).body)
     for encoding, body in (("gzip", gzip.compress(PHOTO)), ("deflate", zlib.compress(PHOTO))):
-        assert curl(port, "colorize", body, "-H", f"Content-Encoding: {encoding}") == expected
-    bomb = curl(port, "colorize", gzip.compress(bytes(2**25 + 1)), "-H", "Content-Encoding: gzip")
+        assert post(port, "colorize", body, "-H", f"Content-Encoding: {encoding}") == expected
+    bomb = post(port, "colorize", gzip.compress(bytes(2**25 + 1)), "-H", "Content-Encoding: gzip")
     assert (bomb.status, bomb.body[:13]) == (400, b"413 too_large")
-    other = curl(port, "colorize", PHOTO, "-H", "Content-Encoding: br")
+    other = post(port, "colorize", PHOTO, "-H", "Content-Encoding: br")
     assert other == Answer(501, b"Unsupported compression type")
 
 
@@ -153,7 +141,7 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
     good = [encoded(picture(*size)) for size in sizes]
     broken = [good[1][:-2000], b"not a picture", b""]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda body: curl(port, "colorize", body), [*good, *broken]))
+        found = list(pool.map(lambda body: post(port, "colorize", body), [*good, *broken]))
     assert library["colorize"].batch_invariant
     assert found[:5] == [Answer(200, library["colorize"].colorize(body).body) for body in good]
     assert [answer.status for answer in found[5:]] == [400, 400, 400]
@@ -226,12 +214,12 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
     with running_triton(out, tmp_path, "--allow-metrics=false", **variables) as (_, port):
         for model in MODELS:
             with ThreadPoolExecutor(9) as pool:
-                found = list(pool.map(lambda body: curl(port, model, body), [*good, b"text"]))  # noqa: B023
+                found = list(pool.map(lambda body: post(port, model, body), [*good, b"text"]))  # noqa: B023
             expected = [Answer(200, library[model].colorize(body).body) for body in good]
             assert found[:-1] == expected
             assert (found[-1].status, found[-1].body[:18]) == (400, b"415 not_a_picture:")
         caller = Caller.new()
-        curl(port, "colorize", PHOTO, *(f"-H{name}: {it}" for name, it in caller.headers.items()))
+        post(port, "colorize", PHOTO, *(f"-H{name}: {it}" for name, it in caller.headers.items()))
         if importlib.util.find_spec("opentelemetry"):
             spans = collector.spans(caller, 1 + len(STAGES))
             assert spans["picture"].parent == caller.span
@@ -243,12 +231,12 @@ def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> No
     url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
     large = encoded(picture(1200, 1600), "JPEG")
 
-    def post(_: int) -> int:
+    def status(_: int) -> int:
         reply = send("POST", url, large, {"Inference-Header-Content-Length": "0"})
         return reply.status if reply.status == 200 or b"queue" in reply.body else 0
 
     with ThreadPoolExecutor(96) as pool:
-        posted, longest = [pool.submit(post, number) for number in range(96)], 0.0
+        posted, longest = [pool.submit(status, number) for number in range(96)], 0.0
         while not all(one.done() for one in posted):
             waiting = counted(port, 'nv_inference_pending_request_count{model="colorize"')
             longest = max(longest, waiting)
@@ -274,7 +262,7 @@ def test_prometheus_reads_torchserves_metrics_and_all_that_the_dashboard_asks(po
         'colorize_replies_total{Kind="not_a_picture",ModelName="colorize"}',
     )
     before = [counted(port, one) for one in counters]
-    assert [curl(port, "colorize", body).status for body in (PHOTO, b"text")] == [200, 400]
+    assert [post(port, "colorize", body).status for body in (PHOTO, b"text")] == [200, 400]
     after = [counted(port, one) for one in counters]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1] * len(counters)
     series = scraped(port + 2)[1]
@@ -301,7 +289,7 @@ def test_a_pictures_stages_are_spans_under_tritons_and_those_under_its_callers(
     pytest.importorskip("opentelemetry.sdk")
     caller = Caller.new()
     headers = [f"-H{name}: {value}" for name, value in caller.headers.items()]
-    reply = curl(port, "colorize", PHOTO, *headers)
+    reply = post(port, "colorize", PHOTO, *headers)
     assert reply == Answer(200, library["colorize"].colorize(PHOTO).body)
     spans = collector.spans(caller, 4 + len(STAGES))
     above = ["InferRequest", "colorize", "picture"]  # Triton's, its model's, and ours
@@ -325,7 +313,7 @@ def test_the_span_of_a_picture_that_fails_tells_the_error(port: int, collector: 
     pytest.importorskip("opentelemetry.sdk")
     caller = Caller.new()
     headers = [f"-H{name}: {value}" for name, value in caller.headers.items()]
-    reply = curl(port, "colorize", b"text", *headers)
+    reply = post(port, "colorize", b"text", *headers)
     spans = collector.spans(caller, 5)
     for name in ("picture", "read"):
         assert f"415 not_a_picture: {spans[name].status}".encode() == reply.body
@@ -386,9 +374,9 @@ def test_sigterm_lets_triton_finish_what_it_has_accepted(
     process, port = triton_server
     large = encoded(picture(2400, 3200), "JPEG")
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(curl, port, "colorize", large)]
+        waiting = [pool.submit(post, port, "colorize", large)]
         time.sleep(0.3)  # one is in work, and the others queue behind it
-        waiting += [pool.submit(curl, port, "colorize", large) for _ in range(3)]
+        waiting += [pool.submit(post, port, "colorize", large) for _ in range(3)]
         time.sleep(0.2)
         process.terminate()
         answers = [one.result(timeout=SECONDS) for one in waiting]

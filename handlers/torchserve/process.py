@@ -31,46 +31,6 @@ SHOWN_LINES = 40  # of its output after a failure: a traceback through server, h
 FAILURES = ("Failed to load model", "worker process died", "MODEL_LOG - Traceback")
 
 
-class Client:
-    """Queries the server; trusts its certificate and uses its tokens."""
-
-    def __init__(self, certificate: Path | None, key_file: Path | None) -> None:
-        self._key_file = key_file
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if certificate:
-            context = ssl.create_default_context(cafile=certificate)
-            context.check_hostname = False  # it may be for the name that others know us by
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        self._opener = urllib.request.build_opener(*handlers)  # no proxy to this machine
-
-    def get(self, url: str, token: str = "inference") -> Any:
-        """Fetch JSON; None while there is no answer."""
-        request = urllib.request.Request(url)
-        try:
-            if self._key_file:
-                key = json.loads(self._key_file.read_text())[token]["key"]
-                request.add_header("Authorization", f"Bearer {key}")
-            with self._opener.open(request, timeout=5) as reply:
-                return json.load(reply)
-        except (OSError, ValueError, KeyError, http.client.HTTPException):
-            return None
-
-    def models(self, addresses: Mapping[str, str]) -> dict[str, Any]:
-        """Fetch TorchServe's description of each model, by name; empty for one without answer.
-
-        Of a model with several versions, each is named as its address ends: NAME/VERSION.
-        """
-        api = f"{addresses['management_address']}/models"
-        names = [one["modelName"] for one in (self.get(api, "management") or {}).get("models", [])]
-        found = {}
-        for name in names:
-            versions = self.get(f"{api}/{name}/all", "management") or [{}]
-            for one in versions:
-                several = len(versions) > 1
-                found[f"{name}/{one.get('modelVersion')}" if several else name] = one
-        return found
-
-
 class Server:
     """A running TorchServe.
 
@@ -78,8 +38,9 @@ class Server:
         command: that starts its front end.
         environment: of its processes.
         addresses: where it listens, by the keys of config.properties.
-        client: that asks it.
         logs: the folder of its logs, for messages.
+        certificate: to trust, if it speaks HTTPS.
+        key_file: that it writes its tokens into, if it wants them.
     """
 
     def __init__(
@@ -87,10 +48,17 @@ class Server:
         command: Sequence[str],
         environment: Mapping[str, str],
         addresses: Mapping[str, str],
-        client: Client,
         logs: Path,
+        certificate: Path | None = None,
+        key_file: Path | None = None,
     ) -> None:
-        self._addresses, self._client, self._logs = addresses, client, logs
+        self._addresses, self._logs, self._key_file = addresses, logs, key_file
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if certificate:
+            context = ssl.create_default_context(cafile=certificate)
+            context.check_hostname = False  # it may be for the name that others know us by
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        self._opener = urllib.request.build_opener(*handlers)  # no proxy to this machine
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -153,7 +121,7 @@ class Server:
         ports = [urlsplit(place).port or int(place) for place in places]
 
         def look() -> drain.Look:
-            return drain.look(self._client.models(self._addresses), ports, self._output)
+            return drain.look(self._models(), ports, self._output)
 
         drain.wait(look, seconds, asked, lambda: self._process.poll() is None, say)
 
@@ -178,11 +146,38 @@ class Server:
             return False
         return True
 
+    def _get(self, url: str, token: str = "inference") -> Any:
+        """Fetch JSON; None while there is no answer."""
+        request = urllib.request.Request(url)
+        try:
+            if self._key_file:
+                key = json.loads(self._key_file.read_text())[token]["key"]
+                request.add_header("Authorization", f"Bearer {key}")
+            with self._opener.open(request, timeout=5) as reply:
+                return json.load(reply)
+        except (OSError, ValueError, KeyError, http.client.HTTPException):
+            return None
+
+    def _models(self) -> dict[str, Any]:
+        """Fetch TorchServe's description of each model, by name; empty for one without answer.
+
+        Of a model with several versions, each is named as its address ends: NAME/VERSION.
+        """
+        api = f"{self._addresses['management_address']}/models"
+        names = [one["modelName"] for one in (self._get(api, "management") or {}).get("models", [])]
+        found = {}
+        for name in names:
+            versions = self._get(f"{api}/{name}/all", "management") or [{}]
+            for one in versions:
+                several = len(versions) > 1
+                found[f"{name}/{one.get('modelVersion')}" if several else name] = one
+        return found
+
     def _ready(self, expected: int) -> list[str]:
         """Name the models once all of them have ready workers; until then none."""
-        if self._client.get(f"{self._addresses['inference_address']}/ping") is None:
+        if self._get(f"{self._addresses['inference_address']}/ping") is None:
             return []
-        models = self._client.models(self._addresses)
+        models = self._models()
         workers = [one.get("workers") for one in models.values()]
         ready = all(some and all(one["status"] == "READY" for one in some) for some in workers)
         return list(models) if ready and len(models) == expected else []

@@ -22,7 +22,7 @@ from handlers.torchserve.checks import (
     server_environment,
 )
 from handlers.torchserve.lint import problems_of_properties
-from handlers.torchserve.process import Client, Server
+from handlers.torchserve.process import Server
 
 DRAIN_SECONDS = 30.0  # to answer accepted requests: a full queue of photographs on two cores
 # Workers listen on FOLDER/.ts.sock.PORT, and a socket's path has 107 bytes at most.
@@ -93,7 +93,7 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
     addresses, changes = choose_addresses(settings, options.port, bool(options.certificate))
     check_free(addresses)
     changes += secure(options)
-    client = Client(options.certificate, KEY_FILE if options.tokens else None)
+    key_file = KEY_FILE if options.tokens else None
     options.logs.mkdir(parents=True, exist_ok=True)
     check_room(options.logs, LOG_ROOM, "logs", "--logs ")
     # TorchServe would look for this file in the folder that it is started in.
@@ -115,7 +115,9 @@ def serve(options: argparse.Namespace, asked: Sequence[int]) -> None:
         command = frontend.java(package, environment, read_properties(settings), Path(temporary))
         command += ["--python", sys.executable, "-f", str(config.resolve()), "-ncs"]
         command += ["-s", str(options.model_store.resolve()), "-m", *archives]
-        server = Server(command, environment, addresses, client, options.logs)
+        server = Server(
+            command, environment, addresses, options.logs, options.certificate, key_file
+        )
         try:
             if server.wait_until_ready(len(archives), asked):
                 server.wait_for_signal(asked)
