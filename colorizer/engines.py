@@ -354,6 +354,11 @@ def check_device(device: str) -> str:
     return f"cuda:{number}"
 
 
+def device_of(number: int | None) -> str:
+    """Name the device for a GPU's number, as servers give it; the CPU if torch can't use that."""
+    return "cpu" if number is None or number >= gpus() else f"cuda:{number}"
+
+
 def gpus() -> int:
     """Count the CUDA GPUs that torch can use; without NVIDIA's driver it is not even imported."""
     for library in ("libcuda.so.1", "nvcuda.dll"):

@@ -57,7 +57,7 @@ class ColorizeHandler:
         settings = (getattr(context, "model_yaml_config", None) or {}).get("handler", {})
         threads = int(settings.get("threads") or 0) or None
         gpu = context.system_properties.get("gpu_id")  # None where TorchServe sees no GPU
-        device = "cpu" if gpu is None or int(gpu) >= engines.gpus() else f"cuda:{gpu}"
+        device = engines.device_of(None if gpu is None else int(gpu))
         self.pipeline = pipeline.Pipeline.load(Path(folder), device, threads=threads)
         self.pipeline.warm_up()
         self.model = str(getattr(context, "model_name", None) or "")
