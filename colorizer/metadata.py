@@ -36,7 +36,7 @@ _DESCRIBES_PIXELS = {
     *(529, 530, 531, 532, _XMP, _IPTC, _PHOTOSHOP, 34675, 0xA500, ORIENTATION, _MAKER_NOTE),
 }
 _TIFF_KEEPS = {  # of a TIFF's own directory: who, what, when, by which device
-    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF_IFD, GPS_IFD),
+    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF_IFD, GPS_IFD)
 }
 _TEXT = 2
 

@@ -104,11 +104,7 @@ def decode(page: Page) -> Samples:
         _lab_to_srgb(values, layout.photometric == 9)
     inverted = layout.photometric == 0
     return Samples(
-        values[..., :colours],
-        full,
-        inverted,
-        alpha,
-        extra is not None and kinds[extra] == 1,
+        values[..., :colours], full, inverted, alpha, extra is not None and kinds[extra] == 1
     )
 
 

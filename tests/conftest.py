@@ -136,9 +136,7 @@ def folders(
 
 
 @pytest.fixture(scope="session")
-def staged_once(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Sharing:
+def staged_once(tmp_path_factory: pytest.TempPathFactory) -> Sharing:
     """Let exports inside a `with` share what a checkpoint's archive and Triton model both carry.
 
     It takes most of an export's time, and the same checkpoint gives the same bytes
@@ -163,9 +161,7 @@ def staged_once(
 
 @pytest.fixture(scope="session")
 def archives(
-    weights: Weights,
-    staged_once: Sharing,
-    tmp_path_factory: pytest.TempPathFactory,
+    weights: Weights, staged_once: Sharing, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A model store: an archive of each head, under the names that the shipped ones have."""
     store = tmp_path_factory.mktemp("archives")
@@ -184,9 +180,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def repository(
-    weights: Weights,
-    staged_once: Sharing,
-    tmp_path_factory: pytest.TempPathFactory,
+    weights: Weights, staged_once: Sharing, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A model repository of Triton with both heads."""
     out = tmp_path_factory.mktemp("triton") / "models"

@@ -165,11 +165,7 @@ OTHER_SIZE = encoded(picture(60, 40), "JPEG")
         (http("413 Too Large", b'{"code": 413, "message": "at most 9"}'), {}, "^413: at most 9$"),
         (http("418 Teapot", b'["a", "list"]'), {}, "418"),
         (http("200 OK", PICTURE[:103], length=5000), {}, "broke off after 103 bytes"),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
-            {},
-            "broke off",
-        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", {}, "broke off"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", {}, "broke off"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", {}, "does not speak HTTP"),
         (b"\x15\x03\x01\x00\x02\x02\x0a", {}, "does not speak HTTP"),
@@ -203,10 +199,7 @@ def test_a_result_is_handed_on_as_it_is(answer: bytes, options: dict[str, object
 @pytest.mark.parametrize("answer", [http("413 Too Large", b'{"message": "at most 9"}'), b""])
 def test_a_server_that_hangs_up_on_a_large_file_is_heard(answer: bytes) -> None:
     why = "413: at most 9" if answer else "40,000,000 bytes are more than it accepts"
-    with (
-        answering(answer, read=1000) as url,
-        pytest.raises(client.Refused, match=why),
-    ):
+    with answering(answer, read=1000) as url, pytest.raises(client.Refused, match=why):
         post(url, bytes(40_000_000), {})
 
 
@@ -334,10 +327,7 @@ TORCHSERVE = {
     "/ping": http("200 OK", b'{"status": "Healthy"}'),
     "/predictions/colorize": http("200 OK", PICTURE),
 }
-TRITON = {
-    "/v2/health/live": http("200 OK"),
-    "/v2/models/colorize/infer": for_triton(PICTURE),
-}
+TRITON = {"/v2/health/live": http("200 OK"), "/v2/models/colorize/infer": for_triton(PICTURE)}
 either_server = pytest.mark.parametrize("pages", [TORCHSERVE, TRITON], ids=["torchserve", "triton"])
 
 

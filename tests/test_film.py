@@ -383,10 +383,7 @@ def test_interlaced_films_keep_their_fields_or_are_deinterlaced(
 
 @pytest.mark.parametrize(
     ("name", "codec", "pixels", "rate", "seconds"),
-    [
-        ("old.h264", "libx264", "yuv420p", 16, 1.25),
-        ("old.mjpeg", "mjpeg", "yuvj420p", 25, 0.8),
-    ],
+    [("old.h264", "libx264", "yuv420p", 16, 1.25), ("old.mjpeg", "mjpeg", "yuvj420p", 25, 0.8)],
 )
 def test_frames_without_times_get_them_from_the_rate(
     desk: Desk, name: str, codec: str, pixels: str, rate: int, seconds: float
@@ -644,10 +641,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["old.mp4", "--hints", "text.mp4"], "--hints text.mp4: Expecting value"),
         (["old.mp4", "--hints", "bad.json"], '--hints bad.json: "at" is the second'),
         (["old.mp4", "--model", "none.mar"], "no model at none.mar"),
-        (
-            ["old.mp4", "--server", "127.0.0.1:9"],
-            "http://127.0.0.1:9/ping does not answer",
-        ),
+        (["old.mp4", "--server", "127.0.0.1:9"], "http://127.0.0.1:9/ping does not answer"),
         (["old.mp4", "--server", "ftp://here"], "--server: a server's address begins with http"),
         (["old.mp4", "--server", "here:80", "--token", "a b"], "--server: a token has neither"),
         *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),

@@ -220,12 +220,7 @@ LONG = "x" * 240
 
 @pytest.mark.parametrize(
     "naming",
-    [
-        Naming(".jpg"),
-        Naming(".png"),
-        Naming(".webp", variants=3),
-        Naming(".jpg", uncertainty=True),
-    ],
+    [Naming(".jpg"), Naming(".png"), Naming(".webp", variants=3), Naming(".jpg", uncertainty=True)],
     ids=["jpeg", "png", "variants", "uncertainty"],
 )
 @pytest.mark.parametrize(

@@ -180,10 +180,7 @@ DEEP: dict[str, tuple[bytes, list[int]]] = {  # a file of one row, and its greys
         tiff_of(WIDE.astype("<u2").tobytes(), 7, 16, more={262: 0}),
         [255, 255, 254, 251, 127, 0, 0],
     ),
-    "12 bits: 0, 4095, 2048, 16": (
-        tiff_of(bytes.fromhex("000fff800010"), 4, 12),
-        [0, 255, 128, 1],
-    ),
+    "12 bits: 0, 4095, 2048, 16": (tiff_of(bytes.fromhex("000fff800010"), 4, 12), [0, 255, 128, 1]),
     "16 bits, signed": (
         tiff_of(np.array([-5, 0, 16384, 32767], "<i2").tobytes(), 4, 16, more={339: 2}),
         [0, 0, 128, 255],

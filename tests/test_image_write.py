@@ -11,13 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from colorizer import encode, errors, image
 from colorizer.options import Options
-from tests.pictures import (
-    ALPHA,
-    ASTRONAUT,
-    SRGB_PROFILE,
-    exif,
-    file_of,
-)
+from tests.pictures import ALPHA, ASTRONAUT, SRGB_PROFILE, exif, file_of
 
 
 @pytest.mark.parametrize("format", encode.CONTENT_TYPES)

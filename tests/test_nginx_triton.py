@@ -67,9 +67,7 @@ def doors(
     (folder / "serving.yaml").write_text(text.replace("\nbatch: 8", "\nbatch: 1"))
     with staged_once():
         models = triton.repository(
-            [weights(head) for head in HEADS],
-            folder / "models",
-            settings=folder / "serving.yaml",
+            [weights(head) for head in HEADS], folder / "models", settings=folder / "serving.yaml"
         )
     options = [option.replace("$(ADMIN_KEY)", KEY) for option in RESTRICTED]
     changes = {

@@ -41,10 +41,7 @@ def test_the_api_description_has_every_option_as_the_table_has_it(option: Option
 @pytest.mark.parametrize(
     ("path", "names"),
     [
-        (
-            "/predictions/colorize",
-            {o.name for o in OPTIONS if not o.needs_classifier} - {"seed"},
-        ),
+        ("/predictions/colorize", {o.name for o in OPTIONS if not o.needs_classifier} - {"seed"}),
         ("/predictions/colorize-classes", set(NAMES)),
     ],
 )

@@ -225,9 +225,7 @@ def test_it_can_be_ended_while_it_starts(launch: Launch, members: int) -> None:
 
 
 @pytest.mark.server
-def test_a_server_that_dies_is_reported_with_its_last_words(
-    launch: Launch,
-) -> None:
+def test_a_server_that_dies_is_reported_with_its_last_words(launch: Launch) -> None:
     process = launch()
     wait_for_line(process, "Ready in ")
     members = family(process)

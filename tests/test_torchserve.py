@@ -21,16 +21,7 @@ from schemathesis.specs.openapi import checks as specs
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
 from colorizer.telemetry import BUCKETS, KINDS, METRICS
-from tests.support import (
-    ROOT,
-    SECONDS,
-    TorchServe,
-    curl,
-    encoded,
-    opened,
-    picture,
-    put,
-)
+from tests.support import ROOT, SECONDS, TorchServe, curl, encoded, opened, picture, put
 from tests.telemetry import Caller, Collector, scraped, unanswered
 
 pytestmark = pytest.mark.server

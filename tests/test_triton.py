@@ -268,10 +268,7 @@ def test_prometheus_reads_torchserves_metrics_and_all_that_the_dashboard_asks(po
     series = scraped(port + 2)[1]
     for name, metric in METRICS.items():
         found = [labels for one, labels in series if one in (name, f"{name}_bucket") and labels]
-        assert {key for labels in found for key in labels} - {"le"} == {
-            "ModelName",
-            *metric.labels,
-        }
+        assert {key for labels in found for key in labels} - {"le"} == {"ModelName", *metric.labels}
         bounds = {labels["le"] for labels in found if "le" in labels} - {"+Inf"}
         assert {float(one) for one in bounds} == (
             set(BUCKETS) if metric.kind == "histogram" else set()

@@ -243,10 +243,7 @@ def read_frames(
     matrix = BT601 - 1 if film.matrix == BT601 else film.matrix  # swscale's number of the same
     for frame in _deinterlaced(frames, film) if deinterlace else frames:
         rgb = frame.reformat(
-            film.width,
-            film.height,
-            "rgb24",
-            src_colorspace=None if frame.format.is_rgb else matrix,
+            film.width, film.height, "rgb24", src_colorspace=None if frame.format.is_rgb else matrix
         )
         yield np.asarray(rgb.to_ndarray(), np.uint8)
 

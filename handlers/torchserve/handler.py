@@ -17,14 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from colorizer import engines, pipeline, telemetry
-from colorizer.errors import (
-    BadOption,
-    BadPicture,
-    Failure,
-    NotAPicture,
-    RequestError,
-    TooLarge,
-)
+from colorizer.errors import BadOption, BadPicture, Failure, NotAPicture, RequestError, TooLarge
 from colorizer.options import HEADER, NAMES, from_headers
 
 log = logging.getLogger(__name__)
