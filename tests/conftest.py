@@ -42,8 +42,13 @@ from tests.telemetry import Collector
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Files whose tests share servers, which the last to use one ends: a process runs them in order.
+# Files whose tests share servers: one process runs them, and at last those that end a server.
 SERVERS = ("test_clients", "test_torchserve", "test_torchserve_faults", "test_triton")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that end a shared server after all others."""
+    items.sort(key=lambda one: one.path.stem in SERVERS and one.name.startswith("test_sigterm"))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -192,7 +197,7 @@ def repository(
 def torchserve(
     archives: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TorchServe]:
-    """TorchServe with both archives; test_torchserve_faults.py, the last to use it, ends it."""
+    """TorchServe with both archives; the last of test_torchserve_faults.py ends it."""
     work = tmp_path_factory.mktemp("torchserve")
     with running_torchserve(archives, work, **collector.variables) as one:
         yield one
@@ -202,7 +207,7 @@ def torchserve(
 def triton_server(
     repository: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Triton]:
-    """Triton with both models, which traces whom its caller traces; test_triton.py ends it."""
+    """Triton with both models; it traces whom its caller traces. test_triton.py ends it."""
     settings = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=0")
     settings += (f"opentelemetry,url={collector.url}/v1/traces",)
     traces = [f"--trace-config={one}" for one in settings]

@@ -153,7 +153,7 @@ class Desk:
         self._capfd = capfd
 
     def paint(
-        self, pipeline: Any, frames: Iterable[np.ndarray], *settings: Any
+        self, pipeline: Any, frames: Iterable[np.ndarray], **settings: Any
     ) -> Iterator[np.ndarray]:
         for rgb in frames:
             self.painted.append(rgb.shape)
@@ -318,7 +318,7 @@ def test_pixel_shape_and_rotation_are_kept(desk: Desk, rotation: int, suffix: st
 
 
 def test_a_turned_film_is_painted_where_it_should_be(desk: Desk, monkeypatch: Patch) -> None:
-    def half(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
+    def half(pipeline: Any, frames: Iterable[np.ndarray], **_: Any) -> Iterator[np.ndarray]:
         for rgb in frames:
             rgb = np.zeros_like(rgb)
             rgb[: len(rgb) // 2] = 255  # white above
@@ -698,7 +698,7 @@ def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
 
 
 def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: Patch) -> None:
-    def interrupted(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
+    def interrupted(pipeline: Any, frames: Iterable[np.ndarray], **_: Any) -> Iterator[np.ndarray]:
         yield from islice(frames, 3)
         raise KeyboardInterrupt
 

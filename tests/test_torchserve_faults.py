@@ -155,7 +155,7 @@ def test_mutated_pictures_are_refused_with_a_reason_and_the_worker_stays_as_it_w
 def test_sigterm_ends_the_server_when_the_one_who_waits_has_a_picture(
     torchserve: TorchServe, url: str
 ) -> None:
-    """The last of this module, since it ends the server that the others share."""
+    """The last of all (see conftest.py), since it ends the server that the others share."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(put, url, LARGE)
         time.sleep(0.3)

@@ -367,7 +367,7 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
 def test_sigterm_lets_triton_finish_what_it_has_accepted(
     triton_server: Triton, library: dict[str, Pipeline]
 ) -> None:
-    """The last of this module, since it ends the server that the others share."""
+    """The last of all (see conftest.py), since it ends the server that the others share."""
     process, port = triton_server
     large = encoded(picture(2400, 3200), "JPEG")
     with ThreadPoolExecutor(4) as pool:

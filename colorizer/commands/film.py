@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -198,10 +199,8 @@ def colorize_film(
     load: Callable[[], Pipeline],
     film: Film,
     target: Path,
-    hold: float = HOLD,
-    chroma: float = 1.0,
+    colorize: Callable[..., Iterator[NDArray[np.uint8]]],
     deinterlace: bool = False,
-    hints: MovingHints | None = None,
 ) -> Tally:
     """Write a film in colour, verify it, and only then move it into place.
 
@@ -209,10 +208,8 @@ def colorize_film(
         load: loads the network; called once the container's header is written.
         film: what `video.inspect` found.
         target: its suffix chooses the container, one of `writer.FORMATS`.
-        hold: of `colorize_frames`, as is chroma.
-        chroma: strength of the colours.
+        colorize: `colorize_frames`, with its settings.
         deinterlace: whether to make whole frames of an interlaced film's fields.
-        hints: see `colorize_frames`.
 
     Returns:
         What was read, and what of it was damaged.
@@ -234,11 +231,11 @@ def colorize_film(
             bar.restart("loading the network")
             pipeline = load()
             bar.restart("")  # the time left is that of frames alone
-            coloured = colorize_frames(
-                *(pipeline, upright, hold, chroma, hints),
-                lambda number: float(tally.times[number][0] * film.time_base),
-            )
-            for number, rgb in enumerate(coloured):
+
+            def seconds(number: int) -> float:
+                return float(tally.times[number][0] * film.time_base)
+
+            for number, rgb in enumerate(colorize(pipeline, upright, seconds=seconds)):
                 new.add(np.rot90(rgb, -film.turns), *tally.times[number])
                 bar.update()
         except BaseException:
@@ -382,15 +379,10 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.film} is interlaced, {order} field first, and stays so; "
                 "--deinterlace makes whole frames"
             )
-        tally = colorize_film(
-            load,
-            film,
-            target,
-            options.hold,
-            options.chroma,
-            options.deinterlace,
-            MovingHints(shots),
+        colorize = partial(
+            colorize_frames, hold=options.hold, chroma=options.chroma, hints=MovingHints(shots)
         )
+        tally = colorize_film(load, film, target, colorize, options.deinterlace)
     except video.FilmError as error:
         raise UserError(f"{error}; nothing was written") from None
     except (av.FFmpegError, OSError) as error:
