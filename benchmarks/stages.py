@@ -27,7 +27,7 @@ from benchmarks import results, samples
 from benchmarks.results import Table, Value
 from benchmarks.timing import BURN_IN, Timing, alternate
 from colorizer.api import Colorizer
-from colorizer.image import OutputOptions
+from colorizer.options import Options
 from colorizer.pipeline import Pipeline
 
 MODULE = "benchmarks.stages"
@@ -103,7 +103,7 @@ def floor(body: bytes, coloured: bytes) -> Callable[[], object]:
     pixels = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2]  # see jpeg.encode
     luma = np.ascontiguousarray(pixels[..., 0])
     blue, red = (np.ascontiguousarray(pixels[::2, ::2, n]) for n in (1, 2))
-    quality = OutputOptions().quality
+    quality = Options().quality
 
     def shortest() -> object:
         simplejpeg.decode_jpeg(body, "GRAY")
@@ -125,7 +125,7 @@ def plainly(body: bytes) -> bytes:
         rgb = color.lab2rgb(np.dstack([lightness, large]))
     file = io.BytesIO()
     Image.fromarray(np.rint(255 * rgb).astype(np.uint8)).save(
-        file, "JPEG", quality=OutputOptions().quality
+        file, "JPEG", quality=Options().quality
     )
     return file.getvalue()
 

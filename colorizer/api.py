@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 
 import numpy as np
 from PIL import Image
 
 from colorizer import colours, icc, image
+from colorizer.cores import in_order
 from colorizer.errors import BadOption, BadPicture
 from colorizer.image import Picture
 from colorizer.lab import Levels
 from colorizer.models import DEFAULT
-from colorizer.options import NAMES, Options, PictureOptions
+from colorizer.options import (
+    NAMES,
+    Bits,
+    Compression,
+    Format,
+    Keep,
+    Options,
+    PictureOptions,
+    Profile,
+    Show,
+    YesNo,
+)
 from colorizer.pipeline import Pipeline, Reply
 from colorizer.recipe import Decoding, Name
 from colorizer.samples import Samples
@@ -25,8 +36,8 @@ from colorizer.samples import Samples
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from colorizer.icc import Profile
-    from colorizer.image import Bits, Format
+
+Pixels = TypeVar("Pixels", Image.Image, Levels)
 
 # Pictures that go together. On a CPU the network takes them one by one, and fewer stay in the
 # cache; a GPU is worth a larger --batch.
@@ -69,9 +80,7 @@ class Colorizer:
         self, picture: str | Path | bytes | BinaryIO, **options: Unpack[PictureOptions]
     ) -> bytes: ...
     @overload
-    def colorize(self, picture: Image.Image, **options: Unpack[PictureOptions]) -> Image.Image: ...
-    @overload
-    def colorize(self, picture: Levels, **options: Unpack[PictureOptions]) -> Levels: ...
+    def colorize(self, picture: Pixels, **options: Unpack[PictureOptions]) -> Pixels: ...
 
     def colorize(
         self,
@@ -81,13 +90,13 @@ class Colorizer:
         quality: int = 92,
         bits: Bits = "8",
         profile: Profile = "srgb",
-        compression: Literal["deflate", "none"] = "deflate",
-        metadata: Literal["strip", "keep"] = "strip",
-        provenance: Literal["no", "yes"] = "no",
+        compression: Compression = "deflate",
+        metadata: Keep = "strip",
+        provenance: YesNo = "no",
         chroma: float = 1.0,
         hints: Sequence[Mapping[str, object]] | str | None = None,
         spread: float = 0.5,
-        show: Literal["colour", "uncertainty"] = "colour",
+        show: Show = "colour",
         decoding: Decoding | None = None,
         temperature: float | None = None,
         seed: int = 0,
@@ -107,13 +116,13 @@ class Colorizer:
             metadata: "keep" copies EXIF (place and time included), XMP, IPTC and resolution.
             provenance: "yes" records in the file that it was coloured by machine.
             chroma: strength of the colours, 0..3; 0 is grey.
-            hints: colours that a person knows of places in the picture, as dictionaries or JSON:
+            hints: known colours of places in the picture, as dictionaries or JSON:
                 [{"x": 0.41, "y": 0.63, "color": "#7a2f2f"}] (docs/hints.md).
             spread: how far a hint's colour reaches, in shorter sides, 0..1.
             show: "uncertainty" gives a map of where the network was unsure (white: most); it,
                 decoding and temperature need a classification network.
-            decoding: how one colour is made of the many that are likely: "annealed-mean", "mean",
-                "mode" or "sample"; None leaves it to the network.
+            decoding: how one colour is chosen from the many that are likely: "annealed-mean",
+                "mean", "mode" or "sample"; None leaves it to the network.
             temperature: of "annealed-mean" and "sample", 0.01..10: lower is more decided, higher
                 is more mixed; None leaves it to the network.
             seed: of "sample": each seed gives other colours.
@@ -129,13 +138,7 @@ class Colorizer:
         given = locals()
         chosen = parse_options({name: given[name] for name in NAMES if name in given})
         if isinstance(picture, Image.Image):
-            read = image.from_pillow(picture)
-            coloured = Image.fromarray(self.pipeline.colorize_pixels(read, chosen))
-            if chosen.profile != "srgb":
-                coloured.info["icc_profile"] = icc.build(chosen.profile)
-            if read.alpha is not None:
-                coloured.putalpha(Image.fromarray(read.alpha))
-            return coloured
+            return self._colorize_image(picture, chosen)
         if isinstance(picture, np.ndarray):
             return self._colorize_array(picture, chosen)
         return self.pipeline.colorize(_read(picture), chosen).body
@@ -149,19 +152,15 @@ class Colorizer:
     ) -> list[bytes]: ...
     @overload
     def variants(
-        self, picture: Image.Image, count: int = ..., **options: Unpack[PictureOptions]
-    ) -> list[Image.Image]: ...
-    @overload
-    def variants(
-        self, picture: Levels, count: int = ..., **options: Unpack[PictureOptions]
-    ) -> list[Levels]: ...
+        self, picture: Pixels, count: int = ..., **options: Unpack[PictureOptions]
+    ) -> list[Pixels]: ...
 
     def variants(
         self,
         picture: str | Path | bytes | BinaryIO | Image.Image | Levels,
         count: int = 4,
         **options: Unpack[PictureOptions],
-    ) -> list[bytes] | list[Image.Image] | list[Levels]:
+    ) -> list[Any]:
         """Colorize one picture several times, each time in other colours.
 
         It needs a classification network: each result is a sample from its distribution
@@ -206,6 +205,15 @@ class Colorizer:
         colours: list[str] = json.loads(reply.body)["colours"]
         return colours
 
+    def _colorize_image(self, picture: Image.Image, options: Options) -> Image.Image:
+        read = image.from_pillow(picture)
+        coloured = Image.fromarray(self.pipeline.colorize_pixels(read, options))
+        if options.profile != "srgb":
+            coloured.info["icc_profile"] = icc.build(options.profile)
+        if read.alpha is not None:
+            coloured.putalpha(Image.fromarray(read.alpha))
+        return coloured
+
     def _colorize_array(self, pixels: Levels, options: Options) -> Levels:
         channels = pixels.shape[2:] or (1,)
         if (
@@ -244,35 +252,24 @@ class Colorizer:
         Yields:
             For each path, in order, its reply, or the exception that concerns it alone.
         """
-        chosen = options or Options()
-        left = map(Path, paths)
-        waiting: list[Future[list[tuple[Path, Reply | Exception]]]] = []
-        with ThreadPoolExecutor(_IN_FLIGHT) as threads:
-            try:
-                while True:
-                    while len(waiting) < _IN_FLIGHT and (some := list(islice(left, batch))):
-                        waiting.append(threads.submit(self._colorize_some, some, chosen))
-                    if not waiting:
-                        return
-                    yield from waiting.pop(0).result()
-            finally:  # the caller has had enough: begin nothing more
-                for one in waiting:
-                    one.cancel()
+        chosen, left = options or Options(), map(Path, paths)
+        batches = iter(lambda: list(islice(left, batch)), [])
 
-    def _colorize_some(
-        self, paths: list[Path], options: Options
-    ) -> list[tuple[Path, Reply | Exception]]:
-        found: dict[Path, Reply | Exception] = {}
-        bodies: dict[Path, bytes] = {}
-        for path in paths:
-            try:
-                bodies[path] = path.read_bytes()
-            except OSError as error:
-                found[path] = error
-        outcomes = self.pipeline.colorize_batch([(body, options) for body in bodies.values()])
-        for path, outcome in zip(bodies, outcomes, strict=True):
-            found[path] = outcome.reply or outcome.error or AssertionError(path)
-        return [(path, found[path]) for path in paths]
+        def colorize(some: list[Path]) -> list[tuple[Path, Reply | Exception]]:
+            found: dict[Path, Reply | Exception] = {}
+            bodies: dict[Path, bytes] = {}
+            for path in some:
+                try:
+                    bodies[path] = path.read_bytes()
+                except OSError as error:
+                    found[path] = error
+            outcomes = self.pipeline.colorize_batch([(body, chosen) for body in bodies.values()])
+            for path, outcome in zip(bodies, outcomes, strict=True):
+                found[path] = outcome.reply or outcome.error or AssertionError(path)
+            return [(path, found[path]) for path in some]
+
+        for done in in_order(colorize, batches, _IN_FLIGHT, _IN_FLIGHT):
+            yield from done
 
 
 def _read(picture: str | Path | bytes | BinaryIO) -> bytes:

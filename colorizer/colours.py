@@ -17,11 +17,37 @@ from colorizer.samples import Samples
 UInt8 = NDArray[np.uint8]
 _BAND = 2**20  # pixels of wide samples that are worked on at once
 
-_Parts = tuple[Image.Image, Image.Image | None, bytes | None]  # colour, alpha, profile to apply
+# Colour, or L; alpha; and the profile that is still to apply.
+_Parts = tuple[Image.Image | NDArray[np.float32], Image.Image | None, bytes | None]
+_Narrow = tuple[Image.Image, Image.Image | None, bytes | None]
 
 
-def eight_bits(im: Image.Image, profile: bytes | None, page: tiff.Page | None = None) -> _Parts:
-    """Bring any mode of Pillow's to 8 bits; a wide grey picture's profile is applied on the way."""
+def parts(
+    picture: Image.Image | Samples,
+    profile: bytes | None,
+    to_lightness: bool,
+    page: tiff.Page | None = None,
+) -> _Parts:
+    """Separate a decoded picture into colours of 8 bits, or L at full depth, and alpha.
+
+    Args:
+        picture: as Pillow or `samples` decoded it.
+        profile: of its colours.
+        to_lightness: whether to take L.
+        page: of a TIFF, that a wide picture of Pillow's is.
+    """
+    if isinstance(picture, Samples):
+        if to_lightness:
+            return lightness(picture, profile), alpha_of(picture), None
+        return of_samples(picture, profile)
+    narrow, alpha, left = eight_bits(picture, profile, page)
+    if not to_lightness:
+        return narrow, alpha, left
+    return lightness(picture if is_wide(picture) else narrow, profile, page), alpha, None
+
+
+def eight_bits(im: Image.Image, profile: bytes | None, page: tiff.Page | None = None) -> _Narrow:
+    """Convert any of Pillow's modes to 8 bits, and apply the profile of a wide grey picture."""
     if not is_wide(im):
         return *_split_alpha(im), profile
     curve = _grey_curve(profile, 2**16) if profile else None
@@ -105,7 +131,7 @@ def _divided(levels: NDArray[np.uint16], samples: Samples, rows: slice) -> NDArr
     return np.asarray(np.minimum(levels * (65_535 / np.maximum(alpha, 1)), 65_535), np.uint16)
 
 
-def of_samples(samples: Samples, profile: bytes | None) -> _Parts:
+def of_samples(samples: Samples, profile: bytes | None) -> _Narrow:
     """The same for samples that Pillow couldn't decode."""
     height, width, channels = samples.values.shape
     curve = _grey_curve(profile, 2**16) if profile and channels == 1 else None
@@ -123,7 +149,7 @@ def of_samples(samples: Samples, profile: bytes | None) -> _Parts:
 
 
 def alpha_of(samples: Samples) -> Image.Image | None:
-    """Bring alpha to 8 bits."""
+    """Convert alpha to 8 bits."""
     if samples.alpha is None:
         return None
     alpha = np.empty(samples.alpha.shape, np.uint8)

@@ -1,16 +1,19 @@
-"""How many processor cores this process may use, what they can, and work for all of them."""
+"""The processor cores that this process may use, and work spread over them."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 _CPU = Path("/proc/cpuinfo")
 _GROUPS = Path("/proc/self/cgroup")
@@ -62,6 +65,30 @@ def spread(work: Callable[[Part], object], parts: Sequence[Part]) -> None:
         wait(begun)
     for one in begun:
         one.result()  # raises what a part raised
+
+
+def in_order(
+    work: Callable[[Part], Result], parts: Iterable[Part], threads: int, ahead: int
+) -> Generator[Result]:
+    """Work on parts in threads, and yield the results in the order of the parts.
+
+    Args:
+        work: on one part.
+        parts: taken as they are needed, so there may be any number.
+        threads: how many.
+        ahead: results that may be in work or wait; none is begun once the caller has had enough.
+    """
+    waiting: deque[Future[Result]] = deque()
+    left = iter(parts)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                waiting += [pool.submit(work, part) for part in islice(left, ahead - len(waiting))]
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @lru_cache(maxsize=1)

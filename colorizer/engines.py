@@ -1,4 +1,4 @@
-"""Engines: what runs a graph. Each is called alike (`graph.Engine`), from any thread.
+"""Engines run graphs. All are called alike (`graph.Engine`), from any thread.
 
 torch is imported only by the engines that need it: ONNX Runtime on a CPU needs none.
 """
@@ -32,6 +32,7 @@ from colorizer.graph import (
     BadGraph,
     Graph,
     Name,
+    Place,
     find,
     open_place,
     read_file,
@@ -196,12 +197,15 @@ class TensorRT:
             return np.asarray(output.cpu().numpy())  # waits for the stream
 
 
+Running = Eager | OnnxRuntime | TensorRT | rtx.TensorRTRTX
+
+
 def load(
     model: str | Path | bytes,
     device: str | None = None,
     name: Name | Literal["auto"] = "auto",
     threads: int | None = None,
-) -> tuple[Graph, Eager | OnnxRuntime | TensorRT | rtx.TensorRTRTX]:
+) -> tuple[Graph, Running]:
     """Load a model's graph into an engine; the log says which, and why.
 
     Args:
@@ -239,17 +243,9 @@ def load(
         if engine not in found:
             reasons.append(f"{engine}: {place} has no graph for it")
             continue
-        graph = read_graph(found[engine])
-        reason = incompatibility(graph, device)
-        if reason:
-            reasons.append(f"{engine}: {reason}")
-            continue
-        if engine == "tensorrt-rtx":
-            graph = rtx.choose_plan(graph, rtx.compute_capability(device))
         try:
-            body, weights = read_file(found[engine], graph), read_weights(found[engine], graph)
-            run = start(graph, body, device, threads, weights)
-        except rtx.NotLoaded as error:  # a driver that is too old, say
+            graph, run = _load_graph(found[engine], device, threads)
+        except rtx.NotLoaded as error:
             reasons.append(f"{engine}: {error}")
             continue
         why = "; ".join(reasons) if reasons else "preferred" if name == "auto" else "asked for"
@@ -258,6 +254,22 @@ def load(
     others = ", ".join(sorted(set(found) - set(wanted)))
     reasons += [f"{place} has graphs for {others}"] if others else []
     raise BadGraph(f"no graph runs on {device}: {'; '.join(reasons)}")
+
+
+def _load_graph(place: Place, device: str, threads: int | None) -> tuple[Graph, Running]:
+    """Load the graph of one engine.
+
+    Raises:
+        NotLoaded: if it can't run on this device.
+        BadGraph: if it was altered.
+    """
+    graph = read_graph(place)
+    if reason := incompatibility(graph, device):
+        raise rtx.NotLoaded(reason)
+    if graph.engine == "tensorrt-rtx":
+        graph = rtx.choose_plan(graph, rtx.compute_capability(device))
+    body, weights = read_file(place, graph), read_weights(place, graph)
+    return graph, start(graph, body, device, threads, weights)
 
 
 def load_checkpoint(
@@ -312,7 +324,7 @@ def start(
     device: str = "cpu",
     threads: int | None = None,
     weights: bytes | None = None,
-) -> OnnxRuntime | TorchScript | TensorRT | rtx.TensorRTRTX:
+) -> Running:
     """Start the engine of a graph whose file is read already."""
     if graph.engine in ("onnx", "onnx-int8"):
         return OnnxRuntime(body, threads, weights)
@@ -340,6 +352,11 @@ def check_device(device: str) -> str:
             "the device cpu"
         )
     return f"cuda:{number}"
+
+
+def device_of(number: int | None) -> str:
+    """Name the device for a GPU's number, as servers give it; the CPU if torch can't use that."""
+    return "cpu" if number is None or number >= gpus() else f"cuda:{number}"
 
 
 def gpus() -> int:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend.
+"""Errors that users can fix.
 
     UserError                            the message says what was wrong and what to do
     |-- RequestError    400              a request that cannot be served as it stands
@@ -21,7 +21,7 @@ from typing import ClassVar
 
 
 class UserError(Exception):
-    """An error its user can mend; the message says what was wrong and what to do."""
+    """An error that its user can fix; the message says what was wrong and what to do."""
 
 
 class RequestError(UserError):
@@ -54,6 +54,9 @@ class BadOption(RequestError):
     """An option whose value is not allowed."""
 
     status, phrase, kind = 422, "Unprocessable Content", "bad_option"
+
+
+REFUSALS = (BadPicture, TooLarge, NotAPicture, BadOption)  # all that the library raises
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from colorizer import cores, hints, lab
 from colorizer.hints import Hint
-from colorizer.icc import Profile
-from colorizer.image import NO_METADATA, Metadata, Picture
+from colorizer.image import Picture
 from colorizer.jpeg import Planes
+from colorizer.metadata import NONE, Metadata
+from colorizer.options import Profile
 
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -50,7 +51,7 @@ class Prepared:
     lightness: NDArray[Any]
     small: Float
     alpha: UInt8 | None = None
-    metadata: Metadata = NO_METADATA
+    metadata: Metadata = NONE
     deep: bool = False
     notes: tuple[str, ...] = ()
 
@@ -68,7 +69,7 @@ def prepare(picture: Picture, side: int) -> Prepared:
 
 
 def in_lab(lightness: NDArray[Any]) -> Float:
-    """Bring what `Prepared.lightness` holds, or a part of it, to L, float32."""
+    """Convert what `Prepared.lightness` holds, or a part of it, to L, float32."""
     return lightness if lightness.dtype == np.float32 else lab.grey_to_lightness(lightness)
 
 
@@ -87,8 +88,8 @@ def finish(
     chroma_gain: float = 1.0,
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
-    profile: Profile = "srgb",
     logits: Float | None = None,
+    profile: Profile = "srgb",
 ) -> lab.Levels:
     """Enlarge ab to the picture's size, join its L, and convert to RGB.
 
@@ -98,8 +99,8 @@ def finish(
         chroma_gain: factor on ab.
         known: colours that a person knows.
         spread: how far these reach (`hints.spread_spots`).
-        profile: the colour space of the result.
         logits: (Q, S, S) float32 of a classifier: hints reach the same kind of thing by them.
+        profile: the colour space of the result.
 
     Returns:
         (H, W, 3) uint8, or uint16 if `prepared` is deep.
@@ -125,7 +126,7 @@ def finish_planes(
     spread: float = hints.SPREAD,
     logits: Float | None = None,
 ) -> Planes:
-    """Do as `finish` for a JPEG, in sRGB, whose colours have half the picture's size.
+    """Finish a picture as the planes of a JPEG: in sRGB, with colours at half its size.
 
     Colours of one L differ in luma, Y of YCbCr, smoothly: what the table says of greys at half the
     size is enlarged, and added to the greys at full size.

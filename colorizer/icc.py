@@ -11,18 +11,18 @@ import itertools
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from colorizer import lab
+from colorizer.options import Profile
 
 Float = NDArray[np.float32]
 UInt16 = NDArray[np.uint16]
 
-Profile = Literal["srgb", "display-p3", "adobe-rgb"]
 # No profile, or one for other channels; the picture is still worth colouring.
 BAD_PROFILE = (ImageCms.PyCMSError, OSError, TypeError, ValueError)
 

@@ -1,11 +1,8 @@
-"""Bytes <-> RGB: everything hostile stops here.
+"""Bytes -> RGB: hostile input stops here.
 
 `read` turns the bytes of a stranger's picture into upright 8-bit sRGB, or L at full depth, and the
-metadata that may go with it; `write` turns a finished picture into a file. Beside this: `repair`
-(sound pixels that Pillow refuses), `tiff` (its pages), `samples` (its layouts), `colours`
-(8 bits, sRGB, L), `icc` (profiles), `metadata`, `encode` (TIFF, and PNG of 16 bits).
-
-What a user can cause is in `errors`.
+metadata that may go with it. Beside this: `repair` (files that Pillow rejects), `tiff` (pages),
+`samples` (layouts of TIFF), `colours` (8 bits, sRGB, L), `icc` (profiles), `metadata`.
 """
 
 from __future__ import annotations
@@ -17,29 +14,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 
-from colorizer import colours, encode, icc, jpeg, lab, metadata, repair, samples, tiff
-from colorizer.errors import BadOption as BadOption
-from colorizer.errors import BadPicture as BadPicture
-from colorizer.errors import NotAPicture as NotAPicture
-from colorizer.errors import RequestError as RequestError
-from colorizer.errors import TooLarge as TooLarge
-from colorizer.metadata import Metadata as Metadata
+from colorizer import colours, jpeg, lab, metadata, repair, samples, tiff
+from colorizer.errors import BadOption, BadPicture, NotAPicture, RequestError, TooLarge
+from colorizer.metadata import Metadata
+from colorizer.options import Bits
 
 UInt8 = NDArray[np.uint8]
-Format = Literal["jpeg", "png", "webp", "tiff"]
-Bits = Literal["8", "16", "same"]
-Compression = Literal["deflate", "none"]
-_ALLOWED: dict[str, tuple[str, ...]] = {
-    **{"bits": get_args(Bits), "profile": get_args(icc.Profile)},
-    "compression": get_args(Compression),
-}
 
 # What is read: Pillow's name of each format, ours, and how its files' names end.
 _READ = {
@@ -64,13 +52,6 @@ with contextlib.suppress(ImportError):
     _READ["HEIF"] = ("HEIC", ".heic .heif .hif")
 FORMATS = tuple(_READ)
 SUFFIXES = frozenset(suffix for _, suffixes in _READ.values() for suffix in suffixes.split())
-
-CONTENT_TYPES: dict[str, str] = {
-    **{"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
-}
-# libjpeg stops at 65500 though the file format could say 65535; WebP has 14 bits for a side.
-_MAX_SIDE = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383, "tiff": 2**31 - 1}
-_MAX_TIFF_PIXELS = 2**32 // 8 - 2**20  # of 8 bytes; 32 bits hold each place in a TIFF
 
 # What a file of FORMATS begins with; others: see _claims_to_be_a_picture.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and BigTIFF, either byte order
@@ -97,16 +78,6 @@ _OTHERS = {  # what people send instead, and what to do
 # over every pixel: a minute of work. libtiff draws the same line for JPEG inside TIFF.
 _MAX_JPEG_SCANS = 100
 
-_UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright (EXIF 2.32, tag 0x0112)
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-NO_METADATA = Metadata()
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors say what it would log
 _NARROWED = "it has more than 8 bits, which bits=16 (or same) would keep"
 _BROKEN = "The picture is broken or cut short; check that the file opens and send all of it."
@@ -157,51 +128,6 @@ class Picture:
         return int(self.pixels.shape[1])
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """How `write` encodes.
-
-    Attributes:
-        format: one of CONTENT_TYPES.
-        quality: 1..100, for JPEG and WebP; PNG and TIFF are lossless and ignore it.
-        bits: of a sample; "same": 16 for a file of more than 8. For PNG and TIFF.
-        profile: the colour space, one of lab.SPACES.
-        compression: of TIFF.
-    """
-
-    format: Format = "jpeg"
-    quality: int = 92
-    bits: Bits = "8"
-    profile: icc.Profile = "srgb"
-    compression: Compression = "deflate"
-
-    def __post_init__(self) -> None:
-        if self.format not in get_args(Format):
-            raise BadOption(f"format is {self.format!r:.40}; use jpeg, png, webp or tiff.")
-        for name, allowed in _ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise BadOption(f"{name} is {getattr(self, name)!r:.40}; use {', '.join(allowed)}.")
-        if self.bits != "8" and self.format not in ("png", "tiff"):
-            raise BadOption(
-                f"bits is {self.bits!r}, and {self.format} holds 8 bits; use format=tiff or png."
-            )
-        # bool is an int to isinstance, and no quality
-        if type(self.quality) is not int or not 1 <= self.quality <= 100:
-            raise BadOption(f"quality is {self.quality!r:.40}; use a whole number from 1 to 100.")
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise BadOption if the format can't hold a picture of that size."""
-        longest, most = max(height, width), _MAX_SIDE[self.format]
-        if longest > most:
-            fits = [name for name, side in _MAX_SIDE.items() if longest <= side]
-            raise BadOption(
-                f"format is {self.format!r}, which holds at most {most} pixels a side, and the "
-                f"picture has {longest}; use {' or '.join(fits)}."
-            )
-        if self.format == "tiff" and height * width >= _MAX_TIFF_PIXELS:
-            raise BadOption("format is 'tiff', which holds 4 GB at most; use png.")
-
-
 def read(
     data: bytes | bytearray | memoryview, limits: Limits = Limits(), bits: Bits = "8"
 ) -> Picture:
@@ -232,7 +158,7 @@ def read(
         )
     body = bytes(data)
     try:
-        with _silent_pillow(limits.max_pixels):
+        with quiet_pillow(limits.max_pixels):
             return _decode(body, limits, bits)
     except RequestError:
         raise
@@ -247,88 +173,23 @@ def read(
         raise _broken(body) from None
 
 
-def write(
-    picture: lab.Levels | jpeg.Planes,
-    options: OutputOptions,
-    alpha: UInt8 | None = None,
-    metadata: Metadata = NO_METADATA,
-) -> bytes:
-    """Encode a picture, with no other metadata than is given.
-
-    JPEG and WebP without a colour profile mean sRGB; PNG says so in its sRGB chunk. A TIFF always
-    has a profile, and the others where they aren't in sRGB.
-
-    Args:
-        picture: (H, W, 3) uint8, or for PNG and TIFF uint16, in the space of `options.profile`;
-            planes if `as_planes` says so.
-        options: format, quality and colour space.
-        alpha: (H, W) uint8, kept by all but JPEG, which gets white behind the picture.
-        metadata: to write into the file, as far as the format can hold it.
-
-    Raises:
-        BadOption: a side is longer than the format can hold.
-    """
-    metadata = metadata.in_space(options.profile)
-    if isinstance(picture, jpeg.Planes):
-        options.check_size(*picture.luma.shape)
-        return jpeg.encode(picture, options.quality, metadata.save_options("jpeg"))
-    rgb = picture
-    options.check_size(rgb.shape[0], rgb.shape[1])
-    profile = icc.build(options.profile)
-    if options.format == "tiff":
-        return encode.tiff(rgb, alpha, profile, metadata, options.compression == "deflate")
-    if options.profile == "srgb":
-        profile = b""
-    if rgb.dtype == np.uint16:
-        return encode.png(rgb, alpha, profile, metadata)
-    im = Image.fromarray(rgb)
-    mask = None if alpha is None else Image.fromarray(alpha)
-    file = io.BytesIO()
-    extras = metadata.save_options(options.format)
-    if profile:
-        extras["icc_profile"] = profile
-    if options.format == "jpeg":
-        if mask is not None:
-            on_white = Image.new("RGB", im.size, "white")
-            on_white.paste(im, mask=mask)
-            im = on_white
-        # Colours at half the size save 10% of the bytes, and are as near to the true ones. An
-        # optimized Huffman table would save 2% for three times the time.
-        im.save(file, "JPEG", quality=options.quality, subsampling=2, optimize=False, **extras)
-        return file.getvalue()
-    if mask is not None:
-        im.putalpha(mask)
-    if options.format == "png":
-        chunks = PngImagePlugin.PngInfo()
-        if not profile:
-            chunks.add(b"sRGB", b"\0")  # rendering intent: perceptual
-        for kind, text in metadata.png_texts():
-            chunks.add(kind, text)
-        # Level 6, the default, takes 2.4 times the time for 14% fewer bytes.
-        im.save(file, "PNG", compress_level=1, pnginfo=chunks, **extras)
-    else:
-        # Method 2 is as small as the default 4 in less than half the time.
-        im.save(file, "WEBP", quality=options.quality, method=2, **extras)
-    return file.getvalue()
-
-
-def as_planes(options: OutputOptions, alpha: UInt8 | None) -> bool:
-    """Whether `write` takes the planes of a JPEG: there, nothing is left to do in RGB."""
-    return options.format == "jpeg" and options.profile == "srgb" and alpha is None
-
-
 def _decode(body: bytes, limits: Limits, bits: Bits) -> Picture:
     is_tiff = body.startswith(_TIFF)
-    stored = _open_tiff(body, limits, bits) if is_tiff else _open_other(body, limits, bits)
-    how = _UPRIGHT.get(stored.orientation)
-    mask = stored.alpha if how is None or stored.alpha is None else stored.alpha.transpose(how)
-    if isinstance(stored.colour, Image.Image):
-        colour = stored.colour if how is None else stored.colour.transpose(how)
-        pixels = _pixels(colours.to_srgb(colour, stored.profile))
-    else:
-        pixels = _upright(stored.colour, stored.orientation)
-    about = stored.describe((pixels.shape[1], pixels.shape[0]), stored.orientation > 4)
-    return Picture(pixels, None if mask is None else np.asarray(mask), about, stored.notes)
+    return _turned(_open_tiff(body, limits, bits) if is_tiff else _open_other(body, limits, bits))
+
+
+def _turned(stored: _Stored) -> Picture:
+    """Bring a decoded file to sRGB, and turn it upright."""
+    pixels = stored.colour
+    if isinstance(pixels, Image.Image):
+        pixels = _pixels(colours.to_srgb(pixels, stored.profile))
+    pixels = upright(pixels, stored.orientation)
+    alpha = None if stored.alpha is None else upright(np.asarray(stored.alpha), stored.orientation)
+    for array in (pixels, alpha):
+        if array is not None:
+            array.flags.writeable = False
+    about = stored.describe((pixels.shape[1], pixels.shape[0]), stored.orientation in (5, 6, 7, 8))
+    return Picture(pixels, alpha, about, stored.notes)
 
 
 def _pixels(im: Image.Image) -> UInt8:
@@ -336,12 +197,11 @@ def _pixels(im: Image.Image) -> UInt8:
     pixels = np.empty((im.height, im.width, *((3,) if im.mode == "RGB" else ())), np.uint8)
     for rows in lab.bands(im.height, im.width):
         pixels[rows] = im.crop((0, rows.start, im.width, rows.stop))
-    pixels.flags.writeable = False
     return pixels
 
 
-def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an array as _UPRIGHT turns an image, without Pillow's copies."""
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn a stored picture upright by its orientation, 1..8 (EXIF 2.32, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -355,13 +215,9 @@ def from_pillow(im: Image.Image) -> Picture:
     """Bring a Pillow image to upright 8-bit sRGB, as `read` does."""
     im.load()
     colour, alpha, profile = colours.eight_bits(im, im.info.get("icc_profile"))
-    how = _UPRIGHT.get(metadata.orientation(im))
-    if how is not None:
-        colour = colour.transpose(how)
-        alpha = None if alpha is None else alpha.transpose(how)
-    about = metadata.of(im, colour.size, how is not None and metadata.orientation(im) > 4)
-    pixels = _pixels(colours.to_srgb(colour, profile))
-    return Picture(pixels, None if alpha is None else np.asarray(alpha), about)
+    return _turned(
+        _Stored(colour, alpha, profile, metadata.orientation(im), partial(metadata.of, im))
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,45 +254,29 @@ def _open_other(body: bytes, limits: Limits, bits: Bits) -> _Stored:
         body, profile = repair.png(body)
     elif body.startswith(_JPEG2000):
         profile = repair.jp2_profile(body)
-    im: Image.Image
-    try:
-        im = Image.open(io.BytesIO(body), formats=FORMATS)  # reads the header only
-    except OSError:
-        pixels = repair.bmp(body, limits.max_pixels) if body.startswith(b"BM") else None
-        if pixels is None:
-            raise
-        im = Image.fromarray(pixels)
-    with im:
+    with Image.open(io.BytesIO(body), formats=FORMATS) as im:  # reads the header only
         _check_size(im.width, im.height, im.width * im.height, limits)
         if bits != "16" and (fast := _fast(im, body)) is not None:
-            return _Stored(
-                fast, None, None, metadata.orientation(im), lambda *size: metadata.of(im, *size)
-            )
+            return _Stored(fast, None, None, metadata.orientation(im), partial(metadata.of, im))
         loaded = _load(im, body)  # all: PNG may hold EXIF behind its pixels
         stored = profile or im.info.get("icc_profile")
-        narrow, alpha, profile = colours.eight_bits(loaded, stored)
-        colour: Image.Image | NDArray[np.float32] = narrow
-        grey = colours.is_wide(loaded)
-        deep = grey or repair.bits(body) > 8
+        deep = colours.is_wide(loaded) or repair.bits(body) > 8
         to_lightness = bits == "16" or (bits == "same" and deep)
+        found: Image.Image | samples.Samples = loaded
         # Pillow narrows colours, turns JPEG 2000's white to black by that, and has 12 bits miss it.
-        if deep and (im.format == "JPEG2000" or (to_lightness and not grey)):
-            sample = _sample(np.asarray(narrow))
+        if deep and (im.format == "JPEG2000" or (to_lightness and not colours.is_wide(loaded))):
+            sample = _sample(np.asarray(colours.eight_bits(loaded, stored)[0]))
             if to_lightness:
-                del narrow, colour, loaded
+                del found, loaded
                 im.close()  # its pixels
-                wide = _wide(body, sample)
-                colour, alpha = colours.lightness(wide, stored), colours.alpha_of(wide)
+                found = _wide(body, sample)
             else:
                 with contextlib.suppress(NotAPicture):
-                    colour, alpha, profile = colours.of_samples(_wide(body, sample), stored)
-        elif to_lightness:
-            colour = colours.lightness(loaded if grey else narrow, stored)
+                    found = _wide(body, sample)
+        colour, alpha, profile = colours.parts(found, stored, to_lightness)
         orientation = metadata.orientation(im)
     notes = (_NARROWED,) if deep and bits == "8" else ()
-    return _Stored(
-        colour, alpha, profile, orientation, lambda *size: metadata.of(im, size[0], size[1]), notes
-    )
+    return _Stored(colour, alpha, profile, orientation, partial(metadata.of, im), notes)
 
 
 def _fast(im: Image.Image, body: bytes) -> UInt8 | None:
@@ -447,7 +287,6 @@ def _fast(im: Image.Image, body: bytes) -> UInt8 | None:
     pixels = jpeg.decode(body, im.mode == "L")
     if pixels is None or pixels.shape[1::-1] != im.size:
         return None
-    pixels.flags.writeable = False
     return pixels
 
 
@@ -498,38 +337,23 @@ def _open_tiff(body: bytes, limits: Limits, bits: Bits) -> _Stored:
     """Decode the page of a TIFF that is the photograph."""
     page = tiff.page(body)
     _check_size(*page.size, page.area, limits)
-    profile = page.profile
     deep = page.main.number(tiff.BITS, 1) > 8
     to_lightness = bits == "16" or (bits == "same" and deep)
-    colour: Image.Image | NDArray[np.float32]
-    im: Image.Image | None = None
-    whole: samples.Samples | None = None
+    found: Image.Image | samples.Samples | None = None
     if deep and to_lightness:  # Pillow narrows colours
         with contextlib.suppress(NotAPicture):
-            whole = samples.decode(page)
-    if whole is None and not page.pillow_is_wrong:
+            found = samples.decode(page)
+    if found is None and not page.pillow_is_wrong:
         with contextlib.suppress(UnidentifiedImageError):  # it lacks the layout
             im = Image.open(io.BytesIO(page.alone()), formats=("TIFF",))
-    if im is not None:
-        _check_size(im.width, im.height, im.width * im.height, limits)
-        with im:
+            _check_size(im.width, im.height, im.width * im.height, limits)
             im.load()
-            narrow, alpha, left = colours.eight_bits(im, profile, page)
-            colour = narrow
-            if to_lightness:
-                colour = colours.lightness(im if colours.is_wide(im) else narrow, profile, page)
-    else:
-        whole = whole or samples.decode(page)
-        if to_lightness:
-            colour, alpha, left = colours.lightness(whole, profile), colours.alpha_of(whole), None
-        else:
-            colour, alpha, left = colours.of_samples(whole, profile)
-
-    def describe(size: tuple[int, int], turned: bool) -> Metadata:
-        return metadata.of_tiff(page, size, turned)
-
+            found = im
+    found = found or samples.decode(page)
+    colour, alpha, profile = colours.parts(found, page.profile, to_lightness, page)
     notes = page.left_out + ((_NARROWED,) if deep and not to_lightness else ())
-    return _Stored(colour, alpha, left, page.orientation, describe, notes)
+    describe = partial(metadata.of_tiff, page)
+    return _Stored(colour, alpha, profile, page.orientation, describe, notes)
 
 
 def _check_size(width: int, height: int, area: int, limits: Limits) -> None:
@@ -587,32 +411,32 @@ def _too_many_pixels(limits: Limits, found: str = "too many pixels") -> TooLarge
     )
 
 
-_silent_lock = threading.Lock()
-_silent_stack = ExitStack()
-_silent_readers = 0
+_quiet_lock = threading.Lock()
+_quiet_stack = ExitStack()
+_quiet_readers = 0
 
 
 @contextmanager
-def _silent_pillow(max_pixels: int = 0) -> Iterator[None]:
+def quiet_pillow(max_pixels: int = 0) -> Iterator[None]:
     """Keep Pillow's warnings about a stranger's file out of our log, and its guard above our limit.
 
     `warnings.catch_warnings` alone swaps a list of the whole process, and two threads that leave
     in the wrong order lose the original: so the first reader in swaps and the last one out puts
     back. Warnings of other packages pass. The guard, Image.MAX_IMAGE_PIXELS, is the process's too.
     """
-    global _silent_readers
-    with _silent_lock:
-        if _silent_readers == 0:
-            _silent_stack.enter_context(warnings.catch_warnings())
+    global _quiet_readers
+    with _quiet_lock:
+        if _quiet_readers == 0:
+            _quiet_stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            _silent_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            _quiet_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
         if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
             Image.MAX_IMAGE_PIXELS = max_pixels
-        _silent_readers += 1
+        _quiet_readers += 1
     try:
         yield
     finally:
-        with _silent_lock:
-            _silent_readers -= 1
-            if _silent_readers == 0:
-                _silent_stack.close()
+        with _quiet_lock:
+            _quiet_readers -= 1
+            if _quiet_readers == 0:
+                _quiet_stack.close()

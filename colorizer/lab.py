@@ -30,11 +30,7 @@ F = TypeVar("F", np.float32, np.float64)
 
 # Source: IEC 61966-2-1, linear sRGB -> XYZ, to the digits that scikit-image uses.
 RGB_TO_XYZ = np.array(
-    [
-        [0.412453, 0.357580, 0.180423],
-        [0.212671, 0.715160, 0.072169],
-        [0.019334, 0.119193, 0.950227],
-    ]
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 )
 WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer (CIE 15:2004)
 _RGB_TO_WHITE_XYZ = RGB_TO_XYZ / WHITE[:, None]  # XYZ relative to the white

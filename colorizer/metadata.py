@@ -36,7 +36,7 @@ _DESCRIBES_PIXELS = {
     *(529, 530, 531, 532, _XMP, _IPTC, _PHOTOSHOP, 34675, 0xA500, ORIENTATION, _MAKER_NOTE),
 }
 _TIFF_KEEPS = {  # of a TIFF's own directory: who, what, when, by which device
-    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF_IFD, GPS_IFD),
+    *(270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF_IFD, GPS_IFD)
 }
 _TEXT = 2
 
@@ -93,7 +93,7 @@ class Metadata:
         return root.order, {name: dict(table.tags) for name, table in tables.items()}
 
     def in_space(self, profile: str) -> Metadata:
-        """Make what it says of sRGB true of a picture in another space."""
+        """Adjust what it says about sRGB for a picture in another space."""
         if profile == "srgb" or not (self.exif or self.xmp):
             return self
         order, tables = self.directories()
@@ -111,6 +111,9 @@ class Metadata:
     def _iptc_block(self) -> bytes:
         padding = bytes(len(self.iptc) % 2)
         return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(self.iptc)) + self.iptc + padding
+
+
+NONE = Metadata()
 
 
 def of(im: Image.Image, size: tuple[int, int], turned: bool) -> Metadata:

@@ -17,11 +17,8 @@ from colorizer.recipe import HEADS, Head
 DEFAULT: Head = "regression"
 DISTRIBUTION = "photo-colorizer"  # on PyPI, "colorizer" is another project
 PACKAGE = "colorizer_weights"  # in which the wheels of weights install their folders
-# What `make archives` builds in a clone.
-ARCHIVES: dict[str, str] = {
-    "regression": "colorize.mar",
-    "classification": "colorize-classes.mar",
-}
+# What a network is called on a server; so is its archive, which `make archives` builds in a clone.
+SERVED: dict[str, str] = {"regression": "colorize", "classification": "colorize-classes"}
 
 
 def find_model(model: str | Path) -> Path:
@@ -57,7 +54,7 @@ def _places(name: str) -> Iterator[Path]:
             yield home() / form
     except RuntimeError:  # neither COLORIZER_HOME nor a home
         pass
-    yield Path(__file__).parents[1] / "model_store" / ARCHIVES[name]
+    yield Path(__file__).parents[1] / "model_store" / f"{SERVED[name]}.mar"
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec and spec.submodule_search_locations) or [PACKAGE]:
         yield Path(folder) / name

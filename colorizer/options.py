@@ -1,4 +1,4 @@
-"""The options of one picture: the one table that servers, commands, page and documents use.
+"""The options of one picture: one table that servers, commands, page and documents read.
 
 Both servers take options as request headers X-Colorize-NAME; TorchServe also as form fields, and
 Triton also as request parameters.
@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from colorizer.errors import BadOption
 from colorizer.recipe import DECODINGS, Decoding
 
-if TYPE_CHECKING:  # they need numpy and Pillow, which a command's --help does without
+if TYPE_CHECKING:  # it needs numpy, which a command's --help does without
     from colorizer.hints import Hint
-    from colorizer.icc import Profile
-    from colorizer.image import Bits, Format, OutputOptions
+
+Format = Literal["jpeg", "png", "webp", "tiff"]
+Bits = Literal["8", "16", "same"]
+Profile = Literal["srgb", "display-p3", "adobe-rgb"]
+Compression = Literal["deflate", "none"]
+Keep = Literal["strip", "keep"]
+YesNo = Literal["no", "yes"]
+Show = Literal["colour", "uncertainty"]
 
 HEADER = "x-colorize-"  # X-Colorize-Format: png
 
-_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff"}  # as people write them too
+_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff"}  # other names of formats
 _WHOLE, _DECIMAL = r"[0-9]{1,20}", r"[0-9]{0,20}\.?[0-9]{1,20}([eE][+-]?[0-9]{1,2})?"
 
 
@@ -31,8 +37,8 @@ class Option:
 
     Attributes:
         name: of the option, and of its attribute in `Options`.
-        help: one line that a person reads.
         default: None leaves the choice to the network.
+        help: one line for people.
         choices: the words allowed; empty for anything else.
         low: the least number allowed.
         high: the largest.
@@ -42,8 +48,8 @@ class Option:
     """
 
     name: str
-    help: str
     default: str | float | None
+    help: str
     choices: tuple[str, ...] = ()
     low: float = 0
     high: float = 0
@@ -61,7 +67,7 @@ class Option:
         return f"{'a whole number' if self.whole else 'a number'} from {self.low} to {self.high}"
 
     def parse(self, text: str) -> Any:
-        """Read a value; upper and lower case are alike.
+        """Read a value from text; upper and lower case are alike.
 
         Raises:
             BadOption: if the value is not allowed.
@@ -70,130 +76,122 @@ class Option:
             from colorizer import hints
 
             return hints.parse(text)
+        value: Any = text
+        if self.choices:
+            value = text.strip().lower()
+            value = _FORMATS.get(value, value) if self.name == "format" else value
+        elif self.kind == "place" and re.fullmatch(f"{_DECIMAL},{_DECIMAL}", text):
+            value = tuple(map(float, text.split(",")))
+        # int and float themselves would take "1_0".
+        elif not self.kind and re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):
+            value = int(text) if self.whole else float(text)
+        if not self._allows(value):
+            raise self._refusal(text)
+        return value
+
+    def check(self, value: object) -> None:
+        """Check a value.
+
+        Raises:
+            BadOption: if it is not allowed.
+        """
+        if not self._allows(value):
+            raise self._refusal(value)
+
+    def _allows(self, value: Any) -> bool:
+        if value is None:
+            return self.default is None
+        if self.kind == "hints":
+            return True  # `Hint`s, which `hints.parse` has checked
+        if self.choices:
+            return value in self.choices
         if self.kind == "place":
-            if re.fullmatch(f"{_DECIMAL},{_DECIMAL}", text):
-                x, y = map(float, text.split(","))
-                if x <= 1 and y <= 1:
-                    return x, y
-        elif self.choices:
-            word = text.strip().lower()
-            word = _FORMATS.get(word, word) if self.name == "format" else word
-            if word in self.choices:
-                return word
-        elif re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):  # Python's own take "1_0"
-            number = int(text) if self.whole else float(text)
-            if self.low <= number <= self.high:
-                return number
-        raise BadOption(f"{self.name} is {text!r:.40}; use {self.allowed}.")
+            return isinstance(value, tuple) and all(0 <= one <= 1 for one in value)
+        kinds = int if self.whole else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def _refusal(self, value: object) -> BadOption:
+        return BadOption(f"{self.name} is {value!r:.40}; use {self.allowed}.")
 
 
-OPTIONS = (
-    Option("format", "file format of the result", "jpeg", ("jpeg", "png", "webp", "tiff")),
-    Option("quality", "of JPEG and WebP", 92, low=1, high=100, whole=True),
-    Option(
-        "bits",
-        "of each sample, for PNG and TIFF; same: 16 for a photograph of more than 8",
-        "8",
-        ("8", "16", "same"),
-    ),
-    Option(
-        "profile",
-        "colour space; the wider ones keep colours that sRGB lacks",
-        "srgb",
-        ("srgb", "display-p3", "adobe-rgb"),
-    ),
-    Option("compression", "of TIFF", "deflate", ("deflate", "none")),
-    Option(
-        "metadata",
-        "keep the photograph's EXIF, place and time included, or strip it",
-        "strip",
-        ("strip", "keep"),
-    ),
-    Option(
-        "provenance",
-        "record in the file that it was coloured by machine, by which model and from what",
-        "no",
-        ("no", "yes"),
-    ),
-    Option("chroma", "strength of the colours; 0 is grey", 1.0, low=0, high=3),
-    Option("hints", "colours that a person knows of places in the picture", None, kind="hints"),
-    Option(
-        "spread",
-        "how far a hint's colour reaches, in shorter sides; 0: its place alone, 1: far",
-        0.5,
-        low=0,
-        high=1,
-    ),
-    Option(
-        "likely",
-        "name the likely colours of a place instead of colouring, in JSON",
-        None,
-        kind="place",
-    ),
-    Option(
-        "show",
-        "the coloured photograph, or a map of how unsure the network was (white: most)",
-        "colour",
-        ("colour", "uncertainty"),
-        needs_classifier=True,
-    ),
-    Option(
-        "decoding",
-        "how one colour is made of the many that are likely",
-        None,
-        DECODINGS,
-        needs_classifier=True,
-    ),
-    Option(
-        "temperature",
-        "of annealed-mean and sample: lower is more decided, higher is more mixed",
-        None,
-        low=0.01,
-        high=10,
-        needs_classifier=True,
-    ),
-    # Whole numbers up to 2**53 - 1 survive JSON, so any client can send them.
-    Option("seed", "of sample: each seed draws other colours", 0, high=2**53 - 1, whole=True),
-    Option(
-        "variants",
-        "how many samples, with successive seeds",
-        1,
-        low=1,
-        high=8,
-        whole=True,
-        needs_classifier=True,
-    ),
-)
-NAMES = tuple(option.name for option in OPTIONS)
+def _option(default: str | float | None, help: str, *choices: str, **more: Any) -> Any:
+    """A field of `Options`, and with that a row of the table."""
+    return field(
+        default=default, metadata={"default": default, "help": help, "choices": choices, **more}
+    )
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one picture, as `OPTIONS` describes them."""
+    """The options of one picture.
 
-    format: Format = "jpeg"
-    quality: int = 92
-    bits: Bits = "8"
-    profile: Profile = "srgb"
-    compression: Literal["deflate", "none"] = "deflate"
-    metadata: Literal["strip", "keep"] = "strip"
-    provenance: Literal["no", "yes"] = "no"
-    chroma: float = 1.0
-    hints: tuple[Hint, ...] | None = None
-    spread: float = 0.5
-    likely: tuple[float, float] | None = None
-    show: Literal["colour", "uncertainty"] = "colour"
-    decoding: Decoding | None = None
-    temperature: float | None = None
-    seed: int = 0
-    variants: int = 1
+    Raises:
+        BadOption: if a value is not allowed.
+    """
 
-    @property
-    def output(self) -> OutputOptions:
-        """Format, quality and colours, as `image.write` takes them."""
-        from colorizer.image import OutputOptions
+    format: Format = _option("jpeg", "file format of the result", *get_args(Format))
+    quality: int = _option(92, "of JPEG and WebP", low=1, high=100, whole=True)
+    bits: Bits = _option(
+        "8",
+        "of each sample, for PNG and TIFF; same: 16 for a photograph of more than 8",
+        *get_args(Bits),
+    )
+    profile: Profile = _option(
+        "srgb", "colour space; the wider ones keep colours that sRGB lacks", *get_args(Profile)
+    )
+    compression: Compression = _option("deflate", "of TIFF", *get_args(Compression))
+    metadata: Keep = _option(
+        "strip", "keep the photograph's EXIF, place and time included, or strip it", *get_args(Keep)
+    )
+    provenance: YesNo = _option(
+        "no",
+        "record in the file that it was coloured by machine, by which model and from what",
+        *get_args(YesNo),
+    )
+    chroma: float = _option(1.0, "strength of the colours; 0 is grey", high=3)
+    hints: tuple[Hint, ...] | None = _option(
+        None, "known colours of places in the picture", kind="hints"
+    )
+    spread: float = _option(
+        0.5, "how far a hint's colour reaches, in shorter sides; 0: its place alone, 1: far", high=1
+    )
+    likely: tuple[float, float] | None = _option(
+        None, "name the likely colours of a place instead of colouring, in JSON", kind="place"
+    )
+    show: Show = _option(
+        "colour",
+        "the coloured photograph, or a map of how unsure the network was (white: most)",
+        *get_args(Show),
+        needs_classifier=True,
+    )
+    decoding: Decoding | None = _option(
+        None,
+        "how one colour is chosen from the many that are likely",
+        *DECODINGS,
+        needs_classifier=True,
+    )
+    temperature: float | None = _option(
+        None,
+        "of annealed-mean and sample: lower is more decided, higher is more mixed",
+        low=0.01,
+        high=10,
+        needs_classifier=True,
+    )
+    # Whole numbers up to 2**53 - 1 survive JSON, so any client can send them.
+    seed: int = _option(0, "of sample: each seed draws other colours", high=2**53 - 1, whole=True)
+    variants: int = _option(
+        1,
+        "how many samples, with successive seeds",
+        low=1,
+        high=8,
+        whole=True,
+        needs_classifier=True,
+    )
 
-        return OutputOptions(self.format, self.quality, self.bits, self.profile, self.compression)
+    def __post_init__(self) -> None:
+        for option in OPTIONS:
+            option.check(getattr(self, option.name))
 
     @property
     def needs_classifier(self) -> list[str]:
@@ -219,15 +217,15 @@ class Options:
             chosen[name] = table[name].parse(text)
         if chosen.get("variants", 1) > 1 and chosen.setdefault("decoding", "sample") != "sample":
             raise BadOption("variants are samples; leave decoding out, or use decoding=sample.")
-        if chosen.get("show") == "uncertainty" and {
-            "decoding",
-            "variants",
-            "hints",
-        } & set(values):
+        if chosen.get("show") == "uncertainty" and {"decoding", "variants", "hints"} & set(values):
             raise BadOption(
                 "show=uncertainty has no decoding, no variants and no hints; leave them out."
             )
         return cls(**chosen)
+
+
+OPTIONS = tuple(Option(one.name, **one.metadata) for one in fields(Options))
+NAMES = tuple(option.name for option in OPTIONS)
 
 
 class PictureOptions(TypedDict, total=False):
@@ -237,13 +235,13 @@ class PictureOptions(TypedDict, total=False):
     quality: int
     bits: Bits
     profile: Profile
-    compression: Literal["deflate", "none"]
-    metadata: Literal["strip", "keep"]
-    provenance: Literal["no", "yes"]
+    compression: Compression
+    metadata: Keep
+    provenance: YesNo
     chroma: float
     hints: Sequence[Mapping[str, object]] | str | None
     spread: float
-    show: Literal["colour", "uncertainty"]
+    show: Show
     decoding: Decoding | None
     temperature: float | None
     seed: int

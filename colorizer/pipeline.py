@@ -1,4 +1,4 @@
-"""The way of a photograph: bytes -> L -> network -> ab -> the same photograph in colour.
+"""The path of a photograph: bytes -> L -> network -> ab -> the same photograph in colour.
 
 The one implementation that TorchServe, Triton, the commands and evaluation share. A picture passes
 four stages: read, network, finish, write.
@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import engines, gamut, hints, image, provenance
+from colorizer import encode, engines, gamut, hints, image, provenance
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, finish_planes, in_lab, prepare
@@ -33,6 +33,7 @@ from colorizer.graph import Engine, Graph, Name
 from colorizer.image import Limits, Picture
 from colorizer.jpeg import Planes
 from colorizer.lab import Levels
+from colorizer.metadata import Metadata
 from colorizer.options import Options
 
 Float = NDArray[np.float32]
@@ -80,9 +81,8 @@ class Outcome:
 
     Attributes:
         reply: the picture in colour.
-        error: a RequestError for what its sender can mend; anything else is a bug, or a machine
+        error: a RequestError for what its sender can fix; anything else is a bug, or a machine
             that ran out of memory.
-        seconds: of the stages that the picture reached.
         began: when its batch did, in nanoseconds since 1970.
         stages: that it went through, in their order; of several variants, some several times. An
             error is the last one's.
@@ -90,9 +90,16 @@ class Outcome:
 
     reply: Reply | None = None
     error: Exception | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
     began: int = field(default_factory=time.time_ns)
     stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds in each stage that the picture reached."""
+        found: dict[str, float] = {}
+        for stage in self.stages:
+            found[stage.name] = found.get(stage.name, 0.0) + (stage.end - stage.start) / 1e9
+        return found
 
     def result(self) -> Reply:
         """Give the reply, or raise the error."""
@@ -117,15 +124,15 @@ class Pipeline:
     """A graph, the engine that runs it, and threads for the work around it.
 
     It may be used from several threads, and in a process that was forked from the one that loaded
-    it; pickled, it loads its model again.
+    it, where it loads its model again.
 
     Args:
         graph: what the engine runs.
         run: the engine.
         limits: of pictures and replies.
-        batch_invariant: whether the network runs picture by picture, so that each gets the very
-            bytes that it would get alone. A batch sums in another order, and a colour may end a
-            level apart. On CPUs that costs little; GPUs are built for batches.
+        batch_invariant: whether the network runs picture by picture, so that each gets the same
+            bytes as alone. A batch sums in another order, and a colour may end up a level apart.
+            On CPUs that costs little; GPUs are built for batches.
     """
 
     def __init__(
@@ -135,7 +142,7 @@ class Pipeline:
         self.batch_invariant = batch_invariant
         self._bins = np.array(graph.recipe.bins, np.float32)  # (Q, 2)
         self._threads = ThreadPoolExecutor(cores())
-        # Arguments of `engines.load`, by which a forked or unpickled pipeline loads again.
+        # Arguments of `engines.load`, by which a forked pipeline loads again.
         self._loaded_by: _LoadedBy | None = None
         _all.add(self)
 
@@ -169,7 +176,7 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Colorize some black, so that the first picture is not the slowest."""
-        black = image.write(np.zeros((8, 8, 3), np.uint8), Options().output)
+        black = encode.write(np.zeros((8, 8, 3), np.uint8), Options())
         for batch in (1, 2, 1):  # TorchScript specializes during its first runs
             for outcome in self.colorize_batch([(black, {})] * batch):
                 outcome.result()
@@ -184,7 +191,7 @@ class Pipeline:
         return outcome.result()
 
     def colorize_batch(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Colorize pictures of any sizes together; one that fails does not concern the others.
+        """Colorize pictures of any sizes together; one that fails doesn't affect the others.
 
         Returns:
             How each picture ended, in the order of the requests.
@@ -204,7 +211,7 @@ class Pipeline:
 
     def _read(self, job: _Job) -> None:
         """Stage "read": bytes and text -> L, its small copy, and options."""
-        with _stage("read", job):
+        with _errors(job), _stage("read", job):
             fields = job.fields
             job.options = fields if isinstance(fields, Options) else Options.parse(fields)
             self._check(job.options)
@@ -212,12 +219,12 @@ class Pipeline:
                 raise job.body
             picture = image.read(job.body, self.limits, job.options.bits)
             # before the work, not after it
-            job.options.output.check_size(picture.height, picture.width)
+            encode.check_format(job.options, picture.height, picture.width)
             job.prepared = prepare(picture, self.graph.recipe.side)
 
     def _run_network(self, jobs: Sequence[_Job]) -> None:
         """Stage "network": small copies of L -> the head's output."""
-        with _stage("network", *jobs):
+        with _errors(*jobs), _stage("network", *jobs):
             small = [job.prepared.small for job in jobs if job.prepared is not None]
             for job, output in zip(jobs, self.run(np.stack(small)), strict=True):
                 job.output = output
@@ -228,39 +235,44 @@ class Pipeline:
         job.prepared = job.output = None  # a large picture's are large
         if prepared is None or output is None:
             return
+        with _errors(job):
+            if options.likely is not None:
+                with _stage("finish", job):
+                    body = self._likely(prepared, output, *options.likely)
+                kind = "application/json"
+            else:
+                files = self._files(job, prepared, output)
+                body, kind = files[options.seed], encode.CONTENT_TYPES[options.format]
+                if options.variants > 1:
+                    body, kind = _zipped(files, options.format), "application/zip"
+            assert isinstance(job.body, bytes)
+            size, pixels = len(job.body), prepared.lightness.size
+            seconds, notes, graph = job.outcome.seconds, prepared.notes, self.graph.sha256
+            job.outcome.reply = Reply(body, kind, seconds, pixels, size, notes, graph)
+
+    def _files(self, job: _Job, prepared: Prepared, output: Float) -> dict[int, bytes]:
+        """Make the file of each variant, by its seed."""
         files: dict[int, bytes] = {}
-        size = prepared.lightness.size, len(job.body) if isinstance(job.body, bytes) else 0
-        if options.likely is not None:
-            with _stage("finish", job):
-                body = self._likely(prepared, output, *options.likely)
-                kind, graph = "application/json", self.graph.sha256
-                job.outcome.reply = Reply(body, kind, job.outcome.seconds, *size, graph=graph)
-            return
-        metadata = prepared.metadata
+        options, metadata = job.options, prepared.metadata
         if options.metadata == "strip":  # a TIFF keeps the size of its scan, which is no secret
-            metadata = image.Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
+            metadata = Metadata(dpi=metadata.dpi if options.format == "tiff" else None)
         for seed in range(options.seed, options.seed + options.variants):
             with _stage("finish", job):
-                own = replace(options, seed=seed)
-                planes = image.as_planes(options.output, prepared.alpha)
-                pixels = self.finished(prepared, output, own, planes)
-            if job.outcome.error is None:
-                with _stage("write", job):
-                    written = metadata
-                    if options.provenance == "yes":
-                        assert isinstance(job.body, bytes)
-                        told = provenance.record(job.body, self.graph, own)
-                        written = provenance.embed(metadata, told)
-                    files[seed] = image.write(pixels, options.output, prepared.alpha, written)
-                    self._check_size(files, options)
-            if job.outcome.error is not None:
-                return
-        body, kind = files[options.seed], image.CONTENT_TYPES[options.format]
-        if options.variants > 1:
-            body, kind = _zipped(files, options.format), "application/zip"
-        job.outcome.reply = Reply(
-            body, kind, job.outcome.seconds, *size, prepared.notes, self.graph.sha256
-        )
+                own = replace(options, seed=seed % 2**53)
+                pixels: Levels | Planes
+                if own.show == "colour" and encode.as_planes(own, prepared.alpha):
+                    pixels = finish_planes(prepared, *self._colours(prepared, output, own))
+                else:
+                    pixels = self.finished(prepared, output, own)
+            with _stage("write", job):
+                written = metadata
+                if options.provenance == "yes":
+                    assert isinstance(job.body, bytes)
+                    told = provenance.record(job.body, self.graph, own)
+                    written = provenance.embed(metadata, told)
+                files[seed] = encode.write(pixels, options, prepared.alpha, written)
+                self._check_size(files, options)
+        return files
 
     def _check(self, options: Options) -> None:
         """Refuse, before any work, what only the other head can do."""
@@ -295,35 +307,30 @@ class Pipeline:
         (output,) = self.run(prepared.small[None])
         return self.finished(prepared, output, options)
 
-    @overload
-    def finished(self, prepared: Prepared, output: Float, options: Options) -> Levels: ...
-    @overload
-    def finished(
-        self, prepared: Prepared, output: Float, options: Options, planes: bool
-    ) -> Levels | Planes: ...
-
-    def finished(
-        self, prepared: Prepared, output: Float, options: Options, planes: bool = False
-    ) -> Levels | Planes:
+    def finished(self, prepared: Prepared, output: Float, options: Options) -> Levels:
         """Finish a picture from its (C, S, S) output.
 
         Returns:
-            (H, W, 3) uint8, or uint16 of a deep one; or, if they are asked for, a JPEG's planes.
+            (H, W, 3) uint8, or uint16 of a deep one.
         """
-        if options.show == "uncertainty":
-            height, width = prepared.lightness.shape
-            unsure = gamut.uncertainty(output, options.temperature or 1.0)
-            large = enlarge(unsure, height, width)
-            large *= 65535 if prepared.deep else 255
-            levels = np.rint(large).astype(np.uint16 if prepared.deep else np.uint8)
-            return levels[..., None].repeat(3, axis=-1)
+        if options.show == "colour":
+            colours = self._colours(prepared, output, options)
+            return finish(prepared, *colours, options.profile)
+        height, width = prepared.lightness.shape
+        unsure = gamut.uncertainty(output, options.temperature or 1.0)
+        large = enlarge(unsure, height, width)
+        large *= 65535 if prepared.deep else 255
+        levels = np.rint(large).astype(np.uint16 if prepared.deep else np.uint8)
+        return levels[..., None].repeat(3, axis=-1)
+
+    def _colours(
+        self, prepared: Prepared, output: Float, options: Options
+    ) -> tuple[Float, float, Sequence[hints.Hint], float, Float | None]:
+        """What `finish` and `finish_planes` take: ab, its gain, hints, their reach, and logits."""
         gain = self.graph.recipe.chroma_gain * options.chroma
-        ab = self.decode(prepared, output, options)
-        known = options.hints or ()
         logits = output if self.graph.recipe.head == "classification" else None
-        if planes:
-            return finish_planes(prepared, ab, gain, known, options.spread, logits)
-        return finish(prepared, ab, gain, known, options.spread, options.profile, logits)
+        ab = self.decode(prepared, output, options)
+        return ab, gain, options.hints or (), options.spread, logits
 
     def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
         """Name colours that a place is likely to have, for a person to choose from, as JSON.
@@ -370,7 +377,7 @@ class Pipeline:
         _all.add(self)
 
     def _after_fork(self) -> None:
-        """Begin anew in a forked process, which has this one's memory, but not its threads."""
+        """Start afresh in a forked process, which has this one's memory, but not its threads."""
         self._threads = ThreadPoolExecutor(cores())
         if self._loaded_by is None:
             return
@@ -403,20 +410,25 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _stage(name: str, *jobs: _Job) -> Iterator[None]:
-    """Note a stage's time; an exception becomes the outcome of these jobs."""
-    began, start = time.time_ns(), time.perf_counter()
+def _errors(*jobs: _Job) -> Iterator[None]:
+    """Make an exception the outcome of these jobs."""
     try:
         yield
     except Exception as error:
         for job in jobs:
             job.outcome.error = error
+
+
+@contextmanager
+def _stage(name: str, *jobs: _Job) -> Iterator[None]:
+    """Note when a stage of these jobs begins and ends."""
+    began, start = time.time_ns(), time.perf_counter()
+    try:
+        yield
     finally:
-        spent = time.perf_counter() - start
-        stage = Stage(name, began, began + int(spent * 1e9))
+        stage = Stage(name, began, began + int((time.perf_counter() - start) * 1e9))
         for job in jobs:
             job.outcome.stages.append(stage)
-            job.outcome.seconds[name] = job.outcome.seconds.get(name, 0.0) + spent
 
 
 def _zipped(files: Mapping[int, bytes], kind: str) -> bytes:

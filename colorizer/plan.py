@@ -27,10 +27,7 @@ log = logging.getLogger(__name__)
 
 # Package -> name.
 Library = Literal["tensorrt", "tensorrt_rtx_bindings"]
-TITLES: dict[Library, str] = {
-    "tensorrt": "TensorRT",
-    "tensorrt_rtx_bindings": "TensorRT for RTX",
-}
+TITLES: dict[Library, str] = {"tensorrt": "TensorRT", "tensorrt_rtx_bindings": "TensorRT for RTX"}
 
 Shape = tuple[int, ...]
 

@@ -1,15 +1,10 @@
-"""Files whose pixels are sound, though Pillow refuses them for something else."""
+"""Files that Pillow rejects although their pixels are intact."""
 
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from collections import defaultdict
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # What is used of a PNG's ancillary chunks. None other reaches Pillow, whose parsers refuse the
@@ -26,7 +21,7 @@ _NOISE = bytes(254 - value for value in range(0, 254, 7)) * 8
 
 
 def png(body: bytes) -> tuple[bytes, bytes | None]:
-    """Take the ICC profile out of a PNG, and leave out spoilt or unused ancillary chunks.
+    """Take the ICC profile out of a PNG, and leave out corrupt or unused ancillary chunks.
 
     Returns:
         The PNG, and the profile if there is a sound one.
@@ -115,7 +110,7 @@ def jpeg_scans(jpeg: bytes) -> int:
 
 
 def jpeg_layout(jpeg: bytes) -> str | None:
-    """Name what Pillow lacks of a JPEG's kind; None for usual ones."""
+    """Name a kind of JPEG that Pillow lacks; None for usual ones."""
     for kind, at in _segments(jpeg):
         if kind in _FRAMES and at + 6 <= len(jpeg):
             bits, channels = jpeg[at], jpeg[at + 5]
@@ -164,35 +159,3 @@ def jpeg_endings(jpeg: bytes) -> list[bytes]:
         following = 0xD0 + (seen[-1][1] + 1) % 8 if seen else 0xD0
         endings.append(body + bytes((0xFF, following)) + _NOISE + _END)
     return endings
-
-
-def bmp(body: bytes, max_pixels: int) -> NDArray[Any] | None:
-    """Decode a BMP whose channels lie at any bits (BI_BITFIELDS), of which Pillow knows a few.
-
-    Returns:
-        (H, W, 3 or 4) uint8; None if it isn't such a BMP, or broken.
-    """
-    if len(body) < 70:
-        return None
-    begin, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", body, 10)
-    row = (width * bits + 31) // 32 * 4
-    flipped, height = height > 0, abs(height)
-    wrong = header < 40 or compression not in (3, 6) or bits not in (16, 32)
-    if wrong or not 0 < width * height <= max_pixels or len(body) < begin + row * height:
-        return None
-    values = np.frombuffer(body, f"<u{bits // 8}", row * height * 8 // bits, begin)
-    values = values.reshape(height, -1)[:: -1 if flipped else 1, :width]
-    masks = struct.unpack_from("<4I", body, 54)[: 4 if header >= 56 or compression == 6 else 3]
-    channels = [_channel(values, mask) for mask in masks if mask]
-    if len(channels) < 3 or (len(channels) == 4 and not channels[3].any()):
-        channels = channels[:3]  # alpha of nothing but zeros was left empty
-    return np.dstack(channels) if len(channels) >= 3 else None
-
-
-def _channel(values: NDArray[Any], mask: int) -> NDArray[np.uint8]:
-    shift = (mask & -mask).bit_length() - 1
-    bits = (mask >> shift).bit_length()
-    if bits > 8:
-        return np.asarray(values >> (shift + bits - 8) & 255, np.uint8)
-    levels = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
-    return np.asarray(levels[(values & mask) >> shift])

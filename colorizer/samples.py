@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def decode(page: Page) -> Samples:
         NotAPicture: a layout that isn't read here either.
         TooLarge: a compressed strip of very many bytes.
     """
-    layout = _Layout.of(page.main)
+    layout = _Layout(page.main)
     colours = _COLOURS[layout.photometric]
     kinds = page.main.numbers(EXTRA_SAMPLES)  # 1: premultiplied alpha, 2: alpha, else anything
     extra = next((i for i, kind in enumerate(kinds) if kind in (1, 2)), None)
@@ -104,11 +104,7 @@ def decode(page: Page) -> Samples:
         _lab_to_srgb(values, layout.photometric == 9)
     inverted = layout.photometric == 0
     return Samples(
-        values[..., :colours],
-        full,
-        inverted,
-        alpha,
-        extra is not None and kinds[extra] == 1,
+        values[..., :colours], full, inverted, alpha, extra is not None and kinds[extra] == 1
     )
 
 
@@ -127,70 +123,49 @@ def _lab_to_srgb(values: NDArray[np.uint16], icc: bool) -> None:
         band[..., :3] = rgb
 
 
-@dataclass(frozen=True)
 class _Layout:
-    """How the samples of a page are stored."""
+    """How the samples of a page are stored.
 
-    width: int
-    height: int
-    samples: int
-    bits: int
-    format: int  # 1: unsigned, 2: signed, 3: float, 4: unknown, taken as unsigned
-    photometric: int
-    planar: bool
-    compression: int
-    predictor: int
-    tiled: bool
-    across: int  # of a tile or a strip
-    down: int
-    order: str
-    depths: tuple[int, ...] = field(default=())
+    Raises:
+        NotAPicture: if it is beyond `decode`.
+        BadPicture: if something has no size.
+    """
 
-    @classmethod
-    def of(cls, main: Directory) -> _Layout:
-        """Read it from a directory; raises NotAPicture if it is beyond `decode`."""
-        width, height = main.number(WIDTH, 0), main.number(LENGTH, 0)
-        count = main.number(SAMPLES, 1)
-        depths = tuple(main.numbers(BITS)) or (1,)
-        tiled = TILE_WIDTH in main.tags
-        layout = cls(
-            width,
-            height,
-            count,
-            int(depths[0]),
-            main.number(SAMPLE_FORMAT, 1),
-            main.number(PHOTOMETRIC, 2 if count > 2 else 0),
-            main.number(PLANAR, 1) == 2 and count > 1,
-            main.number(COMPRESSION, 1),
-            main.number(PREDICTOR, 1),
-            tiled,
-            main.number(TILE_WIDTH, 0) if tiled else width,
-            main.number(TILE_LENGTH, 0)
-            if tiled
-            else min(height, main.number(ROWS_PER_STRIP, height)),
-            main.order,
-            depths,
-        )
-        bits, whole = layout.bits, layout.bits in (8, 16, 32, 64)
-        readable = (
-            layout.photometric in _COLOURS
-            and 1 <= count <= 16
-            and len(set(depths)) == 1
-            and ((layout.format in (1, 2, 4) and (bits <= 32 or whole)) or layout.format == 3)
-            and (layout.format != 3 or bits in (16, 32, 64))
-            and (layout.format != 2 or whole)
-            and layout.compression in _BYTES_OUT | set(FILES)
-            and layout.predictor in (1, 2, 3)
-            and (layout.predictor == 1 or whole)
-            and (layout.predictor != 3 or layout.format == 3)
-            and (layout.photometric not in _LAB or (bits == 16 and layout.format == 1))
-            and main.number(_FILL_ORDER, 1) == 1
-        )
-        if not readable:
-            raise layout.unreadable()
-        if min(width, height, layout.across, layout.down, bits) < 1:
+    def __init__(self, main: Directory) -> None:
+        number = main.number
+        self.width, self.height = number(WIDTH, 0), number(LENGTH, 0)
+        self.samples = number(SAMPLES, 1)
+        self.depths = tuple(main.numbers(BITS)) or (1,)
+        self.bits = int(self.depths[0])
+        self.format = number(SAMPLE_FORMAT, 1)  # 1: unsigned, 2: signed, 3: float, 4: unknown
+        self.photometric = number(PHOTOMETRIC, 2 if self.samples > 2 else 0)
+        self.planar = number(PLANAR, 1) == 2 and self.samples > 1
+        self.compression, self.predictor = number(COMPRESSION, 1), number(PREDICTOR, 1)
+        self.order = main.order
+        self.tiled = TILE_WIDTH in main.tags
+        self.across, self.down = self.width, min(self.height, number(ROWS_PER_STRIP, self.height))
+        if self.tiled:
+            self.across, self.down = number(TILE_WIDTH, 0), number(TILE_LENGTH, 0)
+        if not self._is_readable() or number(_FILL_ORDER, 1) != 1:
+            raise self.unreadable()
+        if min(self.width, self.height, self.across, self.down, self.bits) < 1:
             raise BadPicture(BROKEN)
-        return layout
+
+    def _is_readable(self) -> bool:
+        bits, whole = self.bits, self.bits in (8, 16, 32, 64)
+        return (
+            self.photometric in _COLOURS
+            and 1 <= self.samples <= 16
+            and len(set(self.depths)) == 1
+            and ((self.format in (1, 2, 4) and (bits <= 32 or whole)) or self.format == 3)
+            and (self.format != 3 or bits in (16, 32, 64))
+            and (self.format != 2 or whole)
+            and self.compression in _BYTES_OUT | set(FILES)
+            and self.predictor in (1, 2, 3)
+            and (self.predictor == 1 or whole)
+            and (self.predictor != 3 or self.format == 3)
+            and (self.photometric not in _LAB or (bits == 16 and self.format == 1))
+        )
 
     def unreadable(self) -> NotAPicture:
         """Name the layout."""

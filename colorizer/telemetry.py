@@ -1,4 +1,4 @@
-"""What a server tells of its pictures: metrics, Server-Timing and traces, the same on each server.
+"""Metrics, Server-Timing and traces of pictures, the same on both servers.
 
 Nothing here imports OpenTelemetry unless its variables ask for traces.
 """
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from colorizer.errors import Failure, RequestError
+from colorizer.errors import REFUSALS, Failure
 
 if TYPE_CHECKING:
     from colorizer.pipeline import Outcome
@@ -52,7 +52,7 @@ METRICS = {
 # servers needs the same on each.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 # Values of the label Kind.
-KINDS = ("picture", "internal_error", *sorted({one.kind for one in RequestError.__subclasses__()}))
+KINDS = ("picture", "internal_error", *sorted(one.kind for one in REFUSALS))
 
 PARENT = ("traceparent", "tracestate")  # headers of W3C Trace Context
 PACKAGES = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"  # of the extra "traces"
@@ -67,7 +67,7 @@ class Figure(NamedTuple):
 
 
 def figures(outcome: Outcome) -> Iterator[Figure]:
-    """Give what is reported of a picture that has ended."""
+    """Yield what is reported about a picture that has ended."""
     if (reply := outcome.reply) is None:
         yield Figure("colorize_replies_total", 1, (kind_of(outcome),))
         return
@@ -90,7 +90,7 @@ def server_timing(seconds: Mapping[str, float]) -> str:
 
 
 def parent(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Take what a request says of its caller's span."""
+    """Read the caller's span from a request's headers."""
     return {name.lower(): str(value) for name, value in headers.items() if name.lower() in PARENT}
 
 

@@ -206,7 +206,7 @@ class Page:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What isn't read beside the page: other pages, and channels that are no colour."""
+        """What isn't read: other pages, and channels other than colours and alpha."""
         pages = sum(
             any(_is_full(one) for one in candidates) for candidates in _pages(self.body, self.first)
         )

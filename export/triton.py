@@ -11,14 +11,13 @@ from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import UserError
 from colorizer.files import written_whole
 from colorizer.graph import MANIFEST, Name
-from colorizer.recipe import Head
+from colorizer.models import SERVED as NAMES
 from export import parity, serving
 from export.graphs import ENGINES, Source
 from export.serving import ROOT, SETTINGS, Settings, add_graph_options
 
 MODEL = ROOT / "handlers" / "triton" / "model.py"
 NETWORK = MODEL.with_name("network.py")
-NAMES: dict[Head, str] = {"regression": "colorize", "classification": "colorize-classes"}
 
 
 class SameName(UserError):

@@ -17,21 +17,22 @@ import sys
 import threading
 import traceback
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from colorizer import __version__
 from colorizer.api import Colorizer
 from colorizer.commands import client, results
-from colorizer.commands.run import run_command
-from colorizer.errors import Failure, RequestError, TooLarge, UserError
+from colorizer.commands.run import command_parser, run_command
+from colorizer.encode import CONTENT_TYPES
+from colorizer.errors import REFUSALS, Failure, RequestError, TooLarge, UserError
 from colorizer.graph import BadGraph
-from colorizer.image import CONTENT_TYPES, Limits
+from colorizer.image import Limits
 from colorizer.options import HEADER, NAMES, Options, from_headers
-from colorizer.pipeline import Pipeline, Reply
+from colorizer.pipeline import Reply
 from colorizer.recipe import HEADS
 
 STATIC = Path(__file__).parent / "static"
@@ -55,8 +56,12 @@ WAIT_SECONDS = 120.0  # for a place among them
 IDLE_SECONDS = 60  # of a connection on which nothing moves
 
 
-class Local:
-    """Networks in this process.
+# Networks by their head, each called with a photograph's file and options as text.
+Network = Callable[[bytes, Mapping[str, str]], Reply]
+
+
+def local(models: Sequence[str] | None, device: str | None) -> dict[str, Network]:
+    """Load networks into this process.
 
     Args:
         models: archives or folders, as `Colorizer` takes them; of several with one head the first
@@ -66,29 +71,17 @@ class Local:
     Raises:
         UserError: if one of them cannot be loaded.
     """
-
-    where = ""
-
-    def __init__(self, models: Sequence[str] | None, device: str | None) -> None:
-        self._networks: dict[str, Pipeline] = {}
-        for model in models or HEADS:
-            try:
-                pipeline = Colorizer(model, device).pipeline
-            except BadGraph as error:
-                if models or (model == HEADS[-1] and not self._networks):
-                    raise
-                print(f"page: {error}", file=sys.stderr)
-                continue
-            self._networks.setdefault(pipeline.graph.recipe.head, pipeline)
-        self.networks = [head for head in HEADS if head in self._networks]
-
-    def colorize(self, network: str, photo: bytes, options: Mapping[str, str]) -> Reply:
-        """Colorize a photograph.
-
-        Raises:
-            RequestError: if that is not possible; the message says why.
-        """
-        return self._networks[network].colorize(photo, options)
+    found: dict[str, Network] = {}
+    for model in models or HEADS:
+        try:
+            pipeline = Colorizer(model, device).pipeline
+        except BadGraph as error:
+            if models or (model == HEADS[-1] and not found):
+                raise
+            print(f"page: {error}", file=sys.stderr)
+            continue
+        found.setdefault(pipeline.graph.recipe.head, pipeline.colorize)
+    return {head: found[head] for head in HEADS if head in found}
 
 
 class NotServed(RequestError):
@@ -97,46 +90,44 @@ class NotServed(RequestError):
     status, phrase, kind = 502, "Bad Gateway", "not_served"
 
 
-class Remote:
-    """Networks on TorchServe or Triton.
+def remote(options: argparse.Namespace) -> tuple[str, dict[str, Network]]:
+    """Find a server's networks.
 
     Args:
         options: of the command line, as `client.add_options` adds them.
 
+    Returns:
+        The server's address, and its networks.
+
     Raises:
         UserError: if the server does not answer, or has none of the networks.
     """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        options.server = client.server_of(options.server)
-        self._networks: dict[str, client.Server] = {}
-        for head in HEADS:
-            server = client.from_options(options, head)
-            try:
-                server.post(results.sample("jpeg"), {})
-                self._networks[head] = server
-            except client.Refused as error:
-                reason = str(error)
-        self.where = client.server_of(server.url).rstrip("/")
-        self.networks = list(self._networks)
-        if not self.networks:
-            raise UserError(f"{self.where} has neither network: {reason}")
-
-    def colorize(self, network: str, photo: bytes, options: Mapping[str, str]) -> Reply:
-        """Colorize a photograph.
-
-        Raises:
-            RequestError: if that is not possible; the message says why.
-        """
+    options.server = client.server_of(options.server)
+    found: dict[str, Network] = {}
+    for head in HEADS:
+        server = client.from_options(options, head)
         try:
-            body = self._networks[network].post(photo, options)
+            server.post(results.sample("jpeg"), {})
+            found[head] = partial(_ask, server)
         except client.Refused as error:
-            kinds = {kind.status: kind for kind in RequestError.__subclasses__()}
-            kind = kinds.get(error.status or 0, NotServed)
-            raise kind(re.sub(r"^\d{3}: ", "", str(error))) from None
-        if "likely" in options:
-            return Reply(body, "application/json")
-        return Reply(body, CONTENT_TYPES[Options.parse(options).format])
+            reason = str(error)
+    where = client.server_of(server.url).rstrip("/")
+    if not found:
+        raise UserError(f"{where} has neither network: {reason}")
+    return where, found
+
+
+def _ask(server: client.Server, photo: bytes, options: Mapping[str, str]) -> Reply:
+    """Let a server colorize a photograph; its errors become the library's."""
+    try:
+        body = server.post(photo, options)
+    except client.Refused as error:
+        kinds = {kind.status: kind for kind in REFUSALS}
+        kind = kinds.get(error.status or 0, NotServed)
+        raise kind(re.sub(r"^\d{3}: ", "", str(error))) from None
+    if "likely" in options:
+        return Reply(body, "application/json")
+    return Reply(body, CONTENT_TYPES[Options.parse(options).format])
 
 
 class Server(ThreadingHTTPServer):
@@ -149,7 +140,8 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    engine: Local | Remote  # set before the first request is answered
+    where = ""  # the address of the server that colorizes; empty for this process
+    networks: Mapping[str, Network]  # set before the first request is answered
 
     def __init__(self, address: tuple[str, int], origins: Sequence[str] = ()) -> None:
         ((self.address_family, *_), *_) = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
@@ -181,13 +173,12 @@ class Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """Send a file of the page, or what the page has to know."""
+        """Send a file of the page, or what its scripts need to know."""
         if not self._is_allowed():
             return
         path = urlsplit(self.path).path
         if path == "/info.json":
-            engine = self.server.engine
-            info = {"networks": engine.networks, "where": engine.where}
+            info = {"networks": list(self.server.networks), "where": self.server.where}
             self._send_json(info | {"bytes": Limits().max_bytes, "spread": Options().spread})
         elif path in self.server.files:
             self._send(200, *self.server.files[path], cache="no-cache")
@@ -205,8 +196,8 @@ class Handler(BaseHTTPRequestHandler):
         """Colorize a photograph, as TorchServe does: /colour/regression, /colour/classification."""
         if not self._is_allowed():
             return
-        network, engine = self.path.removeprefix("/colour/"), self.server.engine
-        if network not in engine.networks:
+        colorize = self.server.networks.get(self.path.removeprefix("/colour/"))
+        if colorize is None:
             self.close_connection = True  # the body is still on its way
             self._send_json({"message": "There is no such page."}, 404)
             return
@@ -216,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send_json({"message": "Too many photographs are waiting; try again."}, 503)
                 return
             try:
-                reply = engine.colorize(network, photo, from_headers(self.headers.items()))
+                reply = colorize(photo, from_headers(self.headers.items()))
             finally:
                 self.server.slots.release()
             self._send(200, reply.body, reply.content_type)
@@ -231,10 +222,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(failure.status, failure.body, "application/json")
 
     def _is_allowed(self) -> bool:
-        """Refuse names and sites that the page was not told of.
+        """Refuse host names and sites that the page does not know.
 
-        A strange name in Host means that some site's DNS points here (rebinding), so that its
-        scripts could talk to the page; addresses can't be pointed elsewhere.
+        An unknown name in Host means that some site's DNS points here (rebinding), so that its
+        scripts could talk to the page; addresses can't be redirected like that.
         """
         netloc, origin = (self.headers.get(name, "").lower() for name in ("Host", "Origin"))
         host = _host(f"//{netloc}")
@@ -306,9 +297,8 @@ def _is_address(host: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and serve the page; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="colorizer-page", description=__doc__)
+    parser = command_parser("colorizer-page", __doc__)
     add = parser.add_argument
-    add("--version", action="version", version=__version__)
     add("--host", default="127.0.0.1", help="to listen on (default: this computer only)")
     add("--port", type=int, default=7860, help="(default: %(default)s)")
     add("--open", action="store_true", help="open the page in the browser")
@@ -344,9 +334,9 @@ def serve(options: argparse.Namespace) -> int:
         ) from None
     with server:
         if options.server:
-            server.engine = Remote(options)
+            server.where, server.networks = remote(options)
         else:
-            server.engine = Local(options.model, options.device)
+            server.networks = local(options.model, options.device)
         host = f"[{options.host}]" if ":" in options.host else options.host
         url = f"http://{host}:{server.server_address[1]}"
         print(f"The page is at {url} (Ctrl-C ends it)", flush=True)

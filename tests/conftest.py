@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Threads that wait for others sleep: without it, tests on a busy machine take many times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is imported
@@ -24,15 +25,16 @@ from colorizer.unet import UNet
 from export import archive, graphs, serving, triton
 from export.graphs import Source
 from tests.support import (
-    SECONDS,
     SIDE,
+    Sharing,
     TorchServe,
+    Triton,
+    Weights,
     coloured,
     encoded,
-    free_port,
     picture,
-    start_launcher,
-    wait_for_line,
+    running_torchserve,
+    running_triton,
 )
 from tests.telemetry import Collector
 
@@ -40,6 +42,28 @@ FLOAT: list[Name] = ["onnx"]  # in float32, so that bytes are the same on every 
 
 # A script that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Files whose tests share servers: one process runs them, and at last those that end a server.
+SERVERS = ("test_clients", "test_torchserve", "test_torchserve_faults", "test_triton")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that end a shared server after all others."""
+    items.sort(key=lambda one: one.path.stem in SERVERS and one.name.startswith("test_sigterm"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files, as `--dist loadfile` does, and those of SERVERS together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.partition("::")[0]).stem
+            return "servers" if name in SERVERS else name
+
+    return ByServers(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """A checkpoint of either head: real encoder shape, narrow decoder, random weights."""
     folder = tmp_path_factory.mktemp("weights")
 
@@ -99,7 +123,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sources(weights: Callable[[Head], Path]) -> dict[str, Source]:
+def sources(weights: Weights) -> dict[str, Source]:
     """The small network of each head, ready to be exported."""
     pictures = [picture(90, 120, seed) for seed in range(3)]
     return {head: Source.read(weights(head), pictures) for head in HEADS}
@@ -119,9 +143,7 @@ def folders(
 
 
 @pytest.fixture(scope="session")
-def staged_once(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[], AbstractContextManager[None]]:
+def staged_once(tmp_path_factory: pytest.TempPathFactory) -> Sharing:
     """Let exports inside a `with` share what a checkpoint's archive and Triton model both carry.
 
     It takes most of an export's time, and the same checkpoint gives the same bytes
@@ -146,9 +168,7 @@ def staged_once(
 
 @pytest.fixture(scope="session")
 def archives(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path_factory: pytest.TempPathFactory,
+    weights: Weights, staged_once: Sharing, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A model store: an archive of each head, under the names that the shipped ones have."""
     store = tmp_path_factory.mktemp("archives")
@@ -167,9 +187,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def repository(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path_factory: pytest.TempPathFactory,
+    weights: Weights, staged_once: Sharing, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A model repository of Triton with both heads."""
     out = tmp_path_factory.mktemp("triton") / "models"
@@ -181,12 +199,20 @@ def repository(
 def torchserve(
     archives: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TorchServe]:
-    """TorchServe with both archives; test_torchserve_faults.py, the last to use it, ends it."""
-    folder, port = tmp_path_factory.mktemp("torchserve"), free_port()
-    process = start_launcher(archives, folder, "--port", str(port), **collector.variables)
-    try:
-        wait_for_line(process, "Ready in ")
-        yield TorchServe(process, port, folder)
-    finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS)
+    """TorchServe with both archives; the last of test_torchserve_faults.py ends it."""
+    work = tmp_path_factory.mktemp("torchserve")
+    with running_torchserve(archives, work, **collector.variables) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def triton_server(
+    repository: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Triton]:
+    """Triton with both models; it traces whom its caller traces. test_triton.py ends it."""
+    settings = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=0")
+    settings += (f"opentelemetry,url={collector.url}/v1/traces",)
+    traces = [f"--trace-config={one}" for one in settings]
+    work = tmp_path_factory.mktemp("triton-work")
+    with running_triton(repository, work, *traces, **collector.variables) as one:
+        yield one

@@ -7,15 +7,18 @@ import io
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from email import message_from_bytes
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from evaluation.metrics import Measured
 
 Weights = Callable[[Head], Path]  # the fixture `weights`
+Sharing = Callable[[], contextlib.AbstractContextManager[None]]  # the fixture `staged_once`
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
@@ -82,6 +86,51 @@ def measured(values: dict[str, float] | None = None, **more: Any) -> Measured:
     return Measured({**dict.fromkeys(names, 0.0), **(values or {})}, {"CF": 30.0}, **given)
 
 
+class Reply(NamedTuple):
+    status: int
+    type: str
+    body: bytes
+    headers: Message
+
+
+def send(
+    method: str,
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Reply:
+    """Send a request, past any proxy; an error has a reply too."""
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    request = urllib.request.Request(url, body, dict(headers or {}), method=method)
+    try:
+        reply = opener.open(request, timeout=SECONDS)
+    except urllib.error.HTTPError as error:
+        reply = error
+    with reply:
+        kind = reply.headers.get("Content-Type", "")
+        return Reply(reply.status, kind, reply.read(), reply.headers)
+
+
+def put(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+    """Send as `curl -T` does."""
+    return send("PUT", url, body, {"Content-Type": "application/octet-stream", **(headers or {})})
+
+
+def curl(*arguments: str | Path, body: bytes | None = None, folder: Path | None = None) -> Reply:
+    """Run curl, in a folder, with a body as its standard input."""
+    command = ["curl", "-s", "-i", "--noproxy", "*", "-H", "Expect:", *arguments]
+    done = subprocess.run(
+        command, input=body, cwd=folder, capture_output=True, timeout=SECONDS, check=True
+    )
+    head, _, rest = done.stdout.partition(b"\r\n\r\n")
+    first, _, lines = head.partition(b"\r\n")
+    headers = message_from_bytes(lines)
+    return Reply(int(first.split()[1]), headers.get("Content-Type", ""), rest, headers)
+
+
 class TorchServe(NamedTuple):
     """A running one, by the launcher."""
 
@@ -92,6 +141,70 @@ class TorchServe(NamedTuple):
     def url(self, model: str) -> str:
         """Where a model is asked."""
         return f"http://127.0.0.1:{self.port}/predictions/{model}"
+
+
+@contextlib.contextmanager
+def running_torchserve(
+    store: Path, work: Path, *arguments: str, **variables: str
+) -> Iterator[TorchServe]:
+    """TorchServe with the archives of a store, until the end of the block."""
+    port = free_port()
+    process = start_launcher(store, work, "--port", str(port), *arguments, **variables)
+    try:
+        wait_for_line(process, "Ready in ")
+        yield TorchServe(process, port, work)
+    finally:
+        process.terminate()
+        process.communicate(timeout=SECONDS)
+
+
+Launch = Callable[..., "subprocess.Popen[str]"]  # the launcher, with more arguments
+
+
+@contextlib.contextmanager
+def launching(store: Path, work: Path) -> Iterator[Launch]:
+    """What starts launchers, as a shell would; they end with the block at the latest."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        port = [] if "--port" in arguments else ["--port", str(free_port())]
+        started.append(start_launcher(store, work, *port, *arguments, **variables))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.terminate()
+            process.terminate()  # once more: it doesn't wait for answers
+            process.communicate(timeout=SECONDS)
+
+
+class Triton(NamedTuple):
+    """A running one."""
+
+    process: subprocess.Popen[bytes]
+    port: int  # of HTTP; the next ones are for gRPC and metrics
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def running_triton(
+    repository: Path, work: Path, *arguments: str, **variables: str
+) -> Iterator[Triton]:
+    """The real Triton with the models of a repository, until the end of the block."""
+    port = free_port()
+    process = start_triton(repository, work, port, *arguments, **variables)
+    one = Triton(process, port)
+    try:
+        wait_until_ready(one.url, process, work / "triton.log")
+        yield one
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
 
 
 def start_launcher(
@@ -126,11 +239,11 @@ def start_triton(
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until Triton has loaded its models; fail with the end of its log where it can't."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), opener.open(f"{url}/v2/health/ready", timeout=5):
-            return
+        with contextlib.suppress(OSError):
+            if send("GET", f"{url}/v2/health/ready").status == 200:
+                return
         time.sleep(0.2)
     raise AssertionError(f"Triton did not get ready: {log.read_text(errors='replace')[-3000:]}")
 
@@ -151,53 +264,57 @@ def is_free(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) != 0
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path == "/ping":
-            self._answer(200, b'{"status": "Healthy"}')
-        else:
-            self._answer(404, b'{"code": 404, "message": "No such page."}')
+class Handler(BaseHTTPRequestHandler):
+    """Reads requests and answers them, in silence."""
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if body.startswith(b"bad"):
-            answer = b'{"code": 415, "type": "not_a_picture", "message": "Not a picture."}'
-            self._answer(415, answer)
-        else:
-            self._answer(200, self._coloured(body))
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _coloured(self, body: bytes) -> bytes:
-        pixels = np.asarray(opened(body).convert("RGB"))
-        return encoded(pixels, self.headers.get("X-Colorize-Format", "jpeg"))
-
-    def _answer(self, status: int, body: bytes) -> None:
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        pass
+        """Say nothing."""
 
 
-class AnyServer:
-    """A server for clients to talk to: it sends back what it gets, in the format asked for.
+class Echo(Handler):
+    """Sends back what it gets, in the format asked for.
 
     A body that begins with "bad" is refused, as TorchServe's handler refuses.
     """
 
-    handler: type[BaseHTTPRequestHandler] = _Handler
+    def do_GET(self) -> None:
+        if self.path == "/ping":
+            self.answer(200, b'{"status": "Healthy"}')
+        else:
+            self.answer(404, b'{"code": 404, "message": "No such page."}')
 
-    def __enter__(self) -> str:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def do_POST(self) -> None:
+        body = self.body()
+        if body.startswith(b"bad"):
+            kind = b'{"code": 415, "type": "not_a_picture", "message": "Not a picture."}'
+            return self.answer(415, kind)
+        pixels = np.asarray(opened(body).convert("RGB"))
+        self.answer(200, encoded(pixels, self.headers.get("X-Colorize-Format", "jpeg")))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+
+@contextlib.contextmanager
+def any_server(handler: type[Handler] = Echo) -> Iterator[str]:
+    """The address of a server for clients to talk to."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+class Terminal(io.StringIO):
+    """A stream that is one."""
+
+    def isatty(self) -> bool:
+        return True

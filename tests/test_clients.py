@@ -12,8 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-from urllib.request import ProxyHandler, build_opener
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,20 +21,9 @@ from colorizer import Colorizer
 from colorizer.commands import cli, film
 from colorizer.commands.client import Refused, Server
 from colorizer.errors import RequestError
-from tests.support import (
-    SECONDS,
-    Capture,
-    Patch,
-    TorchServe,
-    encoded,
-    free_port,
-    picture,
-    start_triton,
-    wait_for_line,
-    wait_until_ready,
-)
+from tests.support import Capture, Patch, TorchServe, Triton, encoded, picture
 from tests.test_film import make
-from tests.test_page import ask, start_page
+from tests.test_page import ask, page_before
 
 pytestmark = pytest.mark.server
 PHOTO = encoded(picture(90, 120), "JPEG")
@@ -73,37 +61,18 @@ def library(archives: Path) -> dict[str, Colorizer]:
     return {head: Colorizer(archives / f"{name}.mar", "cpu") for head, name in names.items()}
 
 
-@pytest.fixture(scope="module")
-def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of Triton with both networks; the metrics are two above."""
-    work, port = tmp_path_factory.mktemp("triton"), free_port()
-    process = start_triton(repository, work, port)
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
-
-
-@pytest.fixture(scope="module", params=["torchserve", "triton"])
+@pytest.fixture(scope="module", params=["torchserve", "triton_server"])
 def server(request: pytest.FixtureRequest) -> str:
     """Host and port of one of the servers."""
-    found: TorchServe | int = request.getfixturevalue(request.param)
-    return f"127.0.0.1:{found.port if isinstance(found, TorchServe) else found}"
+    found: TorchServe | Triton = request.getfixturevalue(request.param)
+    return f"127.0.0.1:{found.port}"
 
 
 @pytest.fixture(scope="module")
 def page(server: str) -> Iterator[int]:
     """The port of a page in front of it."""
-    port = free_port()
-    process = start_page("--server", server, "--port", str(port), http_proxy="http://127.0.0.1:9")
-    try:
-        wait_for_line(process, "The page is at")
+    with page_before(server) as port:
         yield port
-    finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS)
 
 
 @pytest.fixture(autouse=True)
@@ -230,10 +199,3 @@ def test_a_network_that_is_not_there_is_told_in_one_line(
         assert line.startswith("colorizer: --server: 40")
     assert cli.main([str(tmp_path / "photo.jpg"), "--server", server, "--model", "none.mar"]) == 2
     assert "networks are regression and classification" in capsys.readouterr().err
-
-
-def test_tritons_count_of_waiting_requests_is_what_pods_are_added_by(triton: int) -> None:
-    opener: Any = build_opener(ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{triton + 2}/metrics", timeout=SECONDS) as reply:
-        text = reply.read().decode()
-    assert 'nv_inference_pending_request_count{model="colorize"' in text

@@ -105,19 +105,13 @@ def test_nothing_is_fixed_that_the_command_line_says() -> None:
         ("metrics_mode=Prometheus", "metrics_mode must be log, prometheus or legacy"),
         ("debug: true", "line 1: 'debug: true' is no setting; write key=value"),
         ("debug=true\ndebug=false", "line 2: debug stands in line 1 too"),
-        ("enable_envvars_config=true\ndebug=true", "line 2: debug is replaced by .* TS_DEBUG"),
     ],
 )
 def test_what_is_wrong_in_a_config_properties_is_named(text: str, said: str) -> None:
-    found = lint.problems_of_properties(text, {"TS_DEBUG": "false", "HOME": "/"})
+    found = lint.problems_of_properties(text)
     assert len(found) == 1
     with pytest.raises(ValueError, match=said):
         raise ValueError(found[0])
-
-
-def test_a_variable_replaces_nothing_where_the_file_does_not_let_it_in() -> None:
-    text = "enable_envvars_config=false\ndebug=true"
-    assert lint.problems_of_properties(text, {"TS_DEBUG": "false"}) == []
 
 
 def test_all_that_is_wrong_is_printed_with_its_file_and_the_exit_code_is_1(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from colorizer import cores
-from tests.support import ROOT
+from tests.support import ROOT, Patch
 
 
 @pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cgroup(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A machine of 64 cores, and a folder to write its cgroups into."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
@@ -56,7 +57,7 @@ def test_a_quota_of_either_version_of_cgroups_lowers_the_count(
 
 
 def test_a_system_without_cgroups_and_affinity_counts_all_its_cores(
-    cgroup: Path, monkeypatch: pytest.MonkeyPatch
+    cgroup: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
@@ -75,7 +76,7 @@ def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("0", 2), ("", 2), ("many", 2), ("4,2", 4)])
 def test_omp_num_threads_decides_where_it_is_a_number(
-    text: str, count: int, cgroup: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, count: int, cgroup: Path, monkeypatch: Patch
 ) -> None:
     (cgroup / "groups").write_text("0::/\n")
     (cgroup / "cpu.max").write_text("200000 100000")
@@ -108,3 +109,20 @@ def test_work_is_spread_in_a_forked_process_too() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
     assert done.returncode == 0
+
+
+def test_results_come_in_order_and_parts_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def parts() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    assert list(cores.in_order(lambda part: part**2, range(50), 3, 7)) == [n**2 for n in range(50)]
+    found = cores.in_order(lambda part: part**2, parts(), 2, 4)
+    assert [next(found) for _ in range(3)] == [0, 1, 4]
+    found.close()
+    assert len(taken) <= 6
+    with pytest.raises(ZeroDivisionError):
+        list(cores.in_order(lambda part: 1 // (part - 5), range(10), 2, 4))

@@ -57,10 +57,7 @@ def coded(pixels: np.ndarray, suffix: str, *options: int) -> bytes:
 LOSSLESS = (cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)
 FILES: dict[str, tuple[bytes, Any]] = {  # and what L is of
     "grey tiff": (tiff(GREY), GREY / 65535),
-    "grey tiff, big-endian, lzw": (
-        file_of(GREY, "TIFF", compression="tiff_lzw"),
-        GREY / 65535,
-    ),
+    "grey tiff, big-endian, lzw": (file_of(GREY, "TIFF", compression="tiff_lzw"), GREY / 65535),
     "white is zero": (tiff(65535 - GREY, photometric="miniswhite"), GREY / 65535),
     "rgb tiff": (tiff(NOISE, photometric="rgb"), NOISE / 65535),
     "rgb tiff, big-endian, tiled, predictor": (

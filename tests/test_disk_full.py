@@ -1,30 +1,31 @@
-"""Real processes on a disk without room: they say so in a line, and leave nothing half-written."""
+"""A disk without room: servers and commands say so in a line, and leave nothing half-written."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from colorizer.recipe import Head
+from colorizer.commands import cli
+from export import archive
 from tests.support import (
-    ROOT,
     SECONDS,
+    Capture,
+    Weights,
     coloured,
     encoded,
     free_port,
     opened,
     picture,
+    put,
+    running_torchserve,
     start_launcher,
-    wait_for_line,
 )
 from tests.test_serve import ECHO, write_archive
-from tests.test_torchserve import put
 
 SIZE = 20 * 2**20  # bytes of the small disk: more than the launcher wants for logs, not much more
 
@@ -53,20 +54,12 @@ def fill(disk: Path, left: int = 0) -> Path:
     return path
 
 
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    environment = {**os.environ, **variables}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS
-    )
-
-
 def test_the_launcher_refuses_a_disk_without_room_for_logs_or_archives(
     disk: Path, tmp_path: Path
 ) -> None:
     write_archive(tmp_path / "store" / "echo.mar", ECHO)
-    with zipfile.ZipFile(tmp_path / "store" / "echo.mar", "a") as archive:
-        archive.writestr("weights", bytes(SIZE))
+    with zipfile.ZipFile(tmp_path / "store" / "echo.mar", "a") as file:
+        file.writestr("weights", bytes(SIZE))
     for full, variables in [("unpacked archives", {"TMPDIR": str(disk)}), ("logs", {})]:
         if full == "logs":
             fill(disk)
@@ -87,56 +80,51 @@ def test_a_server_whose_logs_find_no_room_any_more_goes_on_answering(
     disk: Path, tmp_path: Path
 ) -> None:
     write_archive(tmp_path / "store" / "echo.mar", ECHO)
-    arguments = ["--port", str(free_port()), "--logs", str(disk / "logs")]
-    process = start_launcher(tmp_path / "store", tmp_path, *arguments)
-    try:
-        wait_for_line(process, "Ready in ")
-        url = wait_for_line(process, "curl ").split()[1]
+    arguments = ["--logs", str(disk / "logs")]
+    with running_torchserve(tmp_path / "store", tmp_path, *arguments) as server:
         fill(disk)
         for number in range(20):
             body = bytes([number]) * 100_000
-            assert put(url, body).body == body
-    finally:
-        process.terminate()
-        said, _ = process.communicate(timeout=SECONDS)
+            assert put(server.url("echo"), body).body == body
+        server.process.terminate()
+        said, _ = server.process.communicate(timeout=SECONDS)
     assert "Stopped." in said
-    assert process.returncode == 0
+    assert server.process.returncode == 0
 
 
 def test_the_command_tells_which_picture_found_no_room_and_goes_on_later(
-    disk: Path, archives: Path, tmp_path: Path
+    disk: Path, archives: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     for name, size in [("large", (1200, 1600)), ("small", (60, 80))]:
         (tmp_path / f"{name}.png").write_bytes(encoded(picture(*size)))
     filler = fill(disk, left=64 * 2**10)
     pictures = [str(tmp_path / f"{name}.png") for name in ("large", "small")]
-    command = ["colorizer.commands.cli", *pictures, "--out", str(disk), "--format", "png"]
+    command = [*pictures, "--out", str(disk), "--format", "png"]
     command += ["--model", str(archives / "colorize.mar")]
-    done = run(*command)
-    assert done.returncode == 1
-    assert "large.png: [Errno 28] No space left on device" in done.stderr
-    assert "1 colorized, 1 failed" in done.stderr
+    assert cli.main(command) == 1
+    said = capsys.readouterr().err
+    assert "large.png: [Errno 28] No space left on device" in said
+    assert "1 colorized, 1 failed" in said
     assert {path.name for path in disk.iterdir()} == {"filler", "small.png"}
     filler.unlink()
-    done = run(*command)
-    assert done.returncode == 0, done.stderr
-    assert "1 colorized, 0 failed, 1 there already" in done.stderr
+    assert cli.main(command) == 0
+    assert "1 colorized, 0 failed, 1 there already" in capsys.readouterr().err
     assert opened((disk / "large.png").read_bytes()).size == (1600, 1200)
 
 
 def test_export_says_in_one_line_that_there_is_no_room_and_keeps_what_was_there(
-    disk: Path, weights: Callable[[Head], Path], tmp_path: Path
+    disk: Path, weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.png").write_bytes(encoded(coloured(0)))
     out = disk / "colorize.mar"
     out.write_text("an earlier archive")
     fill(disk, left=2**20)
-    command = ["export.archive", str(weights("regression")), "--out", str(out)]
-    done = run(*command, "--engine", "torchscript", "--photos", str(tmp_path / "photos"))
-    assert done.returncode == 2
-    assert done.stderr.startswith("export: "), done.stderr
-    assert "No space left on device" in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    command = [str(weights("regression")), "--out", str(out), "--engine", "torchscript"]
+    assert archive.main([*command, "--photos", str(tmp_path / "photos")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("export: "), said
+    assert "No space left on device" in said
+    assert said.count("\n") == 1, said
     assert out.read_text() == "an earlier archive"
     assert {path.name for path in disk.iterdir()} == {"filler", "colorize.mar"}

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +15,8 @@ import psutil
 import pytest
 
 from handlers.torchserve import drain
-from tests.support import SECONDS, free_port, start_launcher, wait_for_line
+from tests.support import SECONDS, Launch, launching, put, wait_for_line
 from tests.test_serve import still_running, write_archive
-from tests.test_torchserve import put
 
 SLOW = """
 import time
@@ -35,26 +34,13 @@ LONG = b"60.0"  # seconds that the handler takes, longer than any test waits
 LARGE = b"0.30" + bytes(24 * 2**20)  # above what the system's own buffers take in
 SLOWLY = 2.0  # seconds, after which a slow client begins to read
 
-Launch = Callable[..., subprocess.Popen[str]]
-
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Start the launcher with the slow model; end it at the latest here."""
-    started: list[subprocess.Popen[str]] = []
+    """Start the launcher with the slow model."""
     write_archive(tmp_path / "store" / "slow.mar", SLOW)
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        port = str(free_port())
-        started.append(start_launcher(tmp_path / "store", tmp_path, "--port", port, *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-            process.terminate()
-        process.communicate(timeout=SECONDS)
+    with launching(tmp_path / "store", tmp_path) as start:
+        yield start
 
 
 def served(process: subprocess.Popen[str]) -> str:

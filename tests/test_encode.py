@@ -15,8 +15,9 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image
 
-from colorizer import icc, image
+from colorizer import encode, icc, image
 from colorizer.metadata import Metadata
+from colorizer.options import Options
 from tests.pictures import ALPHA, ASTRONAUT, exif, file_of
 from tests.support import IMAGEMAGICK
 
@@ -43,8 +44,8 @@ def about(order: str = "<") -> Metadata:
 
 def written(rgb: np.ndarray, alpha: Any, compression: Any, more: Metadata, **kind: Any) -> bytes:
     bits: Any = "16" if rgb.dtype == np.uint16 else "8"
-    options = image.OutputOptions("tiff", bits=bits, compression=compression, **kind)
-    return image.write(rgb, options, alpha, more)
+    options = Options("tiff", bits=bits, compression=compression, **kind)
+    return encode.write(rgb, options, alpha, more)
 
 
 def tool(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -104,7 +105,7 @@ def test_imagemagick_reads_a_tiff_with_its_profile(tmp_path: Path) -> None:
     assert np.array_equal(raw, DEEP) or np.array_equal(raw.byteswap(), DEEP)
 
 
-@pytest.mark.parametrize("format", image.CONTENT_TYPES)
+@pytest.mark.parametrize("format", encode.CONTENT_TYPES)
 @pytest.mark.parametrize("profile", ["srgb", "display-p3", "adobe-rgb"])
 @pytest.mark.parametrize("bits", ["8", "16"])
 def test_a_profile_and_what_is_said_of_it_are_true(
@@ -112,9 +113,9 @@ def test_a_profile_and_what_is_said_of_it_are_true(
 ) -> None:
     if bits == "16" and format in ("jpeg", "webp"):
         return
-    options = image.OutputOptions(format, bits=bits, profile=profile)
+    options = Options(format, bits=bits, profile=profile)
     pixels = DEEP if bits == "16" else ASTRONAUT
-    body = image.write(pixels, options, None, about())
+    body = encode.write(pixels, options, None, about())
     with Image.open(io.BytesIO(body)) as im:
         embedded = im.info.get("icc_profile")
         space = im.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace]
@@ -134,8 +135,8 @@ def test_a_profile_and_what_is_said_of_it_are_true(
 
 
 def test_a_png_of_16_bits_holds_all_that_one_of_8_does() -> None:
-    options = image.OutputOptions("png", bits="16")
-    body = image.write(DEEP, options, ALPHA, about())
+    options = Options("png", bits="16")
+    body = encode.write(DEEP, options, ALPHA, about())
     with Image.open(io.BytesIO(body)) as im:
         im.load()
         assert im.info["srgb"] == 0

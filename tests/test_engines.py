@@ -18,7 +18,7 @@ from colorizer import cores, engines
 from colorizer.engines import OnnxRuntime, TensorRT, TorchScript
 from colorizer.graph import MANIFEST, BadGraph, Graph, read_graph
 from colorizer.recipe import Recipe
-from tests.support import SIDE
+from tests.support import SIDE, Patch
 
 GPU = "NVIDIA H100 PCIe, compute 9.0"
 PLAN = Graph(
@@ -39,7 +39,7 @@ def folder(folders: dict[str, Path]) -> Path:
     return folders["regression"]
 
 
-def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def without(package: str, monkeypatch: Patch) -> None:
     """Make a package look as if it were not installed."""
     right = engines.installed
     monkeypatch.setattr(engines, "installed", lambda name: name != package and right(name))
@@ -57,7 +57,7 @@ def test_auto_takes_onnx_runtime_on_a_cpu_and_says_so(
 
 @pytest.mark.parametrize("flags", ["fpu avx2", "fpu avx2 avx512_vnni", "fp asimddp", None])
 def test_a_processor_that_multiplies_bytes_prefers_them(
-    flags: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str | None, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     if flags:
         (tmp_path / "cpuinfo").write_text(f"flags\t: {flags}\n")
@@ -67,9 +67,7 @@ def test_a_processor_that_multiplies_bytes_prefers_them(
     assert set(engines.preferred("cpu")) == set(engines.PREFERRED["cpu"])
 
 
-def test_the_environment_can_choose_the_engine(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_can_choose_the_engine(folder: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLORIZER_ENGINE", "torchscript")
     assert engines.load(folder)[0].engine == "torchscript"
     assert engines.load(folder, name="onnx")[0].engine == "onnx"
@@ -79,7 +77,7 @@ def test_the_environment_can_choose_the_engine(
 
 
 def test_auto_takes_torchscript_where_onnx_runtime_is_missing_and_says_why(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:
     without("onnxruntime", monkeypatch)
     with caplog.at_level(logging.INFO):
@@ -89,7 +87,7 @@ def test_auto_takes_torchscript_where_onnx_runtime_is_missing_and_says_why(
 
 
 def test_a_named_engine_is_taken_or_refused_never_replaced(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: Patch
 ) -> None:
     assert isinstance(engines.load(folder, name="torchscript")[1], TorchScript)
     with pytest.raises(BadGraph, match=r"no graph for it.*onnx, torchscript"):
@@ -106,7 +104,7 @@ def test_a_folder_that_is_one_graph_is_loaded_too(folder: Path) -> None:
 
 
 def test_onnx_runtime_uses_the_threads_it_is_given_or_all_cores(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: Patch
 ) -> None:
     def threads(run: OnnxRuntime) -> int:
         return int(run._session.get_session_options().intra_op_num_threads)
@@ -130,7 +128,7 @@ def test_an_unknown_engine_is_refused(folder: Path, tmp_path: Path) -> None:
         engines.load(tmp_path)
 
 
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch, version: str, gpu: str) -> None:
+def on_a_gpu(monkeypatch: Patch, version: str, gpu: str) -> None:
     """Make this machine one with a GPU and TensorRT, as far as manifests are concerned."""
     monkeypatch.setattr(engines, "installed", lambda name: True)
     monkeypatch.setattr(engines.importlib.metadata, "version", lambda name: version)
@@ -153,11 +151,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch, version: str, gpu: str) -> None:
     ],
 )
 def test_a_plan_is_refused_by_another_tensorrt_or_gpu_unless_it_was_built_for_them(
-    changes: dict[str, object],
-    version: str,
-    gpu: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object], version: str, gpu: str, said: str, monkeypatch: Patch
 ) -> None:
     on_a_gpu(monkeypatch, version, gpu)
     reason = engines.incompatibility(dataclasses.replace(PLAN, **changes), "cuda:0")  # type: ignore[arg-type]
@@ -166,9 +160,7 @@ def test_a_plan_is_refused_by_another_tensorrt_or_gpu_unless_it_was_built_for_th
     assert bool(reason) == bool(said)
 
 
-def test_a_plan_is_refused_where_there_is_no_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plan_is_refused_where_there_is_no_gpu(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "graph.plan").write_bytes(b"plan")
     PLAN.write(tmp_path)
     assert read_graph(tmp_path) == PLAN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -20,11 +19,11 @@ import pytest
 from av.stream import Disposition
 
 from colorizer import engines, lab
-from colorizer.commands import film, video
+from colorizer.commands import film, video, writer
 from colorizer.hints import Hint
 from colorizer.recipe import HEADS, Head
 from evaluation.methods import eager_pipeline
-from tests.support import Capture, Patch, Weights, encoded, picture
+from tests.support import Capture, Patch, Terminal, Weights, encoded, picture
 from tests.test_client import serving
 
 FRAMES = 12
@@ -88,7 +87,7 @@ def make(
             still.pts = 0
             out.mux([*art.encode(still), *art.encode(None)])
         mode = ("setparams", f"field_mode={fields or 'prog'}")
-        convert = video._graph(width, height, "rgb24", ("format", pixels), mode)
+        convert = video.graph(width, height, "rgb24", ("format", pixels), mode)
         for number, rgb in enumerate(grainy(count, height, width)):
             convert.vpush(av.VideoFrame.from_ndarray(rgb))
             frame = convert.vpull()
@@ -155,7 +154,7 @@ class Desk:
         self._capfd = capfd
 
     def paint(
-        self, pipeline: Any, frames: Iterable[np.ndarray], *settings: Any
+        self, pipeline: Any, frames: Iterable[np.ndarray], **settings: Any
     ) -> Iterator[np.ndarray]:
         for rgb in frames:
             self.painted.append(rgb.shape)
@@ -167,9 +166,15 @@ class Desk:
         return self._capfd.readouterr().err
 
 
-@pytest.fixture
-def desk(monkeypatch: Patch, tmp_path: Path, capfd: Capture) -> Desk:
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """An empty folder, where films are named without it."""
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def desk(monkeypatch: Patch, capfd: Capture) -> Desk:
     one = Desk(capfd)
     monkeypatch.setattr(film, "colorize_frames", one.paint)
     monkeypatch.setattr(film, "_load", lambda model, device: None)
@@ -184,14 +189,8 @@ def desk(monkeypatch: Patch, tmp_path: Path, capfd: Capture) -> Desk:
     [((64, 50), "aac", "new.mp4"), ((63, 51), "aac", "new.mp4"), ((64, 50), None, "new.mkv")],
 )
 def test_a_film_keeps_its_frames_times_size_and_sound_and_gets_colour(
-    archives: Path,
-    tmp_path: Path,
-    monkeypatch: Patch,
-    size: tuple[int, int],
-    sound: str | None,
-    out: str,
+    archives: Path, folder: Path, size: tuple[int, int], sound: str | None, out: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     make("old.mp4", size=size, rate=16, pixels="yuv444p", sound=sound)  # as silent films ran
     assert film.main(["old.mp4", "--out", out, "--model", str(archives / "colorize.mar")]) == 0
     old, new = Seen("old.mp4"), Seen(out)
@@ -203,7 +202,7 @@ def test_a_film_keeps_its_frames_times_size_and_sound_and_gets_colour(
     assert np.ptp(new.pictures[0].astype(int), axis=2).max() > 8
     light = [lab.rgb_to_lightness(one.pictures[5]) for one in (old, new)]
     assert np.abs(light[0] - light[1]).mean() < 2
-    assert {path.name for path in tmp_path.iterdir()} == {"old.mp4", out}
+    assert {path.name for path in folder.iterdir()} == {"old.mp4", out}
 
 
 def flicker(pictures: Sequence[np.ndarray], frames: Sequence[np.ndarray]) -> float:
@@ -274,9 +273,8 @@ def test_a_hint_follows_what_it_lies_on_until_a_cut() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_films_hints_are_of_the_first_shot_or_of_several(
-    head: Head, weights: Weights, tmp_path: Path, monkeypatch: Patch
+    head: Head, weights: Weights, monkeypatch: Patch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     pipeline = eager_pipeline(weights(head))
     monkeypatch.setattr(film, "_load", lambda model, device: pipeline)
     make("old.mkv", count=6, size=(64, 50))
@@ -322,7 +320,7 @@ def test_pixel_shape_and_rotation_are_kept(desk: Desk, rotation: int, suffix: st
 
 
 def test_a_turned_film_is_painted_where_it_should_be(desk: Desk, monkeypatch: Patch) -> None:
-    def half(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
+    def half(pipeline: Any, frames: Iterable[np.ndarray], **_: Any) -> Iterator[np.ndarray]:
         for rgb in frames:
             rgb = np.zeros_like(rgb)
             rgb[: len(rgb) // 2] = 255  # white above
@@ -387,10 +385,7 @@ def test_interlaced_films_keep_their_fields_or_are_deinterlaced(
 
 @pytest.mark.parametrize(
     ("name", "codec", "pixels", "rate", "seconds"),
-    [
-        ("old.h264", "libx264", "yuv420p", 16, 1.25),
-        ("old.mjpeg", "mjpeg", "yuvj420p", 25, 0.8),
-    ],
+    [("old.h264", "libx264", "yuv420p", 16, 1.25), ("old.mjpeg", "mjpeg", "yuvj420p", 25, 0.8)],
 )
 def test_frames_without_times_get_them_from_the_rate(
     desk: Desk, name: str, codec: str, pixels: str, rate: int, seconds: float
@@ -609,6 +604,24 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
     assert Seen(written).frames == 2
 
 
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a film, and much that is none."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    make(folder / "old.mp4", count=2)
+    os.link(folder / "old.mp4", folder / "same.mp4")
+    (folder / "there").mkdir()
+    texts = {"text.mp4": "no film", "bad.json": '[{"at": -1, "hints": []}]', "empty.mp4": ""}
+    texts |= {"text.txt": "no film, \x1b[31mred\n" * 20, "taken.mp4": "in the way"}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "photo.jpg").write_bytes(encoded(picture(32, 32), "JPEG"))
+    with av.open(str(folder / "sound.m4a"), "w") as out:
+        heard: Any = out.add_stream("aac", rate=16000, layout="mono")
+        out.mux([*heard.encode(tone("fltp", 1)), *heard.encode(None)])
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -630,32 +643,17 @@ def test_the_output_goes_beside_the_film_or_where_out_says(
         (["old.mp4", "--hints", "text.mp4"], "--hints text.mp4: Expecting value"),
         (["old.mp4", "--hints", "bad.json"], '--hints bad.json: "at" is the second'),
         (["old.mp4", "--model", "none.mar"], "no model at none.mar"),
-        (
-            ["old.mp4", "--server", "127.0.0.1:9"],
-            "http://127.0.0.1:9/ping does not answer",
-        ),
+        (["old.mp4", "--server", "127.0.0.1:9"], "http://127.0.0.1:9/ping does not answer"),
         (["old.mp4", "--server", "ftp://here"], "--server: a server's address begins with http"),
         (["old.mp4", "--server", "here:80", "--token", "a b"], "--server: a token has neither"),
         *((["old.mp4", "--device", one], f"--device {one}") for one in ("cuda:0", "foo", "mps")),
     ],
 )
 def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+    arguments: list[str], told: str, spoilt: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engines, "gpus", lambda: 0)
-    make("old.mp4", count=2)
-    os.link("old.mp4", "same.mp4")
-    Path("there").mkdir()
-    Path("text.mp4").write_text("no film")
-    Path("bad.json").write_text('[{"at": -1, "hints": []}]')
-    Path("text.txt").write_text("no film, \x1b[31mred\n" * 20)
-    Path("taken.mp4").write_text("in the way")
-    Path("empty.mp4").touch()
-    Path("photo.jpg").write_bytes(encoded(picture(32, 32), "JPEG"))
-    with av.open("sound.m4a", "w") as out:
-        heard: Any = out.add_stream("aac", rate=16000, layout="mono")
-        out.mux([*heard.encode(tone("fltp", 1)), *heard.encode(None)])
+    monkeypatch.chdir(spoilt)
     before = sorted(os.listdir())
     assert film.main(arguments) == 2
     error = capsys.readouterr().err
@@ -664,10 +662,7 @@ def test_a_film_that_cannot_be_made_says_why_in_a_line_and_leaves_nothing(
     assert sorted(os.listdir()) == before
 
 
-def test_a_film_whose_server_has_no_colours_leaves_nothing(
-    tmp_path: Path, monkeypatch: Patch, capsys: Capture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_film_whose_server_has_no_colours_leaves_nothing(capsys: Capture) -> None:
     make("old.mp4", count=2)
     with serving({}, []) as place:
         assert film.main(["old.mp4", "--server", f"{place}/predictions/none"]) == 2
@@ -684,13 +679,13 @@ def test_a_film_whose_server_has_no_colours_leaves_nothing(
 def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
     desk: Desk, monkeypatch: Patch, lost: str, told: str
 ) -> None:
-    add, copy = video.Writer.add, video.Writer.copy
+    add, copy = writer.Writer.add, writer.Writer.copy
 
-    def add_some(self: video.Writer, rgb: np.ndarray, pts: int, duration: int) -> None:
+    def add_some(self: writer.Writer, rgb: np.ndarray, pts: int, duration: int) -> None:
         if pts != 0 or lost == "sound":
             add(self, rgb, pts, duration)
 
-    def copy_some(self: video.Writer, packet: Any) -> None:
+    def copy_some(self: writer.Writer, packet: Any) -> None:
         if not packet.size or packet.pts < 8000 or lost == "picture":
             copy(self, packet)
         else:  # read, but not written
@@ -698,14 +693,14 @@ def test_what_was_written_is_compared_with_the_film_before_it_takes_its_place(
             self.spans[packet.stream.index][1] = end
 
     make("old.mp4", count=40, sound="aac")
-    monkeypatch.setattr(video.Writer, "add", add_some)
-    monkeypatch.setattr(video.Writer, "copy", copy_some)
+    monkeypatch.setattr(writer.Writer, "add", add_some)
+    monkeypatch.setattr(writer.Writer, "copy", copy_some)
     assert told in desk("old.mp4", code=2)
     assert os.listdir() == ["old.mp4"]
 
 
 def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: Patch) -> None:
-    def interrupted(pipeline: Any, frames: Iterable[np.ndarray], *_: float) -> Iterator[np.ndarray]:
+    def interrupted(pipeline: Any, frames: Iterable[np.ndarray], **_: Any) -> Iterator[np.ndarray]:
         yield from islice(frames, 3)
         raise KeyboardInterrupt
 
@@ -716,10 +711,6 @@ def test_an_interrupted_film_leaves_nothing(desk: Desk, monkeypatch: Patch) -> N
 
 
 def test_progress_is_shown_before_the_network_is_loaded(desk: Desk, monkeypatch: Patch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     shown: list[str] = []
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -11,7 +11,7 @@ import pytest
 
 from colorizer.commands import folder
 from colorizer.commands.folder import ENDINGS, Naming, Plan, Refused, marked, target_name
-from tests.support import encoded, picture
+from tests.support import Patch, encoded, picture
 
 JPEG = encoded(picture(40, 60), "JPEG")
 
@@ -104,9 +104,7 @@ def test_every_suffix_that_can_be_read_is_looked_for(tmp_path: Path) -> None:
     assert folder.suffixes() <= folder._PICTURES  # so that each has a result of its own
 
 
-def test_what_cannot_be_read_fails_and_the_rest_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_fails_and_the_rest_goes_on(tmp_path: Path, monkeypatch: Patch) -> None:
     make(tmp_path / "in", "a.jpg", "locked/b.jpg", "z/c.jpg")
     (tmp_path / "in" / "gone.jpg").symlink_to("nowhere")
     scandir = os.scandir
@@ -204,9 +202,7 @@ def test_a_broken_picture_is_tried_though_its_result_seems_to_be_there(tmp_path:
     assert [path.name for path, _ in plan.failed] == ["a.jpg"]
 
 
-def test_a_folder_may_be_the_one_that_is_worked_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_may_be_the_one_that_is_worked_in(tmp_path: Path, monkeypatch: Patch) -> None:
     make(tmp_path, "a.jpg", "deep/b.png", "out/a.jpg")
     for here, way in ((tmp_path, "."), (tmp_path / "deep", "..")):
         monkeypatch.chdir(here)
@@ -224,12 +220,7 @@ LONG = "x" * 240
 
 @pytest.mark.parametrize(
     "naming",
-    [
-        Naming(".jpg"),
-        Naming(".png"),
-        Naming(".webp", variants=3),
-        Naming(".jpg", uncertainty=True),
-    ],
+    [Naming(".jpg"), Naming(".png"), Naming(".webp", variants=3), Naming(".jpg", uncertainty=True)],
     ids=["jpeg", "png", "variants", "uncertainty"],
 )
 @pytest.mark.parametrize(
@@ -269,11 +260,7 @@ def test_results_are_no_pictures_of_the_next_run(tmp_path: Path, name: str, nami
     ],
 )
 def test_a_plan_is_refused_before_work(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    pictures: list[str],
-    naming: Naming,
-    why: str,
+    tmp_path: Path, monkeypatch: Patch, pictures: list[str], naming: Naming, why: str
 ) -> None:
     make(tmp_path, "in/a.jpg", "in/deep/a.jpg")
     (tmp_path / "empty").mkdir()
@@ -282,7 +269,7 @@ def test_a_plan_is_refused_before_work(
         folder.plan([Path(one) for one in pictures], naming, overwrite=True)
 
 
-def test_one_picture_named_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_picture_named_twice_is_one(tmp_path: Path, monkeypatch: Patch) -> None:
     make(tmp_path, "in/a.jpg")
     monkeypatch.chdir(tmp_path)
     ways: list[Callable[[], Path]] = [lambda: Path("in/a.jpg"), lambda: tmp_path / "in" / "a.jpg"]

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from colorizer import image
+from colorizer import encode, image
+from colorizer.metadata import Metadata
+from colorizer.options import Options
 from tests.pictures import ASTRONAUT, exif, file_of, tiff_of
 
 ARTIST = "Großmutter, Краков".encode()
@@ -46,13 +48,13 @@ def raw_exif(*more: bytes, exif_ifd: tuple[bytes, ...] = (), order: str = "<") -
 def kept(body: bytes, format: Any = "jpeg") -> Image.Image:
     picture = image.read(body)
     rgb = np.zeros((picture.height, picture.width, 3), np.uint8)
-    options = image.OutputOptions(format)
-    written = Image.open(io.BytesIO(image.write(rgb, options, metadata=picture.metadata)))
+    options = Options(format)
+    written = Image.open(io.BytesIO(encode.write(rgb, options, metadata=picture.metadata)))
     written.load()
     return written
 
 
-@pytest.mark.parametrize("to", image.CONTENT_TYPES)
+@pytest.mark.parametrize("to", encode.CONTENT_TYPES)
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_utf_8_in_exif_is_copied(format: str, to: str, order: str) -> None:
@@ -143,7 +145,7 @@ def test_a_tiff_gives_its_exif_and_gps_directories() -> None:
     assert kept(body).getexif().get_ifd(ExifTags.IFD.GPSInfo) == {1: "N"}
 
 
-@pytest.mark.parametrize("to", image.CONTENT_TYPES)
+@pytest.mark.parametrize("to", encode.CONTENT_TYPES)
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_xmp_is_kept_and_made_true(format: str, to: str) -> None:
     if format == "PNG":
@@ -174,9 +176,7 @@ def test_iptc_is_kept(format: str) -> None:
     elif format == "TIFF":
         body = file_of(ASTRONAUT, format, tiffinfo={33723: IPTC})
     else:
-        body = image.write(
-            ASTRONAUT, image.OutputOptions("png"), metadata=image.Metadata(iptc=IPTC)
-        )
+        body = encode.write(ASTRONAUT, Options("png"), metadata=Metadata(iptc=IPTC))
     assert kept(body).info["photoshop"][0x0404] == IPTC
     assert image.read(body).metadata.iptc == IPTC
 
@@ -192,5 +192,5 @@ def test_resolution_is_kept_and_turned(format: str, to: str, orientation: int) -
 
 def test_nothing_is_kept_unasked() -> None:
     body = file_of(ASTRONAUT, "JPEG", exif=raw_exif(), xmp=XMP, dpi=(600, 600))
-    found = Image.open(io.BytesIO(image.write(image.read(body).pixels, image.OutputOptions())))
+    found = Image.open(io.BytesIO(encode.write(image.read(body).pixels, Options())))
     assert not {"exif", "xmp", "photoshop"} & set(found.info)

@@ -171,50 +171,40 @@ def test_the_transparent_colour_of_a_png_becomes_alpha(pixels: np.ndarray, key: 
 # More than 8 bits --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_by_its_range(format: str) -> None:
-    assert image.read(file_of(WIDE, format)).pixels.tolist() == [WIDE_AS_8_BITS]
-
-
-def test_big_endian_16_bit_grey_is_scaled_by_its_range() -> None:
-    body = tiff_of(WIDE.astype(">u2").tobytes(), 7, 16, ">")
-    assert image.read(body).pixels.tolist() == [WIDE_AS_8_BITS]
-
-
-def test_compressed_16_bit_grey_is_scaled_by_its_range() -> None:
-    body = file_of(WIDE, "TIFF", compression="tiff_adobe_deflate")
-    assert image.read(body).pixels.tolist() == [WIDE_AS_8_BITS]
-
-
-def test_16_bit_grey_with_white_as_zero_is_turned() -> None:
-    body = tiff_of(WIDE.astype("<u2").tobytes(), 7, 16, more={262: 0})
-    assert image.read(body).pixels.tolist() == [[255, 255, 254, 251, 127, 0, 0]]
-
-
-def test_12_bit_grey_is_scaled_by_its_range() -> None:
-    body = tiff_of(bytes.fromhex("000fff800010"), 4, 12)  # 0, 4095, 2048, 16
-    assert image.read(body).pixels.tolist() == [[0, 255, 128, 1]]
-
-
-def test_signed_16_bit_grey_is_scaled_from_zero() -> None:
-    body = tiff_of(np.array([-5, 0, 16384, 32767], "<i2").tobytes(), 4, 16, more={339: 2})
-    assert image.read(body).pixels.tolist() == [[0, 0, 128, 255]]
-
-
-def test_signed_32_bit_grey_is_scaled_from_zero() -> None:
-    values = np.array([[-5, 0, 2**30, 2**31 - 1]], np.int32)
-    assert image.read(file_of(values, "TIFF")).pixels.tolist() == [[0, 0, 128, 255]]
-
-
-def test_unsigned_32_bit_grey_is_scaled_by_its_range() -> None:
-    body = tiff_of(np.array([0, 2**30, 2**31, 2**32 - 1], "<u4").tobytes(), 4, 32)
-    assert image.read(body).pixels.tolist() == [[0, 64, 128, 255]]
+DEEP: dict[str, tuple[bytes, list[int]]] = {  # a file of one row, and its greys of 8 bits
+    "PNG": (file_of(WIDE, "PNG"), WIDE_AS_8_BITS),
+    "TIFF": (file_of(WIDE, "TIFF"), WIDE_AS_8_BITS),
+    "big-endian": (tiff_of(WIDE.astype(">u2").tobytes(), 7, 16, ">"), WIDE_AS_8_BITS),
+    "deflate": (file_of(WIDE, "TIFF", compression="tiff_adobe_deflate"), WIDE_AS_8_BITS),
+    "white is zero": (
+        tiff_of(WIDE.astype("<u2").tobytes(), 7, 16, more={262: 0}),
+        [255, 255, 254, 251, 127, 0, 0],
+    ),
+    "12 bits: 0, 4095, 2048, 16": (tiff_of(bytes.fromhex("000fff800010"), 4, 12), [0, 255, 128, 1]),
+    "16 bits, signed": (
+        tiff_of(np.array([-5, 0, 16384, 32767], "<i2").tobytes(), 4, 16, more={339: 2}),
+        [0, 0, 128, 255],
+    ),
+    "32 bits, signed": (
+        file_of(np.array([[-5, 0, 2**30, 2**31 - 1]], np.int32), "TIFF"),
+        [0, 0, 128, 255],
+    ),
+    "32 bits": (
+        tiff_of(np.array([0, 2**30, 2**31, 2**32 - 1], "<u4").tobytes(), 4, 32),
+        [0, 64, 128, 255],
+    ),
+    "float": (
+        file_of(np.array([[-1, 0, 0.5, 1, 7, np.nan, np.inf, -np.inf]], np.float32), "TIFF"),
+        [0, 0, 128, 255, 255, 0, 255, 0],
+    ),
+}
 
 
 @pytest.mark.filterwarnings("error")
-def test_float_grey_goes_from_0_to_1() -> None:
-    values = np.array([[-1, 0, 0.5, 1, 7, np.nan, np.inf, -np.inf]], np.float32)
-    assert image.read(file_of(values, "TIFF")).pixels.tolist() == [[0, 0, 128, 255, 255, 0, 255, 0]]
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_grey_is_scaled_by_its_range_from_zero(kind: str) -> None:
+    body, expected = DEEP[kind]
+    assert image.read(body).pixels.tolist() == [expected]
 
 
 @pytest.mark.parametrize(("colour", "bits"), [(2, 16), (4, 16), (6, 16)])

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from colorizer import image
+from colorizer import errors, image
 from tests.pictures import (
     ASTRONAUT,
     EDGES,
@@ -24,6 +24,7 @@ from tests.pictures import (
     tiff,
     tiff_of,
 )
+from tests.support import Capture
 
 DEEP = ASTRONAUT.astype(np.uint16) * 256 + 100  # (64, 96, 3)
 FOUR = np.dstack([DEEP, DEEP[::-1, :, 0]])
@@ -207,7 +208,7 @@ def test_webp_and_jpeg_2000_inside_a_tiff_are_read() -> None:
     ],
 )
 def test_a_layout_that_is_not_read_is_named_with_415(tags: dict[int, int], named: str) -> None:
-    with pytest.raises(image.NotAPicture, match=named) as caught:
+    with pytest.raises(errors.NotAPicture, match=named) as caught:
         image.read(tiff_of(bytes(64), 2, tags.pop(258, 8), more=tags))
     assert "convert" in str(caught.value)
 
@@ -217,13 +218,13 @@ def test_a_layout_that_is_not_read_is_named_with_415(tags: dict[int, int], named
 def test_a_cut_tiff_of_planes_is_refused_with_400(cut: float, options: Any) -> None:
     body = tiff((planes(DEEP) / 65535).astype(np.float32), photometric="rgb",
                 planarconfig="separate", **options)  # fmt: skip
-    with pytest.raises(image.BadPicture, match="cut short"):
+    with pytest.raises(errors.BadPicture, match="cut short"):
         image.read(body[: int(len(body) * cut)])
 
 
 def test_an_unpacked_strip_too_large_for_memory_is_refused() -> None:
     body = tiff_of(zlib.compress(bytes(100)), 7000, 64, more={257: 7000, 278: 7000, 259: 8, 339: 3})
-    with pytest.raises(image.TooLarge, match="strip"):
+    with pytest.raises(errors.TooLarge, match="strip"):
         image.read(body)
 
 
@@ -236,17 +237,17 @@ def test_tags_that_share_their_bytes_do_not_fill_the_memory() -> None:
         exif,
         file_of(EDGES, "PNG")[:33] + png_chunk(b"eXIf", exif) + file_of(EDGES, "PNG")[33:],
     ):
-        with pytest.raises(image.BadPicture):
+        with pytest.raises(errors.BadPicture):
             image.read(body)
 
 
-def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_libtiff_prints_nothing(capfd: Capture) -> None:
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
         body = bytearray(file_of(ASTRONAUT, "TIFF", compression=compression))
         body[300:2000:7] = bytes(len(body[300:2000:7]))
         try:
             image.read(bytes(body))
-        except image.RequestError:
+        except errors.RequestError:
             continue
     assert capfd.readouterr().err == ""
 
@@ -275,7 +276,7 @@ def test_a_thumbnail_is_not_taken_for_the_picture(sub: bool) -> None:
 def test_a_camera_raw_file_is_named_with_415(sub: bool, photometric: int) -> None:
     values = GREY if photometric == 32803 else ASTRONAUT
     body = thumbnail_first(values.astype(np.uint16), sub, photometric=photometric, subfiletype=0)
-    with pytest.raises(image.NotAPicture, match="raw"):
+    with pytest.raises(errors.NotAPicture, match="raw"):
         image.read(body)
 
 

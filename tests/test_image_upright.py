@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from colorizer import image
+from colorizer import encode, errors, image
+from colorizer.options import Options
 from tests.pictures import (
     ALPHA,
     ASTRONAUT,
@@ -29,6 +30,7 @@ from tests.pictures import (
     png_chunk,
     swapped_profile,
 )
+from tests.support import Patch
 
 # Orientation -------------------------------------------------------------------------------------
 
@@ -184,17 +186,17 @@ def test_a_heic_is_turned_upright_once() -> None:
 
 def test_a_heic_over_the_limit_is_refused_and_a_broken_one_too() -> None:
     body = heic(ASTRONAUT)
-    with pytest.raises(image.TooLarge):
+    with pytest.raises(errors.TooLarge):
         image.read(body, image.Limits(max_pixels=96 * 64 - 1))
     for broken in (body[: len(body) // 2], body[:40]):
-        with pytest.raises(image.BadPicture):
+        with pytest.raises(errors.BadPicture):
             image.read(broken)
 
 
-def test_without_the_extra_a_heic_is_no_allowed_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_a_heic_is_no_allowed_picture(monkeypatch: Patch) -> None:
     body = heic(ASTRONAUT)
     monkeypatch.setattr(image, "FORMATS", tuple(f for f in image.FORMATS if f != "HEIF"))
-    with pytest.raises(image.NotAPicture):
+    with pytest.raises(errors.NotAPicture):
         image.read(body)
 
 
@@ -202,19 +204,19 @@ def test_without_the_extra_a_heic_is_no_allowed_picture(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("to", image.CONTENT_TYPES)
+@pytest.mark.parametrize("to", encode.CONTENT_TYPES)
 def test_exif_is_kept_without_its_orientation(format: str, to: Any) -> None:
     tags = exif(6)
     tags[ExifTags.Base.Artist] = "E. S. Curtis"
     tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
     picture = image.read(file_of(ASTRONAUT, format, exif=tags))
-    options = image.OutputOptions(to)
-    body = image.write(picture.pixels, options, metadata=picture.metadata)
+    options = Options(to)
+    body = encode.write(picture.pixels, options, metadata=picture.metadata)
     found = Image.open(io.BytesIO(body)).getexif()
     assert found.get(ExifTags.Base.Orientation, 1) == 1
     assert found[ExifTags.Base.Artist] == "E. S. Curtis"
     if format == "TIFF":  # of its own tags who, what and when are kept: others describe its pixels
-        own = set(Image.open(io.BytesIO(image.write(picture.pixels, options))).getexif())
+        own = set(Image.open(io.BytesIO(encode.write(picture.pixels, options))).getexif())
         assert set(found) - own == {ExifTags.Base.Artist}  # Pillow writes no GPS into a TIFF
         return
     assert found.get_ifd(ExifTags.IFD.GPSInfo) == {ExifTags.GPS.GPSLatitudeRef: "N"}

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from colorizer import image, jpeg
+from colorizer import encode, image, jpeg
 from colorizer.metadata import Metadata
+from colorizer.options import Options
 from tests.pictures import exif
+from tests.support import Patch
 
 SIZES = [(1, 1), (1, 300), (300, 1), (16, 16), (17, 33), (90, 131), (700, 900), (3, 65_500)]
 
@@ -36,7 +38,7 @@ def in_ycbcr(body: bytes) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 def test_planes_come_back_whatever_their_strips(size: tuple[int, int]) -> None:
     given = planes(*size)
-    body = image.write(given, image.OutputOptions(quality=100))
+    body = encode.write(given, Options(quality=100))
     found = in_ycbcr(body)
     assert found.shape == (*size, 3)
     assert np.abs(found[..., 0] - given.luma).max() <= 2
@@ -47,7 +49,7 @@ def test_planes_come_back_whatever_their_strips(size: tuple[int, int]) -> None:
     assert np.abs(other - found[..., 0]).max() <= 1
 
 
-def test_strips_are_the_pixels_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_are_the_pixels_of_one(monkeypatch: Patch) -> None:
     given = planes(700, 900)
     strips = jpeg.encode(given, 92, {})
     monkeypatch.setattr(jpeg, "_STRIP_PIXELS", 1 << 30)
@@ -57,7 +59,7 @@ def test_strips_are_the_pixels_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(in_ycbcr(strips), in_ycbcr(whole))
 
 
-def test_the_bytes_are_the_same_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_are_the_same_on_any_number_of_cores(monkeypatch: Patch) -> None:
     given = planes(700, 900)
     usual = jpeg.encode(given, 92, {})
     monkeypatch.setattr(jpeg, "spread", lambda work, parts: [work(one) for one in reversed(parts)])
@@ -73,11 +75,11 @@ def test_bytes_do_not_depend_on_what_memory_held_before() -> None:
 
 def test_metadata_is_what_pillow_writes() -> None:
     about = Metadata(exif=exif(1).tobytes()[6:], xmp=b"<x:xmpmeta/>", dpi=(300.0, 300.0))
-    options = image.OutputOptions()
-    with Image.open(io.BytesIO(image.write(planes(20, 30), options, metadata=about))) as im:
+    options = Options()
+    with Image.open(io.BytesIO(encode.write(planes(20, 30), options, metadata=about))) as im:
         found = im.info
     rgb = np.zeros((20, 30, 3), np.uint8)
-    with Image.open(io.BytesIO(image.write(rgb, options, metadata=about))) as im:
+    with Image.open(io.BytesIO(encode.write(rgb, options, metadata=about))) as im:
         assert found == im.info
 
 

@@ -10,10 +10,11 @@ import pytest
 from colorizer import models
 from colorizer.graph import BadGraph
 from colorizer.models import find_model
+from tests.support import Patch
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def places(tmp_path: Path, monkeypatch: Patch) -> dict[str, Path]:
     """A home, a clone and an environment, all without weights."""
     found = {name: tmp_path / name for name in ("home", "clone", "site")}
     for folder in found.values():
@@ -43,7 +44,7 @@ def test_home_comes_before_the_clone_and_that_before_what_is_installed(
 
 
 def test_weights_of_two_wheels_in_two_folders_are_both_found(
-    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    places: dict[str, Path], monkeypatch: Patch
 ) -> None:
     other = places["clone"] / "site"
     monkeypatch.setattr(sys, "path", [str(places["site"]), str(other)])

@@ -9,8 +9,6 @@ import socket
 import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from tests.support import ROOT, SECONDS, free_port, is_free, start_launcher, wait_for_line
+from tests.support import ROOT, SECONDS, Reply, free_port, is_free, running_torchserve, send
 from tests.test_serve import write_archive
 
 pytestmark = [
@@ -97,14 +95,8 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("slow")
     settings = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"
     write_archive(folder / "store" / "slow.mar", SLOW, settings)
-    port = free_port()
-    server = start_launcher(folder / "store", folder, "--port", str(port))
-    try:
-        wait_for_line(server, "Ready in ")
-        yield port
-    finally:
-        server.terminate()
-        server.communicate(timeout=SECONDS)
+    with running_torchserve(folder / "store", folder) as server:
+        yield server.port
 
 
 @pytest.fixture(scope="module")
@@ -115,69 +107,59 @@ def door(slow: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def ask(url: str, body: bytes | None = None) -> tuple[int, str | None]:
-    """Give status and Retry-After."""
-    status, retry_after, _ = answer(url, body)
-    return status, retry_after
+UNVERIFIED = ssl._create_unverified_context()
+BYTES = {"Content-Type": "application/octet-stream"}
 
 
-def answer(url: str, body: bytes | None = None) -> tuple[int, str | None, bytes]:
-    """Give status, Retry-After and the reply."""
-    context = ssl._create_unverified_context()
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
-    request = urllib.request.Request(url, body, method="PUT" if body else "GET")
-    request.add_header("Content-Type", "application/octet-stream")
-    try:
-        with opener.open(request, timeout=SECONDS) as reply:
-            return reply.status, reply.headers["Retry-After"], reply.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers["Retry-After"], error.read()
+def ask(url: str, body: bytes | None = None, **headers: str) -> Reply:
+    return send("PUT" if body else "GET", url, body, BYTES | headers, UNVERIFIED)
+
+
+def seen(reply: Reply) -> tuple[int, str | None]:
+    """Status and Retry-After."""
+    return reply.status, reply.headers["Retry-After"]
 
 
 def test_who_is_refused_is_told_when_to_come_back(door: str) -> None:
     url = f"{door}/predictions/slow"
     with ThreadPoolExecutor(ASKED) as pool:
-        seen = set(pool.map(lambda _: ask(url, b"picture"), range(ASKED)))
-    assert seen == {(200, None), (503, "5")}
+        replies = list(pool.map(lambda _: ask(url, b"picture"), range(ASKED)))
+    assert set(map(seen, replies)) == {(200, None), (503, "5")}
 
 
 def test_a_query_reaches_the_handler_as_options_and_is_never_dropped(door: str) -> None:
     for query in ("format=png", "format=png&x=%2F%3F&a=1&data"):
-        status, _, body = answer(f"{door}/predictions/slow?{query}", b"picture")
+        reply = ask(f"{door}/predictions/slow?{query}", b"picture")
         expected = dict(parse_qsl(query, keep_blank_values=True)) | {"body": "picture"}
-        assert (status, json.loads(body)) == (200, expected)
-    status, _, body = answer(f"{door}/predictions/slow/1?format=png", b"picture")
-    assert (status, json.loads(body)["code"]) == (400, 400)
+        assert (reply.status, json.loads(reply.body)) == (200, expected)
+    reply = ask(f"{door}/predictions/slow/1?format=png", b"picture")
+    assert (reply.status, json.loads(reply.body)["code"]) == (400, 400)
     for path in ("/predictions/slow", "/predictions/slow?", "/predictions/slow/1"):
-        status, _, body = answer(f"{door}{path}", b"picture")
-        assert (status, json.loads(body)) == (200, {"body": "picture"})
-    assert answer(f"{door}/predictions/slow/../../models?a=1", b"picture")[0] == 404
+        reply = ask(f"{door}{path}", b"picture")
+        assert (reply.status, json.loads(reply.body)) == (200, {"body": "picture"})
+    assert ask(f"{door}/predictions/slow/../../models?a=1", b"picture").status == 404
 
 
 def test_a_client_that_asks_too_much_at_once_is_told_so(door: str) -> None:
     host, port = door.removeprefix("https://").split(":")
     head = "PUT /predictions/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
-    context = ssl._create_unverified_context()
     with ExitStack() as held:
         for _ in range(16):  # limit_conn: as many as nginx allows, each about to send its picture
             one = socket.create_connection((host, int(port)), timeout=SECONDS)
-            one = held.enter_context(context.wrap_socket(one))
+            one = held.enter_context(UNVERIFIED.wrap_socket(one))
             one.sendall(head.encode())
         deadline = time.monotonic() + SECONDS
-        while (seen := ask(f"{door}/ping")) == (200, None):  # until nginx has read them all
+        while (reply := ask(f"{door}/ping")).status == 200:  # until nginx has read them all
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert seen == (429, "5")
+    assert seen(reply) == (429, "5")
 
 
 def test_only_predictions_and_ping_are_to_be_seen(door: str) -> None:
-    assert ask(f"{door}/ping") == (200, None)
+    assert seen(ask(f"{door}/ping")) == (200, None)
     for path in ("/models", "/metrics", "/api-description", "/"):
-        assert ask(f"{door}{path}") == (404, None)
-    assert ask(f"{door}/predictions/slow", bytes(34 * 2**20))[0] == 413
+        assert seen(ask(f"{door}{path}")) == (404, None)
+    assert ask(f"{door}/predictions/slow", bytes(34 * 2**20)).status == 413
 
 
 @pytest.mark.parametrize(
@@ -187,21 +169,13 @@ def test_only_predictions_and_ping_are_to_be_seen(door: str) -> None:
 def test_pages_of_the_named_origins_alone_may_call(
     door: str, origin: str | None, allowed: bool
 ) -> None:
-    context = ssl._create_unverified_context()
     url = f"{door}/predictions/slow"
     for method, path in (("OPTIONS", url), ("PUT", url), ("GET", f"{door}/nothing")):
         body = b"picture" if method == "PUT" else None
-        request = urllib.request.Request(path, body, method=method)
-        request.add_header("Content-Type", "application/octet-stream")
-        if origin:
-            request.add_header("Origin", origin)
-        try:
-            reply = urllib.request.urlopen(request, timeout=SECONDS, context=context)
-        except urllib.error.HTTPError as error:  # errors can be read by pages too
-            reply = error  # type: ignore[assignment]
-        with reply:
-            assert reply.status == {"OPTIONS": 204, "PUT": 200, "GET": 404}[method]
-            found = {k: v for k, v in reply.headers.items() if k.startswith("Access-Control")}
+        headers = BYTES | ({"Origin": origin} if origin else {})
+        reply = send(method, path, body, headers, UNVERIFIED)  # pages can read errors too
+        assert reply.status == {"OPTIONS": 204, "PUT": 200, "GET": 404}[method]
+        found = {k: v for k, v in reply.headers.items() if k.startswith("Access-Control")}
         expected = {"Origin": origin, "Headers": "*"} if allowed else {}
         for name, value in expected.items():
             assert found.pop(f"Access-Control-Allow-{name}") == value
@@ -213,15 +187,8 @@ def test_where_tokens_are_wanted_only_those_who_have_one_may_ask(slow: int, tmp_
         "server 127.0.0.1:8080": f"server 127.0.0.1:{slow}",
         "default 1;\n        # ": "default 0;\n        ",
     }
-    context = ssl._create_unverified_context()
     with nginx(tmp_path, "nginx.conf", slow, changes) as url:
         for token, status in ((TOKEN, 200), ("other", 401), ("", 401)):
-            request = urllib.request.Request(f"{url}/ping")
-            request.add_header("Authorization", f"Bearer {token}")
-            try:
-                reply = urllib.request.urlopen(request, timeout=SECONDS, context=context)
-            except urllib.error.HTTPError as error:
-                reply = error  # type: ignore[assignment]
-            with reply:
-                assert reply.status == status
-                assert reply.headers["WWW-Authenticate"] == (None if status == 200 else "Bearer")
+            reply = ask(f"{url}/ping", Authorization=f"Bearer {token}")
+            assert reply.status == status
+            assert reply.headers["WWW-Authenticate"] == (None if status == 200 else "Bearer")

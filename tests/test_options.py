@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 import yaml
 
 from colorizer.errors import BadOption
-from colorizer.image import OutputOptions
 from colorizer.options import HEADER, NAMES, OPTIONS, Option, Options, from_headers
 from tests.support import ROOT
 
 API = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
-
-
-def test_options_have_the_tables_names_and_defaults() -> None:
-    assert tuple(field.name for field in fields(Options)) == NAMES
-    options = Options()
-    for option in OPTIONS:
-        assert getattr(options, option.name) == option.default
-    assert options.output == OutputOptions()
 
 
 def schema(option: Option) -> dict[str, Any]:
@@ -51,10 +41,7 @@ def test_the_api_description_has_every_option_as_the_table_has_it(option: Option
 @pytest.mark.parametrize(
     ("path", "names"),
     [
-        (
-            "/predictions/colorize",
-            {o.name for o in OPTIONS if not o.needs_classifier} - {"seed"},
-        ),
+        ("/predictions/colorize", {o.name for o in OPTIONS if not o.needs_classifier} - {"seed"}),
         ("/predictions/colorize-classes", set(NAMES)),
     ],
 )
@@ -83,10 +70,53 @@ def test_a_value_that_is_not_allowed_is_told_with_those_that_are(option: Option)
         assert option.allowed in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("quality", one) for one in (0, 101, -1, 92.0, "92", True, None)),
+        *(("format", one) for one in ("gif", "JPEG", "", None, 3, ["png"])),
+        *((name, 16) for name in ("bits", "profile", "compression", "show", "decoding")),
+        *(("chroma", one) for one in ("1", True, None, float("nan"))),
+        *(("likely", one) for one in ("0,0", (0, 2))),
+    ],
+)
+def test_a_value_that_no_text_was_read_for_is_checked_too(name: str, value: Any) -> None:
+    with pytest.raises(BadOption, match=f"^{name} is ") as caught:
+        Options(**{name: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_what_is_unknown_or_long_is_told_in_few_words() -> None:
+    with pytest.raises(BadOption, match="there is no option 'qualty'; known are format, quality"):
+        Options.parse({"qualty": "90"})
+    for text in ("1_0", "9" * 30, "x\r\n" * 10_000):
+        with pytest.raises(BadOption, match=r"^seed is") as caught:
+            Options.parse({"seed": text})
+        assert caught.value.status == 422
+        assert len(str(caught.value)) < 200
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"variants": "2", "decoding": "mode"},
+        {"show": "uncertainty", "variants": "2"},
+        {"show": "uncertainty", "decoding": "mode"},
+    ],
+)
+def test_options_that_exclude_one_another_are_refused(values: dict[str, str]) -> None:
+    with pytest.raises(BadOption, match="leave"):
+        Options.parse(values)
+
+
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.high], ids=lambda o: o.name)
 def test_both_ends_of_a_range_are_allowed(option: Option) -> None:
     for value in (option.low, option.high):
         assert option.parse(str(value)) == value
+        beyond = value + (1 if value == option.high else -1)
+        with pytest.raises(BadOption, match=option.name):
+            option.parse(str(beyond))
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,10 +22,13 @@ import pytest
 
 from colorizer import Colorizer
 from colorizer.image import Limits
+from page.__main__ import Server, main, remote
 from tests.support import (
     ROOT,
     SECONDS,
-    AnyServer,
+    Capture,
+    Patch,
+    any_server,
     encoded,
     free_port,
     opened,
@@ -44,24 +49,15 @@ pytestmark = pytest.mark.server
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
-def start_page(*arguments: str, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "page", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        text=True,
-        stdout=-1,
-        stderr=subprocess.STDOUT,
-    )
-
-
 @pytest.fixture(scope="module")
 def port(archives: Path) -> Iterator[int]:
     """Of a page with both networks; Ctrl-C ends it."""
     chosen = free_port()
-    process = start_page(
-        *("--port", str(chosen), "--device", "cpu", "--origin", ORIGIN, "--model"),
-        *(str(archives / name) for name in ("colorize.mar", "colorize-classes.mar")),
+    command = [sys.executable, "-m", "page", "--port", str(chosen), "--device", "cpu"]
+    command += ["--origin", ORIGIN, "--model"]
+    command += [str(archives / name) for name in ("colorize.mar", "colorize-classes.mar")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         wait_for_line(process, "The page is at")
@@ -70,6 +66,18 @@ def port(archives: Path) -> Iterator[int]:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=SECONDS)
     assert (process.returncode, output) == (0, "")  # no request was a bug
+
+
+@contextlib.contextmanager
+def page_before(server: str) -> Iterator[int]:
+    """The port of a page of this process, in front of a server."""
+    with Server(("127.0.0.1", 0)) as page:
+        page.where, page.networks = remote(Namespace(server=server, token=None, header=[]))
+        threading.Thread(target=page.serve_forever, daemon=True).start()
+        try:
+            yield page.server_address[1]
+        finally:
+            page.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -175,24 +183,17 @@ def test_a_site_that_was_named_may_use_the_page(port: int) -> None:
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, ORIGIN)
 
 
-def test_a_server_is_used_where_one_is_named() -> None:
-    port, nowhere = free_port(), "http://127.0.0.1:9"
-    with AnyServer() as server:
-        process = start_page("--server", server, "--port", str(port), http_proxy=nowhere)
-        try:
-            wait_for_line(process, "The page is at")
-            info = json.loads(ask(port, "GET", "/info.json").body)
-            assert info["networks"] == ["regression", "classification"]
-            assert info["where"] == server
-            answer = ask(port, "POST", "/colour/regression", PHOTO, X_Colorize_Format="png")
-            assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
-            assert opened(answer.body).size == (120, 90)
-            answer = ask(port, "POST", "/colour/classification", b"bad")
-            assert json.loads(answer.body)["message"] == "Not a picture."  # and no HTTP status
-        finally:
-            process.terminate()
-            process.communicate(timeout=SECONDS)
-    assert process.returncode == 0
+def test_a_server_is_used_where_one_is_named(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with any_server() as server, page_before(server) as port:
+        info = json.loads(ask(port, "GET", "/info.json").body)
+        assert info["networks"] == ["regression", "classification"]
+        assert info["where"] == server
+        answer = ask(port, "POST", "/colour/regression", PHOTO, X_Colorize_Format="png")
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
+        assert opened(answer.body).size == (120, 90)
+        answer = ask(port, "POST", "/colour/classification", b"bad")
+        assert json.loads(answer.body)["message"] == "Not a picture."  # and no HTTP status
 
 
 @pytest.mark.parametrize(
@@ -206,14 +207,17 @@ def test_a_server_is_used_where_one_is_named() -> None:
         (["--model", "missing.mar"], "missing.mar"),
     ],
 )
-def test_a_page_that_cannot_start_says_why(arguments: list[str], said: str) -> None:
+def test_a_page_that_cannot_start_says_why(
+    arguments: list[str], said: str, monkeypatch: Patch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own handlers stay
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        process = start_page(*[one.format(taken=port) for one in arguments])
-        output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 2
-    assert said in output
-    assert "Traceback" not in output
+        where = [] if "--port" in arguments else ["--port", str(free_port())]
+        assert main([*where, *(one.format(taken=port) for one in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

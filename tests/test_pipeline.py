@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,11 +20,9 @@ from colorizer.graph import Graph
 from colorizer.image import Limits, Picture
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
-from colorizer.recipe import DECODINGS, Head, Recipe
+from colorizer.recipe import DECODINGS, Recipe
 from evaluation.methods import eager_pipeline
-from tests.support import SIDE, encoded, opened, picture
-
-Weights = Callable[[Head], Path]
+from tests.support import SIDE, Weights, encoded, opened, picture
 
 BODIES = [
     encoded(picture(90, 130, seed=1)),
@@ -223,66 +219,6 @@ def test_the_graphs_own_decoding_is_the_default(classification: Pipeline) -> Non
     assert classification.colorize(BODIES[0]) == classification.colorize(BODIES[0], explicit)
 
 
-@pytest.mark.parametrize("name", ["decoding", "temperature"])
-def test_a_classifiers_option_is_refused_by_the_regression(name: str, regression: Pipeline) -> None:
-    options = Options.parse({name: {"decoding": "mode", "temperature": "1"}[name]})
-    with pytest.raises(BadOption, match="classification"):
-        regression.colorize(BODIES[0], options)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("format", "gif"),
-        ("quality", "0"),
-        ("quality", "101"),
-        ("quality", "high"),
-        ("decoding", "median"),
-        ("temperature", "0"),
-        ("temperature", "nan"),
-        ("temperature", "inf"),
-        ("temperature", "hot"),
-        ("seed", "-1"),
-        ("seed", "1.5"),
-        ("seed", "1_0"),
-        ("seed", str(2**53)),
-        ("chroma", "-1"),
-        ("chroma", "3.1"),
-        ("show", "depth"),
-        ("metadata", "yes"),
-        ("variants", "0"),
-        ("variants", "9"),
-        ("qualty", "90"),
-    ],
-)
-def test_a_bad_option_is_named_with_what_is_allowed(name: str, value: str) -> None:
-    with pytest.raises(BadOption, match=name) as caught:
-        Options.parse({name: value})
-    assert caught.value.status == 422
-    assert len(str(caught.value)) > 30
-
-
-def test_good_options_are_taken() -> None:
-    options = Options.parse(
-        {"format": "JPG", "quality": "80", "decoding": "mode", "temperature": "0.5", "seed": "7"}
-    )
-    assert (options.output.format, options.output.quality) == ("jpeg", 80)
-    assert (options.decoding, options.temperature, options.seed) == ("mode", 0.5, 7)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"variants": "2", "decoding": "mode"},
-        {"show": "uncertainty", "variants": "2"},
-        {"show": "uncertainty", "decoding": "mode"},
-    ],
-)
-def test_options_that_exclude_one_another_are_refused(values: dict[str, str]) -> None:
-    with pytest.raises(BadOption, match="leave"):
-        Options.parse(values)
-
-
 def test_variants_are_the_samples_of_successive_seeds(classification: Pipeline) -> None:
     chosen = {"seed": "5", "format": "png"}
     reply = classification.colorize(BODIES[0], Options.parse({**chosen, "variants": "3"}))
@@ -321,7 +257,10 @@ def test_uncertainty_goes_from_one_bin_to_all_alike() -> None:
     assert gamut.uncertainty(logits)[0].tolist() == pytest.approx([1, 0], abs=1e-6)
 
 
-@pytest.mark.parametrize("values", [{"variants": "2"}, {"show": "uncertainty"}])
+@pytest.mark.parametrize(
+    "values",
+    [{"variants": "2"}, {"show": "uncertainty"}, {"decoding": "mode"}, {"temperature": "1"}],
+)
 def test_the_regression_has_no_distribution_to_show(
     values: dict[str, str], regression: Pipeline
 ) -> None:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import sys
-
-import pytest
 
 from colorizer.commands import progress
 from colorizer.commands.progress import Progress, say
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.support import Capture, Patch, Terminal
 
 
 def test_lines_stand_above_the_progress_which_is_shown_at_once_and_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
@@ -32,7 +25,7 @@ def test_lines_stand_above_the_progress_which_is_shown_at_once_and_leaves_nothin
     assert terminal.getvalue().endswith("\r\x1b[Kdone\n")
 
 
-def test_rate_and_time_left_count_from_the_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_and_time_left_count_from_the_restart(monkeypatch: Patch) -> None:
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = Progress(2000, "frames")
@@ -47,9 +40,7 @@ def test_rate_and_time_left_count_from_the_restart(monkeypatch: pytest.MonkeyPat
     assert Progress(None, "frames").line() == "0 frames"
 
 
-def test_nothing_is_shown_where_stderr_is_no_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_nothing_is_shown_where_stderr_is_no_terminal(capsys: Capture) -> None:
     with Progress(3, "pictures") as bar:
         bar.update()
         say("a.jpg")

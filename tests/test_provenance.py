@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from colorizer import Colorizer, __version__, image, provenance
+from colorizer import Colorizer, __version__, encode, provenance
 from colorizer.commands import cli
 from colorizer.metadata import Metadata
 from colorizer.options import NAMES, Options
 from tests.pictures import ASTRONAUT, file_of
-from tests.support import encoded, picture
+from tests.support import Capture, encoded, picture
 
 BODY = encoded(picture(40, 60), "JPEG")
 OTHER = b"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -38,7 +38,7 @@ def colorizer(model: Path) -> Colorizer:
     return Colorizer(model, "cpu")
 
 
-@pytest.mark.parametrize("format", image.CONTENT_TYPES)
+@pytest.mark.parametrize("format", encode.CONTENT_TYPES)
 def test_the_record_says_what_made_the_file_and_the_same_bytes_come_again(
     colorizer: Colorizer, format: str
 ) -> None:
@@ -63,7 +63,7 @@ def test_the_record_says_what_made_the_file_and_the_same_bytes_come_again(
     assert not provenance.read(colorizer.colorize(BODY, format=format))
 
 
-@pytest.mark.parametrize("format", image.CONTENT_TYPES)
+@pytest.mark.parametrize("format", encode.CONTENT_TYPES)
 @pytest.mark.parametrize("keep", ["keep", "strip"])
 def test_exiftool_reads_the_record_and_the_photographs_own_xmp(
     colorizer: Colorizer, format: str, keep: str, tmp_path: Path
@@ -107,9 +107,7 @@ def test_a_map_of_uncertainty_is_not_called_a_coloured_photograph(colorizer: Col
     assert told["DigitalSourceType"].endswith("/dataDrivenMedia")
 
 
-def test_explain_prints_the_record(
-    colorizer: Colorizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explain_prints_the_record(colorizer: Colorizer, tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "a.webp"
     path.write_bytes(colorizer.colorize(BODY, format="webp", provenance="yes"))
     assert cli.main(["explain", str(path)]) == 0
@@ -127,7 +125,7 @@ def test_explain_prints_the_record(
     [(BODY, 1, "holds no record"), (b"", 1, "holds no record"), (None, 2, "No such file")],
 )
 def test_explain_says_if_there_is_no_record(
-    body: bytes | None, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    body: bytes | None, code: int, said: str, tmp_path: Path, capsys: Capture
 ) -> None:
     path = tmp_path / "a.jpg"
     if body is not None:

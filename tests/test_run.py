@@ -9,7 +9,7 @@ import pytest
 
 from colorizer.commands.run import run_command
 from colorizer.errors import BadOption, UserError
-from tests.support import ROOT
+from tests.support import ROOT, Capture
 
 
 def raising(error: BaseException) -> int:
@@ -36,7 +36,7 @@ def test_the_works_own_code_is_the_commands(code: int) -> None:
     ],
 )
 def test_what_a_user_can_mend_is_one_line(
-    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, line: str, capsys: Capture
 ) -> None:
     assert raising(error) == code
     said = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,8 +12,6 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,12 +25,15 @@ from tests.support import (
     ROOT,
     SECONDS,
     Capture,
+    Launch,
     Patch,
     encoded,
     free_port,
     is_free,
+    launching,
     picture,
-    start_launcher,
+    put,
+    send,
     wait_for_line,
 )
 
@@ -72,21 +74,11 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, store: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the launcher in an empty folder, as a shell would; end it at the latest here."""
-    started = []
-    work = tmp_path / "work"
-    work.mkdir()
-
-    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
-        started.append(start_launcher(store, work, *arguments, **variables))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=SECONDS)
+def launch(tmp_path: Path, store: Path) -> Iterator[Launch]:
+    """Start the launcher in an empty folder."""
+    (tmp_path / "work").mkdir()
+    with launching(store, tmp_path / "work") as start:
+        yield start
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -160,7 +152,7 @@ def test_java_that_is_missing_is_said_in_one_line(
 
 
 def test_settings_that_are_missing_or_wrong_are_refused(
-    launch: Callable[..., subprocess.Popen[str]], refused: Callable[..., str], tmp_path: Path
+    launch: Launch, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     assert "absent.properties is missing" in refused("--config", "absent.properties")
     (tmp_path / "config.properties").write_text("max_request_siz=1\n")
@@ -198,9 +190,7 @@ def test_a_temporary_folder_too_deep_for_sockets_is_refused(
 
 
 @pytest.mark.server
-def test_it_serves_until_ctrl_c_and_leaves_only_logs(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_it_serves_until_ctrl_c_and_leaves_only_logs(launch: Launch, tmp_path: Path) -> None:
     port = free_port()
     variables = {"TMPDIR": str(tmp_path / "t"), "http_proxy": "http://127.0.0.1:9"}
     Path(variables["TMPDIR"]).mkdir()
@@ -210,11 +200,8 @@ def test_it_serves_until_ctrl_c_and_leaves_only_logs(
     assert url == f"http://127.0.0.1:{port}/predictions/echo"
 
     body = os.urandom(8 * 1024**2)  # above TorchServe's own limit, so config.properties is read
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for kind in ("image/jpeg", "application/x-www-form-urlencoded"):  # curl's own choice is last
-        request = urllib.request.Request(url, body, {"Content-Type": kind}, method="POST")
-        with opener.open(request, timeout=SECONDS) as reply:
-            assert reply.read() == body
+        assert send("POST", url, body, {"Content-Type": kind}).body == body
 
     members = wait_for_family(process, at_least=2)
     process.send_signal(signal.SIGINT)
@@ -228,10 +215,8 @@ def test_it_serves_until_ctrl_c_and_leaves_only_logs(
 
 @pytest.mark.server
 @pytest.mark.parametrize("members", [1, 2], ids=["java", "worker"])
-def test_it_can_be_ended_while_it_starts(
-    launch: Callable[..., subprocess.Popen[str]], members: int
-) -> None:
-    process = launch("--port", str(free_port()))
+def test_it_can_be_ended_while_it_starts(launch: Launch, members: int) -> None:
+    process = launch()
     started = wait_for_family(process, at_least=members)
     process.terminate()
     process.communicate(timeout=SECONDS)
@@ -240,10 +225,8 @@ def test_it_can_be_ended_while_it_starts(
 
 
 @pytest.mark.server
-def test_a_server_that_dies_is_reported_with_its_last_words(
-    launch: Callable[..., subprocess.Popen[str]],
-) -> None:
-    process = launch("--port", str(free_port()))
+def test_a_server_that_dies_is_reported_with_its_last_words(launch: Launch) -> None:
+    process = launch()
     wait_for_line(process, "Ready in ")
     members = family(process)
     next(one for one in members if one.name() == "java").kill()
@@ -255,10 +238,10 @@ def test_a_server_that_dies_is_reported_with_its_last_words(
 
 @pytest.mark.server
 def test_a_model_that_fails_to_load_is_reported_with_its_reason(
-    launch: Callable[..., subprocess.Popen[str]], store: Path
+    launch: Launch, store: Path
 ) -> None:
     write_archive(store / "worse.mar", BROKEN)
-    process = launch("--port", str(free_port()))
+    process = launch()
     said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "RuntimeError: this handler never starts" in said
@@ -266,7 +249,7 @@ def test_a_model_that_fails_to_load_is_reported_with_its_reason(
 
 @pytest.mark.server
 def test_in_production_only_https_with_a_token_is_answered(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: Patch
+    launch: Launch, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl, which makes the certificate")
@@ -274,29 +257,19 @@ def test_in_production_only_https_with_a_token_is_answered(
     command += " -addext subjectAltName=IP:127.0.0.1 -out cert.pem -keyout key.pem"
     subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     arguments = ("--certificate", str(tmp_path / "cert.pem"), "--private-key")
-    process = launch(
-        *("--port", str(free_port()), *arguments, str(tmp_path / "key.pem"), "--tokens")
-    )
+    process = launch(*arguments, str(tmp_path / "key.pem"), "--tokens")
     wait_for_line(process, "Ready in ")
     url = wait_for_line(process, "curl ").split()[1]
     assert url.startswith("https://127.0.0.1:")
     context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
     keys = json.loads((tmp_path / "work" / "key_file.json").read_text())
     for token, status in (("", 400), ("not this one", 400), (keys["inference"]["key"], 200)):
         headers = {"Content-Type": "image/jpeg", "Authorization": f"Bearer {token}"}
         if not token:
             del headers["Authorization"]
-        request = urllib.request.Request(url, b"picture", headers, method="PUT")
-        if status == 200:
-            with opener.open(request, timeout=SECONDS) as reply:
-                assert reply.read() == b"picture"
-        else:
-            with pytest.raises(urllib.error.HTTPError, match=str(status)) as refusal:
-                opener.open(request, timeout=SECONDS)
-            refusal.value.close()
+        reply = send("PUT", url, b"picture", headers, context)
+        assert reply.status == status
+        assert (reply.body == b"picture") == (status == 200)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     token = keys["inference"]["key"]
     photo = encoded(picture(20, 30), "JPEG")
@@ -305,5 +278,5 @@ def test_in_production_only_https_with_a_token_is_answered(
     assert found.url == url.replace("/echo", "/colorize")
     with pytest.raises(client.Refused, match=r"^400: Token"):
         client.Server(url, token="other").colorize(photo)
-    with pytest.raises(OSError):  # noqa: PT011 - who speaks plain HTTP hears nothing
-        opener.open(url.replace("https:", "http:"), b"picture", timeout=SECONDS)
+    with contextlib.suppress(OSError):  # who speaks plain HTTP may hear nothing
+        assert put(url.replace("https:", "http:"), b"picture").status >= 400

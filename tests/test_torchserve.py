@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 import time
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,26 +21,12 @@ from schemathesis.specs.openapi import checks as specs
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
 from colorizer.telemetry import BUCKETS, KINDS, METRICS
-from tests.support import (
-    ROOT,
-    SECONDS,
-    TorchServe,
-    encoded,
-    opened,
-    picture,
-)
+from tests.support import ROOT, SECONDS, TorchServe, curl, encoded, opened, picture, put
 from tests.telemetry import Caller, Collector, scraped, unanswered
 
 pytestmark = pytest.mark.server
 
 ARCHIVES = ("colorize", "colorize-classes")
-
-
-class Reply(NamedTuple):
-    status: int
-    type: str
-    body: bytes
-    headers: Message
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +52,6 @@ def library(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         with zipfile.ZipFile(archives / f"{name}.mar") as file:
             file.extractall(folder / name)
     return {name: Pipeline.load(folder / name) for name in ARCHIVES}
-
-
-def put(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
-    """Send as `curl -T` does."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, body, dict(headers or {}), method="PUT")
-    request.add_header("Content-Type", "application/octet-stream")
-    try:
-        with opener.open(request, timeout=SECONDS) as reply:
-            return Reply(reply.status, reply.headers["Content-Type"], reply.read(), reply.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, error.headers["Content-Type"], error.read(), error.headers)
 
 
 @pytest.mark.parametrize("model", ARCHIVES)
@@ -254,21 +221,12 @@ def test_the_span_of_a_picture_that_fails_tells_the_error(
     assert spans["read"].events == ("exception",)
 
 
-def curl(folder: Path, url: str, *arguments: str) -> Reply:
-    """Run curl in a folder with photo.jpg."""
-    (folder / "photo.jpg").write_bytes(encoded(picture(70, 50), "JPEG"))
-    (folder / "photo.gz").write_bytes(gzip.compress((folder / "photo.jpg").read_bytes()))
-    command = ["curl", "-s", "--noproxy", "*", "-o", "reply", "-w", "%{http_code} %{content_type}"]
-    done = subprocess.run(
-        [*command, *arguments, url],
-        cwd=folder,
-        check=True,
-        timeout=SECONDS,
-        capture_output=True,
-        text=True,
-    )
-    status, kind = done.stdout.split(" ", 1)
-    return Reply(int(status), kind, (folder / "reply").read_bytes(), Message())
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A folder with photo.jpg, and the same compressed."""
+    (tmp_path / "photo.jpg").write_bytes(encoded(picture(70, 50), "JPEG"))
+    (tmp_path / "photo.gz").write_bytes(gzip.compress((tmp_path / "photo.jpg").read_bytes()))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -285,9 +243,9 @@ def curl(folder: Path, url: str, *arguments: str) -> Reply:
     ],
 )
 def test_curl_gets_a_picture_whichever_way_it_posts_one(
-    server: str, tmp_path: Path, arguments: str, kind: str
+    server: str, photo: Path, arguments: str, kind: str
 ) -> None:
-    reply = curl(tmp_path, f"{server}/colorize-classes", *arguments.split())
+    reply = curl(*arguments.split(), f"{server}/colorize-classes", folder=photo)
     assert (reply.status, reply.type) == (200, f"image/{kind.lower()}")
     colour = opened(reply.body)
     assert (colour.size, colour.format) == ((50, 70), kind)
@@ -307,8 +265,8 @@ def test_curl_gets_a_picture_whichever_way_it_posts_one(
     ],
 )
 def test_curl_is_told_in_json_what_was_wrong_with_what_it_posted(
-    server: str, tmp_path: Path, arguments: str, status: int, said: str
+    server: str, photo: Path, arguments: str, status: int, said: str
 ) -> None:
-    reply = curl(tmp_path, f"{server}/colorize", *arguments.split())
+    reply = curl(*arguments.split(), f"{server}/colorize", folder=photo)
     assert (reply.status, reply.type) == (status, "application/json")
     assert said in json.loads(reply.body)["message"]

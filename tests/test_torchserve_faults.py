@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import time
-import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,14 +20,16 @@ import pytest
 from tests.pictures import KINDS
 from tests.support import (
     SECONDS,
+    Reply,
     TorchServe,
     encoded,
     free_port,
     opened,
     picture,
+    put,
+    send,
     start_launcher,
 )
-from tests.test_torchserve import Reply, put
 
 pytestmark = pytest.mark.server
 
@@ -44,9 +45,7 @@ def url(torchserve: TorchServe) -> str:
 
 def worker(server: TorchServe) -> psutil.Process:
     """The process that runs our handler for the regression network."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://127.0.0.1:{server.port + 1}/models/colorize") as reply:
-        (model,) = json.load(reply)
+    (model,) = json.loads(send("GET", f"http://127.0.0.1:{server.port + 1}/models/colorize").body)
     return psutil.Process(model["workers"][0]["pid"])
 
 
@@ -156,7 +155,7 @@ def test_mutated_pictures_are_refused_with_a_reason_and_the_worker_stays_as_it_w
 def test_sigterm_ends_the_server_when_the_one_who_waits_has_a_picture(
     torchserve: TorchServe, url: str
 ) -> None:
-    """The last of this module, since it ends the server that the others share."""
+    """The last of all (see conftest.py), since it ends the server that the others share."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(put, url, LARGE)
         time.sleep(0.3)

@@ -232,12 +232,7 @@ zipped = partial(gzip.compress, mtime=0)  # else each second gives these tests o
         ("gzip", b"", 400, "is cut short"),
         ("gzip", zipped(GOOD)[:-20], 400, "is cut short"),
         ("gzip", zipped(GOOD) + b"more", 400, "goes on after its end"),
-        (
-            "gzip",
-            zipped(bytes(2**25 + 1)),
-            413,
-            "more than 33,554,432 bytes once",
-        ),
+        ("gzip", zipped(bytes(2**25 + 1)), 413, "more than 33,554,432 bytes once"),
         ("gzip", zipped(b"not a picture"), 415, "is not a JPEG"),
     ],
 )

@@ -6,16 +6,11 @@ import gzip
 import importlib.util
 import json
 import runpy
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType, SimpleNamespace
@@ -24,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from colorizer.commands import client
 from colorizer.options import Options
 from colorizer.pipeline import STAGES, Pipeline
 from colorizer.recipe import Head
@@ -32,11 +26,16 @@ from colorizer.telemetry import BUCKETS, KINDS, METRICS
 from export import serving, triton
 from tests.support import (
     SECONDS,
+    Capture,
+    Patch,
+    Sharing,
+    Triton,
+    Weights,
+    curl,
     encoded,
-    free_port,
     picture,
-    start_triton,
-    wait_until_ready,
+    running_triton,
+    send,
 )
 from tests.telemetry import Caller, Collector, scraped, unanswered
 
@@ -44,32 +43,9 @@ MODELS: dict[str, Head] = {"colorize": "regression", "colorize-classes": "classi
 PHOTO = encoded(picture(90, 120), "JPEG")
 
 
-class Server(NamedTuple):
-    process: subprocess.Popen[bytes]
-    port: int  # of HTTP; the next one is gRPC's
-
-
 @pytest.fixture(scope="module")
-def server(
-    repository: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """Triton with both models; it traces whom its caller traces, and so do its models."""
-    work, port = tmp_path_factory.mktemp("work"), free_port()
-    settings = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=0"]
-    settings += [f"opentelemetry,url={collector.url}/v1/traces"]
-    traces = [f"--trace-config={one}" for one in settings]
-    process = start_triton(repository, work, port, *traces, **collector.variables)
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, work / "triton.log")
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
-
-
-@pytest.fixture(scope="module")
-def port(server: Server) -> int:
-    return server.port
+def port(triton_server: Triton) -> int:
+    return triton_server.port
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +58,14 @@ class Answer(NamedTuple):
     body: bytes  # the picture, or the error's text
 
 
-def curl(port: int, model: str, body: bytes, *arguments: str) -> Answer:
-    """Post a picture raw, as README says."""
-    done = subprocess.run(
-        [
-            *("curl", "-s", "--noproxy", "*", "--data-binary", "@-"),
-            *("-i", "-H", "Expect:"),
-            *("-H", "Inference-Header-Content-Length: 0", *arguments),
-            f"http://127.0.0.1:{port}/v2/models/{model}/infer",
-        ],
-        input=body,
-        capture_output=True,
-        timeout=SECONDS,
-        check=True,
-    )
-    head, _, reply = done.stdout.partition(b"\r\n\r\n")
-    status, *lines = head.decode().lower().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    if " 200 " not in status:
-        return Answer(int(status.split()[1]), json.loads(reply)["error"].encode())
-    return Answer(200, reply[int(headers["inference-header-content-length"]) :])
+def post(port: int, model: str, body: bytes, *arguments: str) -> Answer:
+    """Post a picture raw with curl, as README says."""
+    url = f"http://127.0.0.1:{port}/v2/models/{model}/infer"
+    raw = ("--data-binary", "@-", "-H", "Inference-Header-Content-Length: 0")
+    reply = curl(*raw, *arguments, url, body=body)
+    if reply.status != 200:
+        return Answer(reply.status, json.loads(reply.body)["error"].encode())
+    return Answer(200, reply.body[int(reply.headers["Inference-Header-Content-Length"]) :])
 
 
 def ask(client: Any, module: Any, model: str, body: bytes, options: dict[str, str]) -> bytes:
@@ -127,25 +91,11 @@ def test_a_repository_has_all_that_triton_needs(repository: Path) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize("model", MODELS)
 def test_curl_gets_the_librarys_bytes(port: int, library: dict[str, Pipeline], model: str) -> None:
-    assert curl(port, model, PHOTO) == Answer(200, library[model].colorize(PHOTO).body)
+    assert post(port, model, PHOTO) == Answer(200, library[model].colorize(PHOTO).body)
     chosen = {"format": "webp", "quality": "70", "chroma": "0.5"}
     headers = [part for k, v in chosen.items() for part in ("-H", f"X-Colorize-{k.title()}: {v}")]
     expected = library[model].colorize(PHOTO, Options.parse(chosen)).body
-    assert curl(port, model, PHOTO, *headers) == Answer(200, expected)
-
-
-@pytest.mark.server
-def test_the_commands_client_gets_the_librarys_bytes_and_errors(
-    port: int, library: dict[str, Pipeline]
-) -> None:
-    server = client.Server(f"http://127.0.0.1:{port}/v2/models/colorize/infer")
-    expected = library["colorize"].colorize(PHOTO, Options(format="png", chroma=1.5)).body
-    assert server.post(PHOTO, {"format": "png", "chroma": 1.5}) == expected
-    assert json.loads(server.post(PHOTO, {"likely": "0.5,0.5"}))["colours"]
-    with pytest.raises(client.Refused, match=r"^415: .*convert the picture"):
-        server.post(b"text", {})
-    with pytest.raises(client.Refused, match=r"^422: chroma is '9'"):
-        server.post(PHOTO, {"chroma": 9})
+    assert post(port, model, PHOTO, *headers) == Answer(200, expected)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -175,10 +125,10 @@ def test_a_compressed_body_is_decompressed_or_refused_by_name(
 ) -> None:
     expected = Answer(200, library["colorize"].colorize(PHOTO).body)
     for encoding, body in (("gzip", gzip.compress(PHOTO)), ("deflate", zlib.compress(PHOTO))):
-        assert curl(port, "colorize", body, "-H", f"Content-Encoding: {encoding}") == expected
-    bomb = curl(port, "colorize", gzip.compress(bytes(2**25 + 1)), "-H", "Content-Encoding: gzip")
+        assert post(port, "colorize", body, "-H", f"Content-Encoding: {encoding}") == expected
+    bomb = post(port, "colorize", gzip.compress(bytes(2**25 + 1)), "-H", "Content-Encoding: gzip")
     assert (bomb.status, bomb.body[:13]) == (400, b"413 too_large")
-    other = curl(port, "colorize", PHOTO, "-H", "Content-Encoding: br")
+    other = post(port, "colorize", PHOTO, "-H", "Content-Encoding: br")
     assert other == Answer(501, b"Unsupported compression type")
 
 
@@ -190,7 +140,7 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
     good = [encoded(picture(*size)) for size in sizes]
     broken = [good[1][:-2000], b"not a picture", b""]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda body: curl(port, "colorize", body), [*good, *broken]))
+        found = list(pool.map(lambda body: post(port, "colorize", body), [*good, *broken]))
     assert library["colorize"].batch_invariant
     assert found[:5] == [Answer(200, library["colorize"].colorize(body).body) for body in good]
     assert [answer.status for answer in found[5:]] == [400, 400, 400]
@@ -199,7 +149,7 @@ def test_of_a_poisoned_batch_each_gets_what_it_gets_alone(
 
 
 def test_from_triton_25_02_on_a_reply_names_its_graph_and_its_times(
-    library: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+    library: dict[str, Pipeline], monkeypatch: Patch
 ) -> None:
     """By a backend of that release's form, since the tests' own Triton is older."""
 
@@ -224,10 +174,7 @@ def test_from_triton_25_02_on_a_reply_names_its_graph_and_its_times(
 
 
 def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    weights: Weights, staged_once: Sharing, tmp_path: Path, capsys: Capture
 ) -> None:
     same = [str(weights("regression"))] * 2
     with staged_once():
@@ -237,7 +184,7 @@ def test_two_checkpoints_of_one_head_are_refused_and_nothing_is_written(
 
 
 def test_a_folder_of_other_things_is_not_replaced(
-    weights: Callable[[Head], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Weights, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "letters").mkdir()
     assert triton.main([str(weights("regression")), "--out", str(tmp_path)]) == 2
@@ -247,8 +194,8 @@ def test_a_folder_of_other_things_is_not_replaced(
 
 @pytest.mark.server
 def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
-    weights: Callable[[Head], Path],
-    staged_once: Callable[[], AbstractContextManager[None]],
+    weights: Weights,
+    staged_once: Sharing,
     library: dict[str, Pipeline],
     collector: Collector,
     tmp_path: Path,
@@ -261,46 +208,35 @@ def test_workers_that_share_a_network_give_the_librarys_bytes_and_errors(
     with staged_once():
         assert triton.main([*given, "--shared-network", "--out", str(out)]) == 0
     assert not (out / "colorize" / "1" / "onnx").exists()  # the graph is the network's alone
-    port = free_port()
-    # Triton itself doesn't trace here, so that its models see their callers.
-    process = start_triton(out, tmp_path, port, "--allow-metrics=false", **collector.variables)
     good = [encoded(picture(*size)) for size in [(60, 80), (300, 200), (1, 1), (33, 500)] * 2]
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "triton.log")
+    # Triton itself doesn't trace here, so that its models see their callers.
+    variables = collector.variables
+    with running_triton(out, tmp_path, "--allow-metrics=false", **variables) as (_, port):
         for model in MODELS:
             with ThreadPoolExecutor(9) as pool:
-                found = list(pool.map(lambda body: curl(port, model, body), [*good, b"text"]))  # noqa: B023
+                found = list(pool.map(lambda body: post(port, model, body), [*good, b"text"]))  # noqa: B023
             expected = [Answer(200, library[model].colorize(body).body) for body in good]
             assert found[:-1] == expected
             assert (found[-1].status, found[-1].body[:18]) == (400, b"415 not_a_picture:")
         caller = Caller.new()
-        curl(port, "colorize", PHOTO, *(f"-H{name}: {it}" for name, it in caller.headers.items()))
+        post(port, "colorize", PHOTO, *(f"-H{name}: {it}" for name, it in caller.headers.items()))
         if importlib.util.find_spec("opentelemetry"):
             spans = collector.spans(caller, 1 + len(STAGES))
             assert spans["picture"].parent == caller.span
             assert {spans[stage].parent for stage in STAGES} == {spans["picture"].id}
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
 
 
 @pytest.mark.server
 def test_overload_is_refused_with_503_and_all_others_are_served(port: int) -> None:
     url = f"http://127.0.0.1:{port}/v2/models/colorize/infer"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     large = encoded(picture(1200, 1600), "JPEG")
 
-    def post(_: int) -> int:
-        request = urllib.request.Request(url, large, {"Inference-Header-Content-Length": "0"})
-        try:
-            with opener.open(request, timeout=SECONDS) as reply:
-                return int(reply.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code if b"queue" in error.read() else 0
+    def status(_: int) -> int:
+        reply = send("POST", url, large, {"Inference-Header-Content-Length": "0"})
+        return reply.status if reply.status == 200 or b"queue" in reply.body else 0
 
     with ThreadPoolExecutor(96) as pool:
-        posted, longest = [pool.submit(post, number) for number in range(96)], 0.0
+        posted, longest = [pool.submit(status, number) for number in range(96)], 0.0
         while not all(one.done() for one in posted):
             waiting = counted(port, 'nv_inference_pending_request_count{model="colorize"')
             longest = max(longest, waiting)
@@ -326,16 +262,13 @@ def test_prometheus_reads_torchserves_metrics_and_all_that_the_dashboard_asks(po
         'colorize_replies_total{Kind="not_a_picture",ModelName="colorize"}',
     )
     before = [counted(port, one) for one in counters]
-    assert [curl(port, "colorize", body).status for body in (PHOTO, b"text")] == [200, 400]
+    assert [post(port, "colorize", body).status for body in (PHOTO, b"text")] == [200, 400]
     after = [counted(port, one) for one in counters]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1] * len(counters)
     series = scraped(port + 2)[1]
     for name, metric in METRICS.items():
         found = [labels for one, labels in series if one in (name, f"{name}_bucket") and labels]
-        assert {key for labels in found for key in labels} - {"le"} == {
-            "ModelName",
-            *metric.labels,
-        }
+        assert {key for labels in found for key in labels} - {"le"} == {"ModelName", *metric.labels}
         bounds = {labels["le"] for labels in found if "le" in labels} - {"+Inf"}
         assert {float(one) for one in bounds} == (
             set(BUCKETS) if metric.kind == "histogram" else set()
@@ -353,7 +286,7 @@ def test_a_pictures_stages_are_spans_under_tritons_and_those_under_its_callers(
     pytest.importorskip("opentelemetry.sdk")
     caller = Caller.new()
     headers = [f"-H{name}: {value}" for name, value in caller.headers.items()]
-    reply = curl(port, "colorize", PHOTO, *headers)
+    reply = post(port, "colorize", PHOTO, *headers)
     assert reply == Answer(200, library["colorize"].colorize(PHOTO).body)
     spans = collector.spans(caller, 4 + len(STAGES))
     above = ["InferRequest", "colorize", "picture"]  # Triton's, its model's, and ours
@@ -377,7 +310,7 @@ def test_the_span_of_a_picture_that_fails_tells_the_error(port: int, collector: 
     pytest.importorskip("opentelemetry.sdk")
     caller = Caller.new()
     headers = [f"-H{name}: {value}" for name, value in caller.headers.items()]
-    reply = curl(port, "colorize", b"text", *headers)
+    reply = post(port, "colorize", b"text", *headers)
     spans = collector.spans(caller, 5)
     for name in ("picture", "read"):
         assert f"415 not_a_picture: {spans[name].status}".encode() == reply.body
@@ -387,9 +320,7 @@ def test_the_span_of_a_picture_that_fails_tells_the_error(port: int, collector: 
 
 
 @pytest.mark.server
-def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work(
-    port: int,
-) -> None:
+def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work(port: int) -> None:
     module = pytest.importorskip("tritonclient.grpc")
 
     def tensor(body: bytes) -> Any:
@@ -434,16 +365,17 @@ def test_requests_that_are_cancelled_over_grpc_free_their_places_before_any_work
 
 @pytest.mark.server
 def test_sigterm_lets_triton_finish_what_it_has_accepted(
-    server: Server, library: dict[str, Pipeline]
+    triton_server: Triton, library: dict[str, Pipeline]
 ) -> None:
-    """The last of this module, since it ends the server that the others share."""
+    """The last of all (see conftest.py), since it ends the server that the others share."""
+    process, port = triton_server
     large = encoded(picture(2400, 3200), "JPEG")
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(curl, server.port, "colorize", large)]
+        waiting = [pool.submit(post, port, "colorize", large)]
         time.sleep(0.3)  # one is in work, and the others queue behind it
-        waiting += [pool.submit(curl, server.port, "colorize", large) for _ in range(3)]
+        waiting += [pool.submit(post, port, "colorize", large) for _ in range(3)]
         time.sleep(0.2)
-        server.process.terminate()
+        process.terminate()
         answers = [one.result(timeout=SECONDS) for one in waiting]
     assert answers == [Answer(200, library["colorize"].colorize(large).body)] * 4
-    assert server.process.wait(SECONDS) == 0
+    assert process.wait(SECONDS) == 0

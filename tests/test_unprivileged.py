@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import ROOT, SECONDS, encoded, free_port, opened, picture, wait_for_line
-from tests.test_torchserve import put
+from tests.support import ROOT, SECONDS, encoded, free_port, opened, picture, put, wait_for_line
 
 NOBODY = 65534
 # Who may read everything: Python itself may lie in root's home. It may write nothing by that.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from colorizer import gamut, image, lab
-from colorizer.errors import UserError
+from colorizer import gamut, lab
+from colorizer.errors import RequestError, UserError
 from colorizer.files import write_whole
 from evaluation.bins import encode
 from evaluation.metrics import colorfulness
@@ -87,7 +87,7 @@ def examine(photograph: Photograph, share: float, min_colorfulness: float) -> Ex
     try:
         data = photograph.read_bytes()
         rgb = read_rgb(data)
-    except (image.RequestError, OSError) as error:
+    except (RequestError, OSError) as error:
         return Examined(str(error))
     small = shrink(rgb, 64)
     ab = np.ascontiguousarray(lab.rgb_to_lab(small)[..., 1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -12,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorizer import provenance
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 
 if TYPE_CHECKING:
+    import argparse
+
     from numpy.typing import NDArray
+
+    from colorizer.options import Bits
 
 VERIFY = """\
 Compare the lightness of a coloured file with its original's: L of CIE Lab, 0 to 100, as both files
@@ -45,7 +48,12 @@ exit codes:
 LIMITS = {"16 bits": (0.01, 0.005), "8 bits": (1.0, 0.25), "lossy": (2.5, 3.5)}
 _LOSSLESS = ("PNG", "TIFF", "BMP")
 _SQUARE = 16
-_TURNS = ("turned by 90°", "turned by 180°", "turned by 270°")
+# How a picture may be turned, in the order of EXIF's orientations.
+_WAYS = (
+    *("the same", "mirrored", "turned by 180°", "mirrored and turned by 180°"),
+    *("mirrored and turned by 270°", "turned by 90°"),
+    *("mirrored and turned by 90°", "turned by 270°"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def compare(original: bytes, coloured: bytes) -> Comparison:
 
     limits = image.Limits(2**40, 10**9, 10**6)  # the files are one's own
 
-    def read(body: bytes, name: str, bits: image.Bits) -> image.Picture:
+    def read(body: bytes, name: str, bits: Bits) -> image.Picture:
         try:
             return image.read(body, limits, bits)
         except RequestError as error:
@@ -129,18 +137,15 @@ def _orientation(before: NDArray[Any], after: NDArray[Any]) -> str:
     import cv2
     import numpy as np
 
+    from colorizer.image import upright
+
     one, other = (
         cv2.resize(np.ascontiguousarray(each), (64, 64), interpolation=cv2.INTER_AREA)
         for each in (before, after)
     )
-    ways = {}
-    for name, shown in (("", one), ("mirrored", one[:, ::-1])):
-        ways[name or "the same"] = shown
-        for number, turn in enumerate(_TURNS, start=1):
-            ways[f"{name} and {turn}" if name else turn] = np.rot90(shown, -number)
-    apart = {name: float(np.abs(shown - other).mean()) for name, shown in ways.items()}
-    best = min(apart, key=lambda name: apart[name])
-    return best if 2 * apart[best] < apart["the same"] - 1 else "the same"
+    apart = [float(np.abs(upright(one, way) - other).mean()) for way in range(1, 9)]
+    best = min(apart)
+    return _WAYS[apart.index(best) if 2 * best < apart[0] - 1 else 0]
 
 
 def verify(arguments: Sequence[str]) -> int:
@@ -168,16 +173,10 @@ def _verify(options: argparse.Namespace) -> int:
             f"limits       {found.kind}: {where} {LIMITS[found.kind][0]:g}, mean "
             f"{LIMITS[found.kind][1]:g}"
         )
-    print(f"record       {_SOURCES[found.source]}")
+    named = {"yes": "names this original by its SHA-256", "no": "names another original"}
+    print(f"record       {named.get(found.source, 'none')}")
     print(f"lightness is {'' if found.same else 'not '}the original's")
     return int(not found.same)
-
-
-_SOURCES = {
-    "yes": "names this original by its SHA-256",
-    "no": "names another original",
-    "no record": "none",
-}
 
 
 def explain(arguments: Sequence[str]) -> int:
@@ -214,11 +213,6 @@ def described(file: bytes) -> dict[str, Any]:
 
 
 def _parser(name: str, description: str, codes: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"colorizer {name}",
-        description=description,
-        epilog=codes,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(f"colorizer {name}", description, codes, as_written=True)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -19,28 +19,28 @@ import os
 import re
 import sys
 import tempfile
-import time
-import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from colorizer import __version__
 from colorizer.commands import check, client, folder, reports, results
 from colorizer.commands.folder import ENDINGS, SAME_FORMAT, Job, Naming, Plan, Refused
+from colorizer.commands.methods import (
+    Made,
+    Method,
+    Result,
+    check_positive,
+    choose_method,
+    chosen,
+    hints_of,
+)
 from colorizer.commands.progress import Progress, say
-from colorizer.commands.run import run_command
+from colorizer.commands.run import command_parser, run_command
 from colorizer.models import DEFAULT, DISTRIBUTION, find_model
-from colorizer.options import NAMES, OPTIONS
+from colorizer.options import OPTIONS
 from colorizer.recipe import NAMES as ENGINES
-
-if TYPE_CHECKING:
-    from colorizer.api import Colorizer
-    from colorizer.options import Options
 
 # What the command adds to the help of the options table.
 ADDED = {
@@ -48,40 +48,25 @@ ADDED = {
     "variants": ", as NAME-colour-1 and so on",
     "show": ", as NAME-uncertainty",
 }
-CLIENTS = 4  # requests to a server at once: it batches those that wait together
 STDIN = "standard input"
-SAMPLE_SECONDS = 60.0  # for a server to colorize the small picture that it is tried with
 EXIT_CODES = """\
 exit codes:
   0    all pictures have their results
   1    some pictures failed, or some files or folders could not be read; each is named
-  2    nothing could be begun: a wrong option, no model, no server, no place to write to
+  2    nothing was done: a wrong option, no model, no server, no place to write to
   130  interrupted by Ctrl-C; the same command resumes
 """
 
 COMMANDS = {"verify": check.verify, "explain": check.explain}
 
 
-class Made(NamedTuple):
-    """A picture's result (of variants: a ZIP file), how long it took, and what was left out."""
-
-    body: bytes
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-
-
-Result = Made | Exception  # or why there is none
-Method = Callable[[Iterable[Path]], Generator[Result]]  # in the order of the paths
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and colorize; returns the exit code, see EXIT_CODES."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):  # names of files may be anything
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold any bytes
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # a pipe in the place of a file that was seekable
                 stream.reconfigure(errors="backslashreplace")
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told
     if arguments and arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])
     options = _parser().parse_args(arguments)
@@ -98,14 +83,8 @@ def _work(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="colorizer",
-        description=__doc__,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("colorizer", __doc__, EXIT_CODES, as_written=True)
     add = parser.add_argument
-    add("--version", action="version", version=__version__)
     add(
         "pictures",
         nargs="+",
@@ -213,7 +192,7 @@ def _place(text: str) -> Path | str:
 
 @contextlib.contextmanager
 def _standard_streams(options: argparse.Namespace) -> Iterator[None]:
-    """Put a file in the place of `-`: standard input, read whole, and standard output.
+    """Let files stand for `-`: standard input, which is read whole, and standard output.
 
     Raises:
         Refused: if `-` does not go with the other arguments.
@@ -248,17 +227,12 @@ def colorize(options: argparse.Namespace) -> int:
     """Colorize what the command line names; returns how many pictures failed.
 
     Raises:
-        Refused: if nothing can be begun.
+        Refused: if nothing can be done.
     """
-    if options.max_pixels is not None:
-        from PIL import Image
-
-        # Pillow's own guard, which refuses more than twice this many.
-        Image.MAX_IMAGE_PIXELS = max(options.max_pixels, Image.MAX_IMAGE_PIXELS or 0)
     for place in (*options.pictures, options.out):
         if isinstance(place, str):
             raise Refused(f"{place} is no path; addresses need --ray (or --ray local)")
-    _hints(options)  # wrong ones are told before any work
+    hints_of(options)  # wrong ones are reported before any work
     naming = _naming(options)
     plan = folder.plan(options.pictures, naming, options.overwrite)
     if options.pictures[0].name == STDIN:
@@ -307,189 +281,13 @@ def _check_targets(jobs: Sequence[Job], naming: Naming) -> None:
         folders = {naming.out}
     else:
         folders = {target.parent for job in jobs for target in job.targets}
-    for number, one in enumerate(sorted(folders), start=1):
+    for one in sorted(folders):
         try:
             folder.check_writable(one)
             return
         except OSError as error:
-            if number == len(folders):
-                raise Refused(f"{one} cannot be written to: {error.strerror}") from None
-
-
-def choose_method(options: argparse.Namespace) -> Method:
-    """Load the network, or find the server, and try it on a small picture.
-
-    Raises:
-        Refused: if it cannot be loaded or found, or refuses the options.
-    """
-    if options.server is not None:
-        if options.max_bytes is not None or options.max_pixels is not None:
-            raise Refused("--max-bytes and --max-pixels are for work without --server")
-        _say_on_terminal(f"Asking {options.server.rpartition('@')[2]} ...")
-        return _serving(client.from_options(options, options.model), _chosen(options))
-    _say_on_terminal(f"Loading {options.model} ...")
-    return _colorizing(*_load(options), options.batch)
-
-
-def _say_on_terminal(line: str) -> None:
-    if sys.stderr.isatty():
-        print(line, file=sys.stderr, flush=True)
-
-
-def _chosen(options: argparse.Namespace) -> dict[str, object]:
-    chosen = {name: getattr(options, name, None) for name in NAMES}
-    return chosen | {"hints": _hints(options)}
-
-
-def _hints(options: argparse.Namespace) -> str | None:
-    """Join the file of hints and the command line's, which win, into one text of JSON.
-
-    Raises:
-        Refused: if the file cannot be read, a hint is not one, or there are several pictures.
-    """
-    if options.hints is None and not options.hint:
-        return None
-    if len(options.pictures) > 1 or Path(options.pictures[0]).is_dir():
-        raise Refused("hints are places in one picture: leave the other pictures out")
-    from colorizer import hints
-    from colorizer.errors import BadOption
-
-    entries: list[Any] = []
-    try:
-        if options.hints is not None:
-            text = options.hints.read_text(encoding="utf-8")
-            hints.parse(text)
-            entries = json.loads(text)
-        entries += [_hint(text) for text in options.hint]
-        hints.parse(text := json.dumps(entries))
-    except (OSError, UnicodeError) as error:
-        raise Refused(f"--hints {options.hints} cannot be read: {error}") from None
-    except BadOption as error:
-        raise Refused(f"--hint: {error}" if options.hint else f"--hints: {error}") from None
-    return text
-
-
-def _hint(text: str) -> dict[str, object]:
-    """Read X,Y,COLOUR or X,Y,COLOUR,RADIUS.
-
-    Raises:
-        Refused: if it is neither; whether the values are right, `hints.parse` finds.
-    """
-    x, y, colour, radius, *more = [*text.split(","), *[""] * 4][: max(4, text.count(",") + 1)]
-    try:
-        if more:
-            raise ValueError
-        entry: dict[str, object] = {"x": float(x), "y": float(y)}
-        if radius:
-            entry["radius"] = float(radius)
-    except ValueError:
-        raise Refused(f"--hint {text!r:.60}: write X,Y,COLOUR, as 0.41,0.63,#7a2f2f") from None
-    return entry | ({"neutral": True} if colour == "neutral" else {"color": colour})
-
-
-def _check_positive(options: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise Refused(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-
-
-def _load(options: argparse.Namespace) -> tuple[Colorizer, Options]:
-    _check_positive(options, "batch", "max_bytes", "max_pixels")
-    from colorizer.api import Colorizer, parse_options
-    from colorizer.errors import UserError
-    from colorizer.image import Limits
-
-    try:
-        chosen = parse_options(_chosen(options))
-        colorizer = Colorizer(options.model, options.device, options.engine)
-        colorizer.pipeline.colorize(results.sample(options.format), chosen)
-        colorizer.pipeline.limits = Limits(
-            max_bytes=options.max_bytes or Limits.max_bytes,
-            max_pixels=options.max_pixels or Limits.max_pixels,
-            max_reply_bytes=sys.maxsize,  # results are files here
-        )
-    except UserError as error:
-        raise Refused(str(error)) from None
-    except Exception as error:  # what a device or an engine that is not there makes torch raise
-        where = options.device or "the device chosen"
-        line = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise Refused(f"{options.model} does not run on {where}: {line}") from None
-    return colorizer, chosen
-
-
-def _colorizing(colorizer: Colorizer, options: Options, batch: int) -> Method:
-    """Colorize by a network that is loaded."""
-
-    from colorizer.errors import TooLarge
-
-    def colorize(paths: Iterable[Path]) -> Generator[Result]:
-        for _, reply in colorizer.colorize_files(paths, options, batch):
-            if isinstance(reply, TooLarge):
-                reply = TooLarge(f"{reply} Or raise --max-bytes or --max-pixels.")
-            if isinstance(reply, Exception):
-                yield reply
-            else:
-                yield Made(reply.body, sum(reply.seconds.values()), reply.notes)
-
-    return colorize
-
-
-def _serving(server: client.Server, options: Mapping[str, object]) -> Method:
-    """Colorize by a server, which is tried on a small picture at the start and at the end.
-
-    Raises:
-        Refused: if it is no server that colorizes, or refuses the options.
-    """
-    sample = results.sample(str(options["format"]))
-
-    def try_it() -> bytes:
-        reply = server.post(sample, options, SAMPLE_SECONDS)
-        return results.unpack(reply, int(str(options["variants"] or 1)))[0]
-
-    try:
-        first = try_it()
-    except (ValueError, client.Refused) as error:
-        raise Refused(f"--server: {error}") from None
-
-    def ask(path: Path) -> Result:
-        try:
-            if (size := path.stat().st_size) > results.MAX_BYTES:
-                return ValueError(f"the file has {size:,} bytes, too many to post")
-            start = time.perf_counter()
-            body = server.post(path.read_bytes(), options, wait_for_server=True)
-            return Made(body, time.perf_counter() - start)
-        except (client.Refused, OSError) as error:
-            return error
-
-    def colorize(paths: Iterable[Path]) -> Generator[Result]:
-        yield from _in_threads(ask, paths)
-        with contextlib.suppress(client.Refused):
-            if not results.same_picture(first, try_it()):
-                print(
-                    "colorizer: the server's model has changed during this run, so the results "
-                    "are of two models; --overwrite makes all of them anew",
-                    file=sys.stderr,
-                )
-
-    return colorize
-
-
-def _in_threads(ask: Callable[[Path], Result], paths: Iterable[Path]) -> Iterator[Result]:
-    """Ask for a few pictures at once; results come in order, and few wait in memory."""
-    waiting: deque[Future[Result]] = deque()
-    paths = iter(paths)
-    with ThreadPoolExecutor(CLIENTS) as threads:
-        try:
-            while True:
-                waiting += [
-                    threads.submit(ask, path) for path in islice(paths, 2 * CLIENTS - len(waiting))
-                ]
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+            refusal = Refused(f"{one} cannot be written to: {error.strerror}")
+    raise refusal
 
 
 def run(
@@ -568,7 +366,7 @@ def _write(job: Job, result: Result, overwrite: bool, sidecars: bool) -> bool:
 
 
 def run_on_cluster(options: argparse.Namespace) -> int:
-    """Colorize a folder by Ray; returns how many pictures failed.
+    """Colorize a folder with Ray; returns how many pictures failed.
 
     Raises:
         UserError: if Ray is not installed, there is no cluster, no folder, or no network.
@@ -586,7 +384,7 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     # Ray is imported only after `cluster` has set the environment variables that it reads then.
     if not (find_spec("ray") and find_spec("pyarrow")):
         raise Refused(f"--ray needs Ray: pip install '{DISTRIBUTION}[ray]'")
-    _check_positive(options, "batch", "worker_cores")
+    check_positive(options, "batch", "worker_cores")
     from colorizer.api import parse_options
     from colorizer.commands import cluster
 
@@ -598,7 +396,7 @@ def run_on_cluster(options: argparse.Namespace) -> int:
     work = cluster.Work(
         source,
         target,
-        parse_options(_chosen(options)),
+        parse_options(chosen(options)),
         options.overwrite,
         options.device,
         options.worker_cores,
@@ -609,7 +407,7 @@ def run_on_cluster(options: argparse.Namespace) -> int:
 
 
 def report(source: str, target: str | list[str], error: str | None, as_json: bool) -> None:
-    """Tell how a picture ended."""
+    """Print how a picture ended."""
     if as_json:
         line: dict[str, Any] = {"picture": source, "colour": target}
         if error is not None:

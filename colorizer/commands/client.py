@@ -1,4 +1,4 @@
-"""Post pictures to a server that colorizes: TorchServe or Triton, it is asked which.
+"""Post pictures to TorchServe or Triton; the server is asked which of the two it is.
 
 >>> colour = Server("127.0.0.1:8000").colorize("photo.jpg", format="png")
 """
@@ -15,7 +15,6 @@ import os
 import random
 import re
 import secrets
-import socket
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from colorizer.commands import results
 from colorizer.errors import UserError
-from colorizer.models import DEFAULT
+from colorizer.models import DEFAULT, SERVED
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +39,6 @@ BUSY = (429, 503)  # not 507: a picture that killed a worker might kill the next
 MOST_IN_HEADERS = 4000  # characters of options; servers take 8,000 of all headers together
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
 TOKEN = "COLORIZER_TOKEN"  # the environment's variable
-NETWORKS = {"regression": "colorize", "classification": "colorize-classes"}  # names on a server
 # Where a network lies below a server's address.
 _OF_NETWORK = re.compile(r"/(predictions/[^/]+(/[^/]+)?|v2/models/[^/]+(/versions/[^/]+)?/infer)$")
 _JSON_LENGTH = "Inference-Header-Content-Length"  # of what stands before the picture, for Triton
@@ -48,7 +46,7 @@ _MESSAGE = 300  # characters of a reply that are worth showing
 
 
 class Refused(Exception):
-    """A picture without a result; the message tells its owner why.
+    """A picture without a result; the message says why.
 
     Attributes:
         status: of HTTP, where a server answered; a picture's own errors have the same on both.
@@ -97,11 +95,9 @@ class Server:
         self.url, user = _split(address)
         self.headers = _identified(dict(headers or {}), token, user)
         if self.url.endswith("/"):
-            if network not in NETWORKS:
-                raise ValueError(
-                    f"a server's networks are {' and '.join(NETWORKS)}, not {network!r}"
-                )
-            self.url += self._find().format(NETWORKS[network])
+            if network not in SERVED:
+                raise ValueError(f"a server's networks are {' and '.join(SERVED)}, not {network!r}")
+            self.url += self._find().format(SERVED[network])
 
     def colorize(self, photo: str | Path | bytes, **options: Unpack[PictureOptions]) -> bytes:
         """Colorize a photograph's file, given by its path or its bytes; gives the result's bytes.
@@ -281,7 +277,7 @@ def _split(address: str) -> tuple[str, str | None]:
 
 
 def _identified(headers: dict[str, str], token: str | None, user: str | None) -> dict[str, str]:
-    """Add to headers what tells a server who asks: a token, or user:password.
+    """Add what identifies the client to headers: a token, or user:password.
 
     Raises:
         ValueError: if they can't be sent, or more than one is given.
@@ -337,7 +333,7 @@ def _after_head(url: str, replied: http.client.HTTPMessage, answer: bytes) -> by
 def _refusal(
     url: str, status: int, replied: http.client.HTTPMessage, answer: bytes, size: int
 ) -> Refused:
-    """Put what a server said instead of a picture's result into words, alike for both servers."""
+    """Describe a reply that is no result, in the same words for both servers."""
     if 300 <= status < 400:
         where = replied.get("Location", "nowhere")
         return Refused(f"{status}: {url} redirects to {where}; give the address that colorizes")
@@ -453,14 +449,6 @@ def _connection(parts: SplitResult) -> tuple[http.client.HTTPConnection, str, di
 
 def _is_this_machine(host: str) -> bool:
     """Whether a host is this machine, which no proxy can reach."""
-    host = host.rstrip(".").partition("%")[0]
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    with contextlib.suppress(OSError, UnicodeError):  # short forms too, such as 127.1
-        host = socket.inet_ntoa(socket.inet_aton(host))
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_loopback or mapped.is_unspecified)
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

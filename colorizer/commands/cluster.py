@@ -24,7 +24,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends nothing to it
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # none of Ray's messages on stdout
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default, no warning
 
-
 from colorizer import graph
 from colorizer.commands import results
 from colorizer.commands.cli import report
@@ -106,70 +105,85 @@ class Worker:
         return list(errors.values())
 
 
-def colorize(
-    names: Sequence[str], model: Any, work: Work, workers: int, batch: int, calls: int
-) -> Iterator[tuple[str, str | None]]:
-    """Colorize pictures on the connected cluster, each at most once.
+class Crew:
+    """Workers on the connected cluster, which share pictures among them.
 
-    Workers get pictures once they have loaded. One that dies is replaced, and its pictures are
-    lost; one that can't load isn't replaced.
+    A worker gets pictures once it has loaded. One that dies is replaced, and its pictures are lost;
+    one that can't load isn't replaced.
 
     Args:
-        names: of the pictures, in the source.
         model: Ray's reference to what `pack` returns.
         work: as `fit` returns it.
         workers: how many to start.
         batch: pictures in a call to a worker.
         calls: to a worker at the same time.
-
-    Yields:
-        Name and error (or None) of each picture that wasn't lost, in any order.
-
-    Raises:
-        CannotStart: if no worker is left.
     """
-    import ray
 
-    hire: Any = ray.remote(Worker).options(
-        num_cpus=work.threads, num_gpus=work.gpus, max_concurrency=calls
-    )
-    left = deque(names)
-    loaded: set[Any] = set()
-    running: dict[Any, tuple[Any, list[str]]] = {}  # worker and pictures of each call; none: loads
-    unable: set[str] = set()  # errors of workers that can't load, until reported
+    def __init__(self, model: Any, work: Work, workers: int, batch: int, calls: int) -> None:
+        import ray
 
-    def start() -> None:
-        worker = hire.remote()
-        running[worker.load.remote(model, work)] = worker, []
+        self._hire: Any = ray.remote(Worker).options(
+            num_cpus=work.threads, num_gpus=work.gpus, max_concurrency=calls
+        )
+        self._model, self._work, self._workers = model, work, workers
+        self._batch, self._calls = batch, calls
+        self._loaded: set[Any] = set()
+        # Worker and pictures of each call; one without pictures loads.
+        self._running: dict[Any, tuple[Any, list[str]]] = {}
+        self._unable: set[str] = set()  # errors of workers that can't load, until reported
 
-    for _ in range(min(workers, len(left))):
-        start()
-    while left or any(some for _, some in running.values()):
-        busy = Counter(worker for worker, _ in running.values())
-        for worker in [one for one in loaded for _ in range(calls - busy[one])]:
-            if some := [left.popleft() for _ in range(min(batch, len(left)))]:
-                running[worker.colorize.remote(some)] = worker, some
-        if not running:
-            raise CannotStart(f"no worker can start: {unable.pop()}")
-        (call, *_), _ = ray.wait(list(running), num_returns=1)
-        worker, some = running.pop(call)
+    def colorize(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        """Colorize pictures, each at most once.
+
+        Yields:
+            Name and error (or None) of each picture that wasn't lost, in any order.
+
+        Raises:
+            CannotStart: if no worker is left.
+        """
+        left = deque(names)
+        for _ in range(min(self._workers, len(left))):
+            self._start()
+        while left or any(some for _, some in self._running.values()):
+            self._hand_out(left)
+            if not self._running:
+                raise CannotStart(f"no worker can start: {self._unable.pop()}")
+            yield from self._wait(bool(left))
+            while self._loaded and self._unable:
+                line = f"a worker cannot start, the others go on: {self._unable.pop()}"
+                say(line, sys.stderr)
+
+    def _start(self) -> None:
+        worker = self._hire.remote()
+        self._running[worker.load.remote(self._model, self._work)] = worker, []
+
+    def _hand_out(self, left: deque[str]) -> None:
+        """Give pictures to workers that have fewer calls than they may have."""
+        busy = Counter(worker for worker, _ in self._running.values())
+        for worker in [one for one in self._loaded for _ in range(self._calls - busy[one])]:
+            if some := [left.popleft() for _ in range(min(self._batch, len(left)))]:
+                self._running[worker.colorize.remote(some)] = worker, some
+
+    def _wait(self, more: bool) -> Iterator[tuple[str, str | None]]:
+        """Wait for a call to end; replace its worker if that died and there is more to do."""
+        import ray
+
+        (call, *_), _ = ray.wait(list(self._running), num_returns=1)
+        worker, some = self._running.pop(call)
         try:
             errors = ray.get(call)
         except ray.exceptions.RayError as error:
             if not some:
-                unable.add(_reason(error))
-            elif worker in loaded:  # else its other call has reported it
-                loaded.remove(worker)
+                self._unable.add(_reason(error))
+            elif worker in self._loaded:  # else its other call has reported it
+                self._loaded.remove(worker)
                 say(f"a worker died: {_reason(error)}", sys.stderr)
-                if left:
-                    start()
-        else:
-            if not some:
-                loaded.add(worker)
-            yield from zip(some, errors, strict=True)
-        while loaded and unable:
-            line = f"a worker cannot start, the others go on: {unable.pop()}"
-            say(line, sys.stderr)
+                if more:
+                    self._start()
+            return
+        if not some:
+            self._loaded.add(worker)
+        yield from zip(some, errors, strict=True)
 
 
 def _reason(error: Exception) -> str:
@@ -294,7 +308,8 @@ def colorize_folder(work: Work, model: Path, address: str, batch: int, as_json: 
             shared = ray.put(packed)
             # Retried alone, a picture that kills its worker takes no others with it.
             for size, calls in [(batch, CALLS), *[(1, 1)] * ALONE]:
-                for name, error in colorize(list(left), shared, fitted, workers, size, calls):
+                crew = Crew(shared, fitted, workers, size, calls)
+                for name, error in crew.colorize(list(left)):
                     del left[name]
                     done(name, error)
             for name in left:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class MovingHints:
         self._last_lightness: Float | None = None
 
     def __call__(self, seconds: float, lightness: Float) -> tuple[Hint, ...]:
-        """Give the hints of the next frame.
+        """Return the hints of the next frame.
 
         Args:
             seconds: the frame's time.
@@ -101,7 +102,7 @@ class MovingHints:
         return self._now
 
     def _move(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
-        """Move each point by the optical flow; one that leaves the frame is given up.
+        """Move each point with the optical flow; one that leaves the frame is dropped.
 
         Source: Kroeger et al. 2016, "Fast optical flow using dense inverse search".
         """
@@ -199,21 +200,17 @@ def colorize_film(
     load: Callable[[], Pipeline],
     film: Film,
     target: Path,
-    hold: float = HOLD,
-    chroma: float = 1.0,
+    colorize: Callable[..., Iterator[NDArray[np.uint8]]],
     deinterlace: bool = False,
-    hints: MovingHints | None = None,
 ) -> Tally:
     """Write a film in colour, verify it, and only then move it into place.
 
     Args:
         load: loads the network; called once the container's header is written.
         film: what `video.inspect` found.
-        target: its suffix chooses the container, one of `video.FORMATS`.
-        hold: of `colorize_frames`, as is chroma.
-        chroma: strength of the colours.
+        target: its suffix chooses the container, one of `writer.FORMATS`.
+        colorize: `colorize_frames`, with its settings.
         deinterlace: whether to make whole frames of an interlaced film's fields.
-        hints: see `colorize_frames`.
 
     Returns:
         What was read, and what of it was damaged.
@@ -221,32 +218,32 @@ def colorize_film(
     Raises:
         FilmError: if the film can't be read or written, or the new one differs from it.
     """
-    from colorizer.commands import video
+    from colorizer.commands import video, writer
 
     tally = video.Tally()
     bar = Progress(film.frames, "frames")
     with written_whole(target) as beside, video.open_film(film.path) as source, bar:
-        writer = video.Writer(beside, film, source, deinterlace)
+        new = writer.Writer(beside, film, source, deinterlace)
         try:
-            for line in writer.notes:
+            for line in new.notes:
                 _tell(line)
-            frames = video.read_frames(source, film, tally, writer.copy, deinterlace)
+            frames = video.read_frames(source, film, tally, new.copy, deinterlace)
             upright = (np.rot90(rgb, film.turns) for rgb in frames)
             bar.restart("loading the network")
             pipeline = load()
             bar.restart("")  # the time left is that of frames alone
-            coloured = colorize_frames(
-                *(pipeline, upright, hold, chroma, hints),
-                lambda number: float(tally.times[number][0] * film.time_base),
-            )
-            for number, rgb in enumerate(coloured):
-                writer.add(np.rot90(rgb, -film.turns), *tally.times[number])
+
+            def seconds(number: int) -> float:
+                return float(tally.times[number][0] * film.time_base)
+
+            for number, rgb in enumerate(colorize(pipeline, upright, seconds=seconds)):
+                new.add(np.rot90(rgb, -film.turns), *tally.times[number])
                 bar.update()
         except BaseException:
-            writer.abandon()
+            new.abandon()
             raise
-        writer.finish()
-        lost = video.verify(beside, film, tally, writer)
+        new.finish()
+        lost = writer.verify(beside, film, tally, new)
     if lost:
         _tell(f"left out, as {target.suffix} files cannot hold it: {', '.join(lost)}")
     return tally
@@ -360,11 +357,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         import av
 
-        from colorizer.commands import video
+        from colorizer.commands import video, writer
     except ImportError:
         raise UserError("films need PyAV: pip install av") from None
-    if target.suffix.lower() not in video.FORMATS:
-        *most, last = video.FORMATS
+    if target.suffix.lower() not in writer.FORMATS:
+        *most, last = writer.FORMATS
         raise UserError(
             f"{target.name} must end in {', '.join(most)} or {last}: other containers can't hold "
             "every film (or name a folder that exists)"
@@ -383,15 +380,10 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.film} is interlaced, {order} field first, and stays so; "
                 "--deinterlace makes whole frames"
             )
-        tally = colorize_film(
-            load,
-            film,
-            target,
-            options.hold,
-            options.chroma,
-            options.deinterlace,
-            MovingHints(shots),
+        colorize = partial(
+            colorize_frames, hold=options.hold, chroma=options.chroma, hints=MovingHints(shots)
         )
+        tally = colorize_film(load, film, target, colorize, options.deinterlace)
     except video.FilmError as error:
         raise UserError(f"{error}; nothing was written") from None
     except (av.FFmpegError, OSError) as error:

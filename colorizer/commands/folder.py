@@ -1,4 +1,4 @@
-"""Plan the work of the folder command: which pictures, under which names, and what is done."""
+"""Plan the command's work: which pictures there are, their results' names, what is done already."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Plan:
         jobs: pictures to colorize, in order.
         there: pictures that have their results already.
         failed: pictures and folders that cannot be read or written, each with the reason.
-        left_out: a line for each kind of file that is passed over.
+        left_out: a line for each kind of file that is skipped.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -148,7 +148,7 @@ def plan(pictures: Sequence[Path], naming: Naming, overwrite: bool) -> Plan:
     """Find the pictures of a command, name their results, and set aside what is done.
 
     Raises:
-        Refused: if nothing can be begun: no picture is there, a folder has no `out`, or two
+        Refused: if nothing can be done: no picture is there, a folder has no `out`, or two
             pictures would go to one file.
     """
     found = Plan()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,11 +21,11 @@ def header_size(picture: bytes | Path, *formats: str) -> Size | None:
     """
     from PIL import ExifTags, Image
 
-    from colorizer.image import FORMATS
+    from colorizer.image import FORMATS, quiet_pillow
 
     file = io.BytesIO(picture) if isinstance(picture, bytes) else picture
     try:
-        with Image.open(file, formats=formats or FORMATS) as im:
+        with quiet_pillow(sys.maxsize), Image.open(file, formats=formats or FORMATS) as im:
             turned = im.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
             return (im.height, im.width) if turned else im.size
     except Exception:  # hostile bytes make Pillow raise nearly anything: see image.read
@@ -73,9 +74,12 @@ def check(reply: bytes, source: bytes, format: str, variants: int = 1) -> None:
     """
     from PIL import Image
 
+    from colorizer.image import quiet_pillow
+
     for result in unpack(reply, variants):
         try:
-            with Image.open(io.BytesIO(result), formats=[format.upper()]) as im:
+            file = io.BytesIO(result)
+            with quiet_pillow(sys.maxsize), Image.open(file, formats=[format.upper()]) as im:
                 size = im.size
                 right = fits(size, source) is not False
                 if right:
@@ -93,14 +97,3 @@ def sample(format: str) -> bytes:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((32, 24)).save(file, format.upper())
     return file.getvalue()
-
-
-def same_picture(one: bytes, other: bytes) -> bool:
-    """Whether two pictures look the same; batches on a GPU round a level or two apart."""
-    from PIL import Image, ImageChops
-
-    if one == other:
-        return True
-    pair = [Image.open(io.BytesIO(body)).convert("RGB") for body in (one, other)]
-    apart = ImageChops.difference(*pair).convert("L").getextrema()[1]
-    return float(str(apart)) <= 4

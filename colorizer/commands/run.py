@@ -20,11 +20,11 @@ from colorizer.errors import UserError
 
 
 def command_parser(
-    name: str, description: str | None, as_written: bool = False
+    name: str, description: str | None, epilog: str | None = None, as_written: bool = False
 ) -> argparse.ArgumentParser:
-    """Make a command's parser, with --version; the help may keep the description's lines."""
+    """Make a command's parser, with --version; the help may keep the lines of its texts."""
     formatter = argparse.RawDescriptionHelpFormatter if as_written else argparse.HelpFormatter
-    parser = argparse.ArgumentParser(prog=name, description=description, formatter_class=formatter)
+    parser = argparse.ArgumentParser(name, None, description, epilog, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 

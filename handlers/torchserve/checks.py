@@ -1,4 +1,4 @@
-"""Checks before TorchServe is started, which would fail with stack traces, or silently."""
+"""Checks before TorchServe starts; without them it would fail with stack traces, or silently."""
 
 from __future__ import annotations
 

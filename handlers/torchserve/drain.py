@@ -1,8 +1,8 @@
-"""Find out what TorchServe still has to answer, so that it can be ended when nothing is left.
+"""Find out what TorchServe still has to answer, so that it can be stopped when nothing is left.
 
-TorchServe drops its work when it is told to end, and no single figure tells what is left: the queue
-is described over HTTP, a batch in a worker shows in the log, and the system knows about replies
-that are being sent.
+TorchServe drops its work when it is stopped, and no single figure says what is left: the queue is
+described over HTTP, a batch in a worker shows in the log, and the system knows about replies that
+are being sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TorchServe's handler: requests in, pictures or errors out, each for itself.
+"""TorchServe's handler: requests in, pictures or errors out, independently of one another.
 
 TorchServe imports this file from the unpacked archive and makes one object of its one class.
 """
@@ -17,14 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from colorizer import engines, pipeline, telemetry
-from colorizer.errors import (
-    BadOption,
-    BadPicture,
-    Failure,
-    NotAPicture,
-    RequestError,
-    TooLarge,
-)
+from colorizer.errors import BadOption, BadPicture, Failure, NotAPicture, RequestError, TooLarge
 from colorizer.options import HEADER, NAMES, from_headers
 
 log = logging.getLogger(__name__)
@@ -43,7 +36,7 @@ class ColorizeHandler:
     tracer: telemetry.Tracer | None = None
 
     def initialize(self, context: Any) -> None:
-        """Load the archive's graph, and run it once, so that the first request is not the slowest.
+        """Load the archive's graph, and run it once, so that the first request isn't the slowest.
 
         Raises:
             BadGraph: if the graph is missing or altered; TorchServe then logs it and retries.
@@ -57,7 +50,7 @@ class ColorizeHandler:
         settings = (getattr(context, "model_yaml_config", None) or {}).get("handler", {})
         threads = int(settings.get("threads") or 0) or None
         gpu = context.system_properties.get("gpu_id")  # None where TorchServe sees no GPU
-        device = "cpu" if gpu is None or int(gpu) >= engines.gpus() else f"cuda:{gpu}"
+        device = engines.device_of(None if gpu is None else int(gpu))
         self.pipeline = pipeline.Pipeline.load(Path(folder), device, threads=threads)
         self.pipeline.warm_up()
         self.model = str(getattr(context, "model_name", None) or "")
@@ -88,28 +81,14 @@ class ColorizeHandler:
         return [self._answer(outcome, index, context) for index, outcome in enumerate(outcomes)]
 
     def _read_request(
-        self, row: Mapping[str, Any], headers: Mapping[str, str]
+        self, row: Mapping[str, Any], headers: Mapping[str, Any]
     ) -> tuple[bytes | RequestError, dict[str, str]]:
         """Take one request's picture, or why there is none, and its options as text.
 
-        A form field beats a header.
-        """
-        try:
-            return self._take_apart(row, headers)
-        except RequestError as error:
-            return error, {}
-
-    def _take_apart(
-        self, row: Mapping[str, Any], headers: Mapping[str, Any]
-    ) -> tuple[bytes, dict[str, str]]:
-        """Tell picture and options of one request apart.
-
         Args:
             row: its form fields, or its raw body as the field "body".
-            headers: its headers; beside them, for each field a mapping with its content type.
-
-        Raises:
-            RequestError: if there is no picture, or more than one, or it can't be decompressed.
+            headers: its headers; beside them, for each field a mapping with its content type. A
+                form field beats a header.
         """
         sent = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
         files = {
@@ -118,15 +97,17 @@ class ColorizeHandler:
             if isinstance(about, Mapping) and about.get("content-type")
         }
         encoding = sent.get("content-encoding", "").strip().lower()
-        body, fields = _split_form(row, files, encoding)
-        if not _is_bytes(body):  # TorchServe has decoded a body that called itself text or JSON
-            raise NotAPicture(
-                "The body calls itself text or JSON; post the picture file's own bytes."
-            )
-        body = bytes(body)
-        if "body" in row and encoding not in ("", "identity"):
-            body = _decompress(body, encoding, self.pipeline.limits.max_bytes)
-        return body, from_headers(sent.items()) | fields
+        try:
+            body, fields = _split_form(row, files, encoding)
+            if not _is_bytes(body):  # TorchServe has decoded a body labelled as text or JSON
+                raise NotAPicture(
+                    "The body calls itself text or JSON; post the picture file's own bytes."
+                )
+            if "body" in row and encoding not in ("", "identity"):
+                body = _decompress(bytes(body), encoding, self.pipeline.limits.max_bytes)
+        except RequestError as error:
+            return error, {}
+        return bytes(body), from_headers(sent.items()) | fields
 
     def _answer(self, outcome: pipeline.Outcome, index: int, context: Any) -> bytes:
         """Set status and headers of one request, and give its bytes."""
@@ -167,7 +148,7 @@ class ColorizeHandler:
 
 
 def _declare_metrics(cache: Any) -> dict[str, Any]:
-    """Tell TorchServe's cache what will be reported; nothing where there is no TorchServe."""
+    """Declare to TorchServe what will be reported; nothing where there is no TorchServe."""
     if cache is None:
         return {}
     from ts.metrics.metric_type_enum import MetricTypes
@@ -183,7 +164,7 @@ def _declare_metrics(cache: Any) -> dict[str, Any]:
 def _split_form(
     row: Mapping[str, Any], files: Collection[str], encoding: str
 ) -> tuple[Any, dict[str, str]]:
-    """Tell the picture of a request from its options.
+    """Separate the picture of a request from its options.
 
     A field that has one of PICTURE_FIELDS' names is the picture. Where there is none, a file of any
     other name is.
@@ -258,10 +239,9 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _keep_repeated_fields() -> None:
-    """Make TorchServe keep all form fields of one name, as a list; it keeps the last one alone.
+    """Make TorchServe keep all form fields of one name, as a list; it keeps only the last one.
 
-    Otherwise, of two pictures in a form one would be lost without a word, and the handler could not
-    know.
+    Otherwise, of two pictures in a form one would silently be lost, and the handler could not know.
     """
     if "ts.service" not in sys.modules:  # not in TorchServe's worker
         return

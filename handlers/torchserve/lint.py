@@ -1,7 +1,6 @@
-"""Find keys and values in a config.properties that TorchServe would ignore without a word.
+"""Find keys and values in a config.properties that TorchServe would silently ignore.
 
-Unknown keys, with the nearest right one; keys given twice; values of a wrong type; keys that an
-environment variable replaces.
+Unknown keys, with the nearest right one; keys given twice; values of a wrong type.
 
 Source: the constants of org.pytorch.serve.util.ConfigManager in TorchServe 0.12's
 model-server.jar, and ts/model_server.py; tests compare these lists with both.
@@ -10,10 +9,9 @@ model-server.jar, and ts/model_server.py; tests compare these lists with both.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from colorizer.commands.run import command_parser
@@ -49,23 +47,12 @@ _LAUNCHER = {"plugins_path", "vmargs"}  # read by who starts Java: frontend.py
 PROPERTIES = _SWITCHES | _COUNTS | _ADDRESSES | _TEXTS | _LAUNCHER
 _MODES = ("log", "prometheus", "legacy")  # of metrics_mode, any other being taken for log
 _ADDRESS = re.compile(r"https?://[^:/\s]+(:\d+)?/?|unix:/\S*")
-# Variables that are not named after their key.
-_VARIABLES = {
-    "TS_TOKEN_EXPIRATION_TIME_MIN": "token_expiration_min",
-    "TS_OPEN_INFERENCE_PROTOCOL": "ts_open_inference_protocol",
-}
 
 
-def problems_of_properties(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """List what is wrong with a config.properties.
-
-    Args:
-        text: the file.
-        environment: variables that replace settings if the file has enable_envvars_config=true.
-    """
+def problems_of_properties(text: str) -> list[str]:
+    """List what is wrong with the text of a config.properties."""
     found: list[str] = []
     lines: dict[str, int] = {}
-    values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip()[0] in "#!":
             continue
@@ -76,15 +63,10 @@ def problems_of_properties(text: str, environment: Mapping[str, str] | None = No
             continue
         if key in lines:
             found.append(f"line {number}: {key} stands in line {lines[key]} too, which is ignored")
-        lines[key], values[key] = number, value.lstrip()
+        lines[key] = number
         wrong = _wrong_property(key, value.lstrip())
         if wrong:
             found.append(f"line {number}: {wrong}")
-    if values.get("enable_envvars_config") == "true":
-        for name in sorted(environment or {}):
-            key = _VARIABLES.get(name, name.removeprefix("TS_").lower())
-            if name.startswith("TS_") and key in values:
-                found.append(f"line {lines[key]}: {key} is replaced by the variable {name}")
     return found
 
 
@@ -125,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = 0
     for path in options.files:
         try:
-            found = problems_of_properties(path.read_text(), os.environ)
+            found = problems_of_properties(path.read_text())
         except (OSError, UnicodeDecodeError) as error:
             print(f"lint: {path}: {error}", file=sys.stderr)
             return 2

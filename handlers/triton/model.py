@@ -53,9 +53,8 @@ class TritonPythonModel:
             self.pipeline = pipeline.Pipeline(graph.read_graph(_HERE), run)
             return  # not warmed up: the network may not be ready yet
         threads = int(settings["threads"]["string_value"]) or None
-        number = int(args["model_instance_device_id"])
-        gpu = args["model_instance_kind"] == "GPU" and number < engines.gpus()
-        device = f"cuda:{number}" if gpu else "cpu"
+        gpu = args["model_instance_kind"] == "GPU"
+        device = engines.device_of(int(args["model_instance_device_id"]) if gpu else None)
         self.pipeline = pipeline.Pipeline.load(_HERE, device, threads=threads)
         self.pipeline.warm_up()
 
@@ -174,6 +173,6 @@ def _parent(request: Any) -> dict[str, str]:
 
 
 def _error(failure: Failure) -> Any:
-    """Triton's codes are few: 400 for what its sender can mend, 500 for what is ours."""
+    """Triton has few codes: 400 for what its sender can fix, 500 for what is our fault."""
     code = triton.TritonError.INTERNAL if failure.status >= 500 else triton.TritonError.INVALID_ARG
     return triton.TritonError(f"{failure.status} {failure.kind}: {failure.message}", code)

@@ -38,9 +38,9 @@ class TritonPythonModel:
 
         config = json.loads(args["model_config"])
         threads = int(config["parameters"]["threads"]["string_value"]) or None
-        number = int(args["model_instance_device_id"])
-        self.gpu = args["model_instance_kind"] == "GPU" and number < engines.gpus()
-        device = f"cuda:{number}" if self.gpu else "cpu"
+        gpu = args["model_instance_kind"] == "GPU"
+        device = engines.device_of(int(args["model_instance_device_id"]) if gpu else None)
+        self.gpu = device != "cpu"
         graph, engine = engines.load(_HERE, device, threads=threads)
         self.engine: Engine = engine
         black = np.zeros((1, 1, graph.recipe.side, graph.recipe.side), np.float32)

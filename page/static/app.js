@@ -1,14 +1,9 @@
-import { colourAt, save, shrunk, zip } from "./files.js";
+import { colourAt, make, save, shrunk, zip } from "./files.js";
 import { Hints } from "./hints.js";
 import * as server from "./server.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
-const make = (tag, properties, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
 const LOOKS = [
   { id: "calm", name: "Calm", network: "regression", options: {} },
   { id: "vivid", name: "Vivid", network: "regression", options: { chroma: 1.6 } },

@@ -1,4 +1,10 @@
-// Pictures and files in the browser.
+// Elements, pictures and files in the browser.
+
+export const make = (tag, properties, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
 
 // A small copy, `side` high, as a blob; null if the browser can't show such files.
 export async function shrunk(blob, side, type = "image/webp") {

@@ -1,12 +1,7 @@
 // Hints: what colour the thing at a place has. Marks on the photograph, and a palette for one.
 
-import { colourAt } from "./files.js";
+import { colourAt, make } from "./files.js";
 
-const make = (tag, properties, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
 // What people look for in old photographs, as it looks in daylight.
 const COMMON = Object.entries({
   "light skin": "#e3b394", "dark skin": "#8d5a3c", "dark hair": "#4a3425", "fair hair": "#c9a066",
