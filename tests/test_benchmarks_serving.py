@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks import results, serving
 from benchmarks.serving import Step
-from tests.support import ROOT, SECONDS, AnyServer, encoded, picture
+from tests.support import ROOT, SECONDS, Echo, any_server, encoded, picture
 
 
 def coloured(body: bytes) -> bytes:
@@ -25,34 +25,24 @@ def coloured(body: bytes) -> bytes:
     return encoded(pixels, "JPEG")
 
 
-class Handler(AnyServer.handler):
+class Colours(Echo):
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         answer = coloured(body)
-        status = 200
+        status, headers = 200, {"Server_Timing": "network;dur=10.5, finish;dur=2"}
         if self.path.endswith("/grey"):
             answer = body
         elif self.path.endswith("/busy"):
             status, answer = 503, b"{}"
         elif self.path.endswith("/infer"):  # as Triton sends bytes
             assert self.headers["Inference-Header-Content-Length"] == "0"
-            answer = b"{}" + answer
-        self.send_response(status)
-        if self.path.endswith("/infer"):
-            self.send_header("Inference-Header-Content-Length", "2")
-        self.send_header("Server-Timing", "network;dur=10.5, finish;dur=2")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-
-class Server(AnyServer):
-    handler = Handler
+            headers["Inference_Header_Content_Length"], answer = "2", b"{}" + answer
+        self.answer(status, answer, **headers)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with Server() as url:
+    with any_server(Colours) as url:
         yield url
 
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import quality, results
 from colorizer.options import Options
 from evaluation import methods
-from tests.support import AnyServer, Weights
+from tests.support import Echo, Weights, any_server
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,12 @@ def server(weights: Weights) -> Iterator[str]:
     """The pipeline with small networks behind HTTP."""
     pipeline = methods.eager_pipeline(weights("regression"))
 
-    class Handler(AnyServer.handler):
-        def _coloured(self, body: bytes) -> bytes:
+    class Colours(Echo):
+        def do_POST(self) -> None:
             options = Options.parse({"format": self.headers["X-Colorize-Format"]})
-            return pipeline.colorize(body, options).body
+            self.answer(200, pipeline.colorize(self.body(), options).body)
 
-    class Server(AnyServer):
-        handler = Handler
-
-    with Server() as url:
+    with any_server(Colours) as url:
         yield f"{url}/predictions/colorize"
 
 
