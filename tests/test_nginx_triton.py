@@ -141,6 +141,16 @@ def test_curl_gets_the_librarys_bytes_and_nothing_before_them(
 
 
 @with_njs
+def test_a_client_that_accepts_gzip_gets_the_picture_as_it_is(
+    doors: Doors, library: dict[str, Pipeline]
+) -> None:
+    url = f"{doors.front}/predictions/colorize"
+    answer = ask(doors, "-T", "-", "-H", "Accept-Encoding: gzip", url, body=PHOTO)
+    assert "content-encoding" not in answer.headers
+    assert answer.body == library["colorize"].colorize(PHOTO).body
+
+
+@with_njs
 def test_what_a_newer_triton_says_of_a_picture_becomes_torchserves_headers(
     doors: Doors, tmp_path: Path
 ) -> None:
