@@ -56,6 +56,7 @@ class Checkpoint:
             "decoding": recipe.decoding,
             "temperature": recipe.temperature,
             "chroma_knee": recipe.chroma_knee,
+            "smoothing": recipe.smoothing,
             "chroma_gain": recipe.chroma_gain,
             "provenance": self.provenance,
         }

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import encode, engines, gamut, hints, image, provenance
+from colorizer import encode, engines, gamut, hints, image, provenance, smooth
 from colorizer.cores import cores
 from colorizer.errors import BadOption, RequestError
 from colorizer.finish import Prepared, enlarge, finish, finish_planes, in_lab, prepare
@@ -362,7 +362,7 @@ class Pipeline:
                 options.temperature or recipe.temperature,
                 (options.seed, zlib.crc32(prepared.small.tobytes())),
             )
-        return gamut.soften(output, recipe.chroma_knee)
+        return smooth.calmed(output, prepared.small[0], recipe)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle how the model was loaded, rather than the engine."""

@@ -25,6 +25,8 @@ class Recipe:
         temperature: of "annealed-mean" and "sample"; above 0.
         chroma_knee: chroma, in ab units, at which the network's ab is halved: the vivid is calmed
             more than the faint (`gamut.soften`); 0 for none.
+        smoothing: how far colours are evened out, up to edges of L, as a share of S
+            (`smooth.even`); 0 for not at all.
         chroma_gain: factor on ab when a picture is finished.
 
     Raises:
@@ -37,6 +39,7 @@ class Recipe:
     decoding: Decoding = "annealed-mean"
     temperature: float = 0.38
     chroma_knee: float = 0.0
+    smoothing: float = 0.0
     chroma_gain: float = 1.0
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class Recipe:
             raise ValueError(f"temperature is {self.temperature!r:.40}; it must be above 0")
         if not self.chroma_knee >= 0:
             raise ValueError(f"chroma_knee is {self.chroma_knee!r:.40}; it must not be below 0")
+        if not self.smoothing >= 0:
+            raise ValueError(f"smoothing is {self.smoothing!r:.40}; it must not be below 0")
         if not self.chroma_gain >= 0:
             raise ValueError(f"chroma_gain is {self.chroma_gain!r:.40}; it must not be below 0")
         if bool(self.bins) != (self.head == "classification"):

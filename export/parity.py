@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer import gamut, image
+from colorizer import gamut, image, smooth
 from colorizer.engines import Eager
 from colorizer.errors import RequestError, UserError
 from colorizer.finish import finish, prepare
@@ -100,7 +100,8 @@ class Reference:
         if self.recipe.head == "classification":
             how = self.recipe.decoding, self.recipe.temperature
             output = np.stack([gamut.decode(one, gamut.bins(), *how) for one in output])
-        return np.stack([gamut.soften(one, self.recipe.chroma_knee) for one in output])
+        pairs = zip(output, self.lightness, strict=True)
+        return np.stack([smooth.calmed(ab, seen[0], self.recipe) for ab, seen in pairs])
 
     def _finished(self, index: int, ab: Float) -> NDArray[np.float64]:
         from skimage.color import rgb2lab

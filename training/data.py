@@ -18,7 +18,7 @@ from tqdm import tqdm
 from colorizer.errors import UserError
 from evaluation.photographs import Member, Photograph, read_rgb, shrink
 
-_SHARE = 0.4  # of the free memory that photographs may take
+_SHARE = 0.5  # of the free memory that photographs may take
 
 
 class Photographs(Dataset[Tensor]):
