@@ -54,7 +54,7 @@ def even(ab: Float, lightness: Float, reach: float) -> Float:
         return ab
     side = lightness.shape[0]
     half = (side // 2, side // 2)
-    guide = cv2.resize(lightness, half, interpolation=cv2.INTER_AREA)
+    guide = np.asarray(cv2.resize(lightness, half, interpolation=cv2.INTER_AREA), np.float32)
     planes = np.ascontiguousarray(ab.transpose(1, 2, 0))
     x = np.asarray(cv2.resize(planes, half, interpolation=cv2.INTER_AREA), np.float32)
     down, right = _links(guide)
@@ -75,7 +75,8 @@ def _links(guide: Float) -> tuple[Float, Float]:
     width = np.clip(2 * step, _LEAST, _MOST)
 
     def links(steps: Float) -> Float:
-        return np.exp(steps * steps * np.float32(-0.5 / width**2)) + np.float32(_LEAK)
+        close = np.exp(steps * steps * np.float32(-0.5 / width**2))
+        return np.asarray(close + np.float32(_LEAK), np.float32)
 
     return links(down), links(right)
 
