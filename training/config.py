@@ -31,7 +31,8 @@ class TrainConfig:
 
     Attributes:
         head: "regression", "classification", or "both" on one trunk; or "same": the head of the
-            checkpoint to start from, with its rebalancing, adjustment, huber, temperature and gain.
+            checkpoint to start from, with its rebalancing, adjustment, huber, temperature,
+            smoothing and gain.
         side: side of the training crops, in pixels, a multiple of 32.
         late_side: side in the last part of the run; 0 keeps `side`.
         late: share of the run that the last part is.
@@ -60,6 +61,7 @@ class TrainConfig:
         plates: share of the crops whose L is what an early plate, blind to red, would record.
         mounts: share of the crops that lie on a grey card.
         temperature: of the annealed mean, in the checkpoint's recipe (classification).
+        smoothing: how far colours are evened out, in the checkpoint's recipe.
         chroma_gain: factor on ab, in the checkpoint's recipe.
         validation: share of the photographs held out, by the hash of their content.
         min_colorfulness: photographs of less colorfulness (M3) are not trained on, as they teach
@@ -93,6 +95,7 @@ class TrainConfig:
     plates: float = 0.0
     mounts: float = 0.05
     temperature: float = 0.3
+    smoothing: float = 0.5
     chroma_gain: float = 1.0
     validation: float = HELD_OUT
     min_colorfulness: float = 15.0
@@ -138,6 +141,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of the numbers
     "crop": (0.01, 1),
     "validation": (0, 0.9),
     "temperature": (0.01, 10),
+    "smoothing": (0, 10),
     "chroma_gain": (0, 3),
 }
 
