@@ -28,6 +28,11 @@ class BadCheckpoint(UserError):
     """A file that isn't a checkpoint of this project, or is damaged."""
 
 
+# What checkpoints get whose headers don't speak of smoothing, as the shipped ones. Even colours bear,
+# and need, a tenth more gain.
+SMOOTHING, LIVELIER = 0.5, 1.1
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The header of a checkpoint.
@@ -79,6 +84,9 @@ class Checkpoint:
             classes = network["head"] == "classification"
             if classes and bins != len(gamut.bins()):
                 raise ValueError(f"{bins} bins; this version has {len(gamut.bins())}")
+            if "smoothing" not in values:  # of before smoothing existed
+                values["smoothing"] = SMOOTHING
+                values["chroma_gain"] = round(LIVELIER * values["chroma_gain"], 4)
             centres = gamut.bin_centres() if classes else ()
             return cls(Recipe(bins=centres, **network, **values), widths, provenance)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

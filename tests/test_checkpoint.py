@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from colorizer import checkpoint
 from colorizer.checkpoint import BadCheckpoint, Checkpoint
-from colorizer.recipe import Head
+from colorizer.recipe import Head, Recipe
 from tests.support import SIDE, Weights
 
 
@@ -29,6 +29,13 @@ def test_a_network_comes_back_with_its_outputs_and_its_settings(
     lightness = 100 * torch.rand(1, 1, SIDE, SIDE)
     with torch.inference_mode():  # stored twice as float16: nothing is lost the second time
         assert torch.equal(net(lightness), again(lightness))
+
+
+def test_a_header_from_before_colours_were_evened_out_gets_that_and_a_tenth_more_gain() -> None:
+    header = json.loads(Checkpoint(Recipe(chroma_gain=2.4)).to_json())
+    assert header.pop("smoothing") == 0
+    recipe = Checkpoint.from_json(json.dumps(header)).recipe
+    assert (recipe.smoothing, recipe.chroma_gain) == (checkpoint.SMOOTHING, 2.64)
 
 
 def test_convolutions_are_float16_and_batch_norm_is_float32(weights: Weights) -> None:
