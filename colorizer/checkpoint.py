@@ -28,8 +28,8 @@ class BadCheckpoint(UserError):
     """A file that isn't a checkpoint of this project, or is damaged."""
 
 
-# What checkpoints get whose headers don't speak of smoothing, as the shipped ones. Even colours bear,
-# and need, a tenth more gain.
+# What checkpoints get whose headers don't speak of smoothing, as the shipped ones don't. Even
+# colours bear, and need, a tenth more gain.
 SMOOTHING, LIVELIER = 0.5, 1.1
 
 

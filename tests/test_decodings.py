@@ -15,11 +15,16 @@ from evaluation import decodings
 BINS = gamut.bins()
 
 
+def bin_of(centre: tuple[float, float]) -> int:
+    """The number of a bin."""
+    return int(np.flatnonzero((BINS == np.array(centre)).all(axis=1))[0])
+
+
 def logits_of(shares: dict[tuple[float, float], float]) -> decodings.Float:
     """(Q, 1, 1) logits whose softmax has these shares."""
     logits = np.full((len(BINS), 1, 1), -30, np.float32)
     for centre, share in shares.items():
-        logits[np.flatnonzero((centre == BINS).all(axis=1))[0]] = np.log(share)
+        logits[bin_of(centre)] = np.log(share)
     return logits
 
 
@@ -45,9 +50,7 @@ def test_each_colour_of_srgb_is_possible_at_its_own_lightness() -> None:
 
 def test_vivid_yellow_is_impossible_in_the_dark() -> None:
     dark = np.full((1, 1), 10, np.float32)
-    assert decodings.possible(logits_of({(0, 80): 1.0}), dark).argmax() != np.flatnonzero(
-        ((0, 80) == BINS).all(axis=1)
-    )
+    assert decodings.possible(logits_of({(0, 80): 1.0}), dark).argmax() != bin_of((0, 80))
 
 
 def test_every_way_is_measured_at_the_same_colorfulness(
