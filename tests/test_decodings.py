@@ -17,7 +17,7 @@ BINS = gamut.bins()
 
 def bin_of(centre: tuple[float, float]) -> int:
     """The number of a bin."""
-    return int(np.flatnonzero((BINS == np.array(centre)).all(axis=1))[0])
+    return int(np.abs(BINS - np.array(centre)).sum(axis=1).argmin())
 
 
 def logits_of(shares: dict[tuple[float, float], float]) -> decodings.Float:
