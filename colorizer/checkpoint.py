@@ -28,9 +28,8 @@ class BadCheckpoint(UserError):
     """A file that isn't a checkpoint of this project, or is damaged."""
 
 
-# What checkpoints get whose headers don't speak of smoothing, as the shipped ones don't. Even
-# colours bear, and need, a tenth more gain.
-SMOOTHING, LIVELIER = 0.5, 1.1
+# What checkpoints get whose headers don't speak of smoothing, as the shipped ones don't.
+SMOOTHING = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,6 @@ class Checkpoint:
                 raise ValueError(f"{bins} bins; this version has {len(gamut.bins())}")
             if "smoothing" not in values:  # of before smoothing existed
                 values["smoothing"] = SMOOTHING
-                values["chroma_gain"] = round(LIVELIER * values["chroma_gain"], 4)
             centres = gamut.bin_centres() if classes else ()
             return cls(Recipe(bins=centres, **network, **values), widths, provenance)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
