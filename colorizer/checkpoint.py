@@ -83,8 +83,7 @@ class Checkpoint:
             classes = network["head"] == "classification"
             if classes and bins != len(gamut.bins()):
                 raise ValueError(f"{bins} bins; this version has {len(gamut.bins())}")
-            if "smoothing" not in values:  # of before smoothing existed
-                values["smoothing"] = SMOOTHING
+            values.setdefault("smoothing", SMOOTHING)
             centres = gamut.bin_centres() if classes else ()
             return cls(Recipe(bins=centres, **network, **values), widths, provenance)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -109,8 +109,13 @@ def possible(logits: Float, lightness: Float) -> Float:
 
     Source: Weng et al. 2022, "CT2", section 3.3, which takes the bins seen in training instead.
     """
-    ranges = np.clip((lightness * (RANGES / 100)).astype(int), 0, RANGES - 1)
-    return np.where(np.moveaxis(_exists()[ranges], -1, 0), logits, np.float32(-1e4))
+    exists = np.moveaxis(_exists()[_range_of(lightness)], -1, 0)
+    return np.where(exists, logits, np.float32(-1e4))
+
+
+def _range_of(lightness: Float) -> NDArray[np.int64]:
+    """The range, 0..RANGES - 1, that each L belongs to."""
+    return np.clip((lightness * (RANGES / 100)).astype(np.int64), 0, RANGES - 1)
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +123,7 @@ def _exists() -> NDArray[np.bool_]:
     """(RANGES, Q): whether a colour of a bin exists in a range of lightness."""
     steps = np.linspace(0, 255, 64).astype(np.uint8)
     planes = lab.rgb_to_lab(np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3))
-    ranges = np.clip((planes[0, :, 0] * (RANGES / 100)).astype(int), 0, RANGES - 1)
+    ranges = _range_of(planes[0, :, 0])
     found = np.zeros((RANGES, len(gamut.bins())), np.bool_)
     near = np.rint(planes[0, :, 1:] / gamut.GRID) * gamut.GRID
     number = {tuple(centre): i for i, centre in enumerate(gamut.bins().tolist())}

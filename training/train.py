@@ -35,7 +35,6 @@ from training.survey import SURVEY, survey, write_left_out
 # names in the settings -> Lightning's
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
-
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt(3)
 
 
