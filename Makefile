@@ -90,6 +90,8 @@ train: $(ALL_READY) ## Train both networks on PHOTOS into OUT; again after Ctrl-
 	  $(if $(FROM),--init-from "$(FROM)") --licence "$(LICENCE)" --resume --out $(OUT)/unfitted
 	@$(call fitted,classification,--max-dcf 6)
 	@$(call fitted,regression,)
+	@test -e $(OUT)/classification.alike || $(PY) -m training.alike $(OUT)/regression.safetensors \
+	  $(OUT)/classification.safetensors --photos "$(PHOTOS)" --limit 4000
 	@test -z "$(EVAL)" || $(PY) -m evaluation.evaluate $(OUT)/classification.safetensors \
 	  $(OUT)/regression.safetensors --photos "$(EVAL)" --out $(OUT)/evaluation
 
@@ -135,8 +137,9 @@ clean: ## Remove archives, logs and caches; the environment stays
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-model_store/colorize.mar: model_store/regression.safetensors
-model_store/colorize-classes.mar: model_store/classification.safetensors
+model_store/colorize.mar: model_store/regression.safetensors model_store/regression.alike
+model_store/colorize-classes.mar: model_store/classification.safetensors \
+  model_store/classification.alike
 $(ARCHIVES): $(SOURCES) | $(SERVE_READY)
 	@echo "Exporting $(filter %.safetensors,$^) ..."
 	@$(PY) -m export.archive $(filter %.safetensors,$^) --out $@ --engine onnx onnx-int8 torchscript

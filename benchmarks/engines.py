@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure one network in all its engines."""
     engines.check_device(options.device)
-    net, about = checkpoint.load(options.checkpoint)
+    net, about = checkpoint.load(options.checkpoint, alike=True)
     recipe = about.recipe
     graphs = find(open_place(options.graphs))
     for place in graphs.values():

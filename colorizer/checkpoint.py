@@ -6,7 +6,9 @@ below 0.01 ab units), batch-norm tensors as float32; the header's `checkpoint` e
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from colorizer.recipe import Recipe
 from colorizer.unet import WIDTHS, UNet
 
 FORMAT = 1  # of the header; increased if an older reader could misread a file
+ALIKE = ".alike"  # suffix of the file beside a checkpoint that has UNet's weights of that name
+
+log = logging.getLogger(__name__)
 
 
 class BadCheckpoint(UserError):
@@ -101,8 +106,52 @@ def save(path: Path, net: UNet, checkpoint: Checkpoint) -> None:
         beside.chmod(0o644)  # save_file makes it private
 
 
-def load(path: Path) -> tuple[UNet, Checkpoint]:
+def save_alike(path: Path, net: UNet, provenance: dict[str, Any]) -> None:
+    """Write `net.alike` beside its checkpoint, atomically."""
+    assert net.alike is not None
+    weights = net.alike.state_dict()
+    tensors = {name: value.half().contiguous() for name, value in weights.items()}
+    header = {"format": FORMAT, "network": _mark(net), "provenance": provenance}
+    with written_whole(path.with_suffix(ALIKE)) as beside:
+        save_file(tensors, beside, metadata={"alike": json.dumps(header, sort_keys=True)})
+        beside.chmod(0o644)
+
+
+def _mark(net: UNet) -> str:
+    """Tell networks apart, by the weights of the convolution before the last, which all train."""
+    first = net.head.get_parameter("0.weight").detach().half().cpu().numpy()
+    return hashlib.sha256(first.tobytes()).hexdigest()
+
+
+def _add_alike(path: Path, net: UNet) -> None:
+    """Give a network the channels that tell what is alike, if they were fitted to it."""
+    path = path.with_suffix(ALIKE)
+    if not path.is_file():
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["alike"])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        if header["format"] != FORMAT:
+            raise ValueError(f"it has format {header['format']}; this version reads {FORMAT}")
+        if header["network"] != _mark(net):
+            log.warning("%s was fitted to another network, and is not used", path)
+            return
+        net.tell_alike(weights)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise BadCheckpoint(
+            f"{path} cannot be read ({error}); remove it, or make it again: "
+            f"python -m training.alike {path.with_suffix('.safetensors')} --photos PHOTOS"
+        ) from error
+
+
+def load(path: Path, alike: bool = False) -> tuple[UNet, Checkpoint]:
     """Read a checkpoint and rebuild its network, in evaluation mode, float32, on the CPU.
+
+    Args:
+        path: of the checkpoint.
+        alike: whether the network is to be used, not trained: its output then has the channels
+            that tell hints what is alike, if there are any beside the checkpoint.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -128,4 +177,6 @@ def load(path: Path) -> tuple[UNet, Checkpoint]:
         net.load_state_dict(floats)
     except RuntimeError as error:
         raise BadCheckpoint(f"{path} does not fit its own configuration: {error}") from error
+    if alike:
+        _add_alike(path, net)
     return net.eval(), checkpoint

@@ -294,7 +294,7 @@ def load_checkpoint(
 
     if threads:
         torch.set_num_threads(threads)
-    net, header = checkpoint.load(path)
+    net, header = checkpoint.load(path, alike=True)
     device = device or ("cuda:0" if gpus() else "cpu")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Graph("", "", header.recipe, checkpoint=digest), Eager(net.to(device), device)

@@ -88,7 +88,7 @@ def finish(
     chroma_gain: float = 1.0,
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
-    logits: Float | None = None,
+    alike: Float | None = None,
     profile: Profile = "srgb",
 ) -> lab.Levels:
     """Enlarge ab to the picture's size, join its L, and convert to RGB.
@@ -99,13 +99,13 @@ def finish(
         chroma_gain: factor on ab.
         known: colours that a person knows.
         spread: how far these reach (`hints.spread_spots`).
-        logits: (Q, S, S) float32 of a classifier: hints reach the same kind of thing by them.
+        alike: (K, S, S) float32, by which hints find what is alike (`hints.spread_spots`).
         profile: the colour space of the result.
 
     Returns:
         (H, W, 3) uint8, or uint16 if `prepared` is deep.
     """
-    lines, spots = _lines(prepared, ab, chroma_gain, known, spread, logits)
+    lines, spots = _lines(prepared, ab, chroma_gain, known, spread, alike)
     rgb = np.empty((*prepared.lightness.shape, 3), np.uint16 if prepared.deep else np.uint8)
 
     def convert(rows: slice, light: Float, a: Float, b: Float) -> None:
@@ -124,7 +124,7 @@ def finish_planes(
     chroma_gain: float = 1.0,
     known: Sequence[Hint] = (),
     spread: float = hints.SPREAD,
-    logits: Float | None = None,
+    alike: Float | None = None,
 ) -> Planes:
     """Finish a picture as the planes of a JPEG: in sRGB, with colours at half its size.
 
@@ -134,7 +134,7 @@ def finish_planes(
     Args:
         prepared: a picture of 8 bits; the others are those of `finish`.
     """
-    lines, spots = _lines(prepared, ab, chroma_gain, known, spread, logits)
+    lines, spots = _lines(prepared, ab, chroma_gain, known, spread, alike)
     grey = prepared.lightness
     half = halved(grey)
     blue, red = np.empty_like(half), np.empty_like(half)
@@ -168,7 +168,7 @@ def _lines(
     chroma_gain: float,
     known: Sequence[Hint],
     spread: float,
-    logits: Float | None,
+    alike: Float | None,
 ) -> tuple[Float, list[hints.Spot]]:
     """Fit ab as lines in L: their slopes and offsets, (S, S, 4) float32; and places that differ."""
     height, width = prepared.lightness.shape
@@ -178,7 +178,7 @@ def _lines(
     if spots:
         guide = prepared.small[0]
         shown = slope * guide[..., None] + offset  # (S, S, 2), what they are to change
-        change = hints.spread_spots(guide, shown, spots, spread, width / height, logits)
+        change = hints.spread_spots(guide, shown, spots, spread, width / height, alike)
         more_slope, more_offset = guided_lines(guide, change, _HINT_WINDOWS)
         slope, offset = slope + more_slope, offset + more_offset
     return np.concatenate([slope, offset], axis=2), spots
@@ -210,6 +210,16 @@ def _join(
         convert(rows, light, a, b)
 
     cores.spread(join, list(lab.bands(height, width)))
+
+
+def shown_ab(guide: Float, ab: Float, chroma_gain: float) -> Float:
+    """Give the ab of a finished picture, (S, S, 2), at the network's size; arguments as `finish`.
+
+    `guide` is (S, S) float32 L.
+    """
+    planes = np.ascontiguousarray(ab.transpose(1, 2, 0)) * np.float32(chroma_gain)
+    slope, offset = guided_lines(guide, planes)
+    return slope * guide[..., None] + offset
 
 
 def guided_lines(guide: Float, ab: Float, windows: int = _WINDOWS) -> tuple[Float, Float]:

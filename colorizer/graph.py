@@ -28,7 +28,8 @@ FORMAT = 1  # of the manifest; raised when an older reader could misread one
 INPUT, OUTPUT = "lightness", "output"  # names of a graph's two tensors, where it has names
 WEIGHTS = "weights"  # what an ONNX graph calls the file that has its weights
 
-# L (B, 1, S, S) float32, 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits, float32
+# L (B, 1, S, S) float32, 0..100 -> (B, C, S, S) float32: 2 of ab, or Q logits; then any number of
+# channels that tell what is alike
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Place = Path | zipfile.Path
 Precision = Literal["float32", "float16", "int8"]

@@ -13,7 +13,8 @@ the rest of the picture in two parts:
   shortest way that avoids edges of lightness, and by how unlike the two places are; what is near is
   filled, what is far keeps its colour, and between hints their colours blend.
 
-A classifier knows more of how unlike two places are: by its distributions over colours.
+How unlike two places are is told by lightness, by predicted colours, and by channels that the
+network gives beside these: training.alike fits them so that what is alike is wrong alike.
 
 The settings were fitted to photographs with known colours; docs/hints.md has what they achieve.
 
@@ -65,21 +66,22 @@ _KEYS = ("x", "y", "points", "color", "colour", "neutral", "radius")
 _AMPLITUDE = np.array(
     [[0, 9, 22, 50, 70, 83, 96, 100], [0.43, 0.87, 1.14, 1.47, 1.48, 1.22, 0.72, 0.54]], np.float32
 )
-_CAST = 10.2  # ab units, at the default spread: a lone difference twice as large is no cast
-_ROUNDS = 4  # of estimating the cast and then which hints are outliers of it
-_NOISE = 0.36  # variance of a hint's difference that no other place shares; of all, about 2
+CAST = 10.2  # ab units, at the default spread: a lone difference twice as large is no cast
+ROUNDS = 4  # of estimating the cast and then which hints are outliers of it
+NOISE = 0.36  # variance of a hint's difference that no other place shares; of all, about 2
 # How much of the cast is linear in L, a and b, and from where.
 _LINES = np.array([[1 / 108], [1 / 19.6], [1 / 19.6]], np.float32)
 _MIDDLE = np.array([[50], [0], [0]], np.float32)
 _STEEP = 6.0  # how much longer a way gets by an edge as strong as most in the picture
-_SHARPNESS = 1.8  # of the border between two hints of one object
+SHARPNESS = 1.8  # of the border between two hints of one object
 _SPOT = 12.0  # L: around a hint's place its colour is met where L differs by less
 
 # What the differences of two places are divided by, to say how unlike these are: the mean L of a
 # small and of a larger window around, the predicted a and b, and the contrast of L.
 _UNLIKE_CAST = (217, 78, 27, 71, 62)
 _UNLIKE_OBJECT = (57, 107, 24, 22, 35)
-_KIND_CAST, _KIND_OBJECT = 1.37, 0.79  # likewise, the Hellinger distance of distributions
+# How many of the channels that tell what is alike there are of each kind; after them come lines.
+ALIKE = (8, 8, 2)
 # Likewise distances, in shorter sides: photographs are layered, so a cast reaches further sideways.
 _REACH_X, _REACH_Y = 7.9, 1.8
 _REACH = 2.5  # of an object, along the way, in shorter sides at spread 1
@@ -252,13 +254,66 @@ def _along(stroke: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     return np.concatenate(pieces)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Known colours in a small picture, and how near they are to its P pixels, by their places.
+
+    Attributes:
+        at: (n,) the pixels whose colours are known.
+        missing: (n, 2) what their predicted ab lacks.
+        near_cast: (n, P) squared distances, by place, L and colour, for the cast; so is
+            near_object, for what fills an object. 1 is where a reach ends.
+        amplitude: (P,) how wrong a network usually is, by L.
+        lines: (3, P) of L, a and b, of which the cast is linear.
+        usual: size of a usual cast.
+    """
+
+    at: NDArray[np.intp]
+    missing: NDArray[np.float64]
+    near_cast: Float
+    near_object: Float
+    amplitude: Float
+    lines: Float
+    usual: float
+
+
+def lay_out(
+    lightness: Float, ab: Float, known: Sequence[Spot], spread: float = SPREAD, aspect: float = 1.0
+) -> Layout:
+    """Measure how near the pixels of a picture are to known ones; arguments as `spread_spots`."""
+    side = lightness.shape[0]
+    shorter = min(aspect, 1.0)
+    step_x, step_y = aspect / shorter / side, 1 / shorter / side  # of a pixel, in shorter sides
+    features = _features(lightness, ab)
+    cells = _cells(known, side)
+    columns, rows = np.array(list(cells)).T
+    at = rows * side + columns
+    x, y = columns.astype(np.float32), rows.astype(np.float32)
+    straight = np.hypot(
+        (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x / _REACH_X),
+        (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y / _REACH_Y),
+    ).reshape(len(at), -1)
+    way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y).reshape(len(at), -1)
+    way /= np.float32(_REACH * spread)
+    return Layout(
+        at=at,
+        missing=np.array(list(cells.values())) - ab.reshape(-1, 2)[at],
+        near_cast=straight * straight + _unlike(_UNLIKE_CAST, features, at),
+        near_object=way * way + _unlike(_UNLIKE_OBJECT, features, at),
+        amplitude=np.interp(features[0], *_AMPLITUDE).astype(np.float32),
+        lines=(features[[0, 2, 3]] - _MIDDLE) * _LINES,
+        # Other hints hold their own places: the more there are, the larger a cast one may tell of.
+        usual=CAST * spread / SPREAD * math.sqrt(len({one.hint for one in known})),
+    )
+
+
 def spread_spots(
     lightness: Float,
     ab: Float,
     known: Sequence[Spot],
     spread: float = SPREAD,
     aspect: float = 1.0,
-    logits: Float | None = None,
+    alike: Float | None = None,
 ) -> Float:
     """Find how predicted colours are to change, so that they agree with known ones.
 
@@ -269,38 +324,30 @@ def spread_spots(
         spread: how far a colour reaches within its object, as a share of the shorter side; 0
             changes nothing beyond the spots themselves.
         aspect: width / height of the picture, which the small copy has not.
-        logits: (Q, S, S) float32 of a classifier, which tell what is the same kind of thing.
+        alike: (K, S, S) float32 of the network, in the order of ALIKE: by how much two places
+            differ in the first, they are unlike for the cast, and in the second, for an object; the
+            logarithms of how large a cast and what differs from it usually are; and of what the
+            cast is linear.
 
     Returns:
         (S, S, 2) float32, to add to ab.
     """
     if spread == 0:
         return np.zeros_like(ab)
-    side = lightness.shape[0]
-    shorter = min(aspect, 1.0)
-    step_x, step_y = aspect / shorter / side, 1 / shorter / side  # of a pixel, in shorter sides
-    features = _features(lightness, ab)
-    cells = _cells(known, side)
-    columns, rows = np.array(list(cells)).T
-    at = rows * side + columns
-    missing = np.array(list(cells.values())) - ab.reshape(-1, 2)[at]  # (n, 2)
-    x, y = columns.astype(np.float32), rows.astype(np.float32)
-    straight = np.hypot(
-        (np.arange(side, dtype=np.float32) - x[:, None])[:, None] * np.float32(step_x / _REACH_X),
-        (np.arange(side, dtype=np.float32) - y[:, None])[..., None] * np.float32(step_y / _REACH_Y),
-    ).reshape(len(at), -1)
-    way = _geodesic(_resistance(lightness), rows, columns, step_x, step_y).reshape(len(at), -1)
-    way /= np.float32(_REACH * spread)
-    near_cast = straight * straight + _unlike(_UNLIKE_CAST, features, at)
-    near_object = way * way + _unlike(_UNLIKE_OBJECT, features, at)
-    if logits is not None:
-        kinds = _kinds(logits, at)
-        near_cast += np.float32(1 / _KIND_CAST**2) * kinds
-        near_object += np.float32(1 / _KIND_OBJECT**2) * kinds
-    # Other hints hold their own places: the more there are, the larger a cast one may tell of.
-    usual = _CAST * spread / SPREAD * math.sqrt(len({one.hint for one in known}))
-    change = _cast(near_cast, features, at, missing, usual)
-    change += _object(near_object, features, at, missing - change.T[at])
+    if alike is None:
+        alike = np.empty((0, *lightness.shape), np.float32)
+    found = lay_out(lightness, ab, known, spread, aspect)
+    at, missing = found.at, found.missing
+    channels = alike.reshape(-1, lightness.size)
+    for_cast, for_object, sizes, more = np.split(channels, np.cumsum(ALIKE))
+    lines = np.concatenate([found.lines, more])
+    cast_size = object_size = found.amplitude
+    if len(sizes):
+        cast_size, object_size = found.amplitude * np.exp(np.clip(sizes, -2, 2))
+    near_cast = found.near_cast + _apart(for_cast, at)
+    change = _cast(near_cast, cast_size, lines, at, missing, found.usual)
+    near_object = found.near_object + _apart(for_object, at)
+    change += _object(near_object, object_size, at, missing - change.T[at])
     # No place moves further than the hints themselves.
     most, length = np.float32(np.hypot(*missing.T).max()), np.hypot(*change)
     change *= np.minimum(1, most / np.maximum(length, np.float32(1e-6)))
@@ -325,55 +372,31 @@ def _cells(known: Sequence[Spot], side: int) -> dict[tuple[int, int], tuple[floa
 
 
 def _features(lightness: Float, ab: Float) -> Float:
-    """(6, S * S): means of L over two windows, a, b, contrast of L, and how large errors are."""
+    """(5, S * S): means of L over two windows, a, b, and the contrast of L."""
     means = [cv2.blur(lightness, (width, width)) for width in (3, 9)]
     variance = cv2.blur(lightness * lightness, (9, 9)) - means[1] ** 2
-    contrast = np.sqrt(np.maximum(variance, 0))
-    amplitude = np.interp(lightness, *_AMPLITUDE)
-    planes = (*means, *cv2.split(ab), contrast, amplitude)
+    planes = (*means, *cv2.split(ab), np.sqrt(np.maximum(variance, 0)))
     return np.stack([plane.ravel() for plane in planes]).astype(np.float32)
-
-
-def _kinds(logits: Float, at: NDArray[np.intp]) -> Float:
-    """Tell how unlike a classifier takes n pixels and all pixels to be.
-
-    Things of one kind may have the same colours: so may the distributions over bins.
-
-    Returns:
-        (n, P), 0 to 1: the squared Hellinger distance of two distributions. That to all pixels is
-        measured at every second one of every second row, and enlarged.
-    """
-    q, side, _ = logits.shape
-    here = _roots(logits.reshape(q, -1)[:, at])
-    there = _roots(logits[:, ::2, ::2].reshape(q, -1))
-    small = (here.T @ there).reshape(len(at), -(-side // 2), -1)
-    alike = np.stack([cv2.resize(one, (side, side)) for one in small]).reshape(len(at), -1)
-    alike[:, at] = here.T @ here
-    return np.asarray(np.maximum(1 - alike, 0), np.float32)
-
-
-def _roots(logits: Float) -> Float:
-    """(Q, n) -> the square roots of their softmax: unit vectors."""
-    roots = np.exp((logits - logits.max(axis=0)) / 2)
-    return np.asarray(roots / np.sqrt(np.einsum("qn,qn->n", roots, roots)), np.float32)
 
 
 def _cast(
     unlike: Float,
-    features: Float,
+    amplitude: Float,
+    lines: Float,
     at: NDArray[np.intp],
     known: NDArray[np.float64],
     usual: float,
 ) -> Float:
     """Estimate a field whose values are known at some pixels, as a Gaussian process.
 
-    The field is smooth, plus a linear function of predicted a and b, and of L: a network that is
-    too vivid, or too warm, at the hints is likely to be so elsewhere. A value that is far from what
-    the others say counts less, as under Student's t distribution.
+    The field is smooth, plus a linear function of L, of predicted a and b, and of what the network
+    knows: one that is too vivid, or too warm, at the hints is likely to be so elsewhere. A value
+    that is far from what the others say counts less, as under Student's t distribution.
 
     Args:
         unlike: (n, P), squared, of each known pixel to each pixel; 1 where the reach ends.
-        features: (6, P).
+        amplitude: (P,), how large the field usually is.
+        lines: (K, P), of which it is linear.
         at: (n,) the known pixels.
         known: (n, 2) their values.
         usual: size of a usual cast; must be positive.
@@ -382,28 +405,25 @@ def _cast(
         (2, P) float32.
     """
     shared = np.exp(-np.sqrt(unlike))
-    amplitude = features[-1]
     shared *= amplitude
     shared *= amplitude[at, None]
-    lines = (features[[0, 2, 3]] - _MIDDLE) * _LINES
     shared += lines[:, at].T @ lines
     among = shared[:, at].astype(np.float64)
     cast = np.zeros_like(known)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         apart = ((known - cast) ** 2).sum(axis=1) / usual**2
-        weights = np.linalg.solve(among + np.diag(_NOISE + apart), known)  # (n, 2)
+        weights = np.linalg.solve(among + np.diag(NOISE + apart), known)  # (n, 2)
         cast = among @ weights
     return np.asarray(weights.T.astype(np.float32) @ shared, np.float32)
 
 
 def _object(
-    unlike: Float, features: Float, at: NDArray[np.intp], known: NDArray[np.float64]
+    unlike: Float, amplitude: Float, at: NDArray[np.intp], known: NDArray[np.float64]
 ) -> Float:
     """Fill what is near, and like, the pixels whose values are known; arguments as `_cast`."""
     squared = unlike + np.float32(1e-4)
-    amplitude = features[-1]
     nearest = squared.min(axis=0)
-    weights = (nearest / squared) ** np.float32(_SHARPNESS)  # 1 for the nearest, less for others
+    weights = (nearest / squared) ** np.float32(SHARPNESS)  # 1 for the nearest, less for others
     filled = 1 / (1 + nearest**3)  # flat on top: 0.98 at half the reach, 0.5 at its end
     filled /= weights.sum(axis=0)
     weights *= amplitude
@@ -414,10 +434,17 @@ def _object(
 def _unlike(units: Sequence[float], features: Float, at: NDArray[np.intp]) -> Float:
     """(n, P): squared, how unlike each of n pixels every pixel is."""
     total = np.zeros((len(at), features.shape[1]), np.float32)
-    for plane, unit in zip(features[: len(units)], units, strict=True):
+    for plane, unit in zip(features, units, strict=True):
         apart = (plane[None] - plane[at, None]) * np.float32(1 / unit)
         total += np.multiply(apart, apart, out=apart)
     return total
+
+
+def _apart(places: Float, at: NDArray[np.intp]) -> Float:
+    """(n, P): squared distances of n of the columns of (K, P) from all."""
+    sizes = np.einsum("kp,kp->p", places, places)
+    found = sizes + sizes[at, None] - 2 * (places[:, at].T @ places)
+    return np.asarray(np.maximum(found, 0, out=found), np.float32)
 
 
 def _resistance(lightness: Float) -> Float:

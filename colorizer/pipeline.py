@@ -317,7 +317,8 @@ class Pipeline:
             colours = self._colours(prepared, output, options)
             return finish(prepared, *colours, options.profile)
         height, width = prepared.lightness.shape
-        unsure = gamut.uncertainty(output, options.temperature or 1.0)
+        logits = output[: self.graph.recipe.channels]
+        unsure = gamut.uncertainty(logits, options.temperature or 1.0)
         large = enlarge(unsure, height, width)
         large *= 65535 if prepared.deep else 255
         levels = np.rint(large).astype(np.uint16 if prepared.deep else np.uint8)
@@ -325,12 +326,12 @@ class Pipeline:
 
     def _colours(
         self, prepared: Prepared, output: Float, options: Options
-    ) -> tuple[Float, float, Sequence[hints.Hint], float, Float | None]:
-        """What `finish` and `finish_planes` take: ab, its gain, hints, their reach, and logits."""
+    ) -> tuple[Float, float, Sequence[hints.Hint], float, Float]:
+        """What `finish` and `finish_planes` take: ab and its gain, hints, their reach, `alike`."""
         gain = self.graph.recipe.chroma_gain * options.chroma
-        logits = output if self.graph.recipe.head == "classification" else None
+        alike = output[self.graph.recipe.channels :]
         ab = self.decode(prepared, output, options)
-        return ab, gain, options.hints or (), options.spread, logits
+        return ab, gain, options.hints or (), options.spread, alike
 
     def _likely(self, prepared: Prepared, output: Float, x: float, y: float) -> bytes:
         """Name colours that a place is likely to have, for a person to choose from, as JSON.
@@ -345,7 +346,8 @@ class Pipeline:
             ab = self.decode(prepared, output, Options()) * self.graph.recipe.chroma_gain
             colours = hints.variations(ab, lightness, x, y)
         else:
-            colours = hints.likely(output, self._bins, lightness, x, y)
+            logits = output[: self.graph.recipe.channels]
+            colours = hints.likely(logits, self._bins, lightness, x, y)
         return json.dumps({"colours": colours}).encode() + b"\n"
 
     def decode(self, prepared: Prepared, output: Float, options: Options) -> Float:
@@ -354,6 +356,7 @@ class Pipeline:
         Samples of different pictures have different noise, whichever pictures share their batch.
         """
         recipe = self.graph.recipe
+        output = output[: recipe.channels]
         if recipe.head == "classification":
             output = gamut.decode(
                 output,

@@ -42,6 +42,11 @@ class Recipe:
     smoothing: float = 0.0
     chroma_gain: float = 1.0
 
+    @property
+    def channels(self) -> int:
+        """How many channels of the output are colours; those after them tell what is alike."""
+        return len(self.bins) or 2
+
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise ValueError(f"head is {self.head!r:.40}; known are {', '.join(HEADS)}")

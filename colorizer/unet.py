@@ -1,11 +1,13 @@
 """Two U-Nets: one trunk with a ResNet-50 encoder, and a head that regresses or classifies ab.
 
 The forward of `UNet` is what every exported graph computes:
-L (B, 1, S, S) float32 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits over bins of ab.
-S is any multiple of 32.
+L (B, 1, S, S) float32 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits over bins of ab; then K
+more channels, if hints are to know what a network takes for alike. S is any multiple of 32.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +89,37 @@ class Block(nn.Module):
         return mixed
 
 
+class Alike(nn.Module):
+    """Channels by which hints tell what is alike, from features of several sides.
+
+    Args:
+        inputs: channels of the features; the first have the largest side, each next one half of it.
+        hidden: channels in between.
+        channels: K.
+    """
+
+    def __init__(self, inputs: Sequence[int], hidden: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.ModuleList(nn.Conv2d(i, hidden, 1) for i in inputs)
+        self.last = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Features, (B, inputs[i], h / 2^i, w / 2^i) -> (B, K, h, w)."""
+        parts = [first(x) for first, x in zip(self.first, features, strict=True)]
+        channels: Tensor = self.last(torch.stack(enlarged(parts)).sum(dim=0).relu())
+        return channels
+
+
+def enlarged(features: Sequence[Tensor]) -> list[Tensor]:
+    """Enlarge features, each of half the side of those before, to the side of the first."""
+    return [
+        nn.functional.interpolate(x, scale_factor=2.0**i, mode="bilinear", align_corners=False)
+        if i
+        else x
+        for i, x in enumerate(features)
+    ]
+
+
 class UNet(nn.Module):
     """The network, with random weights.
 
@@ -101,6 +134,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.bins, self.widths = head, bins, widths
+        self.alike: nn.Module | None = None
         stem, *_ = ENCODER_CHANNELS
         self.stem = nn.Sequential(
             nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False),
@@ -130,6 +164,22 @@ class UNet(nn.Module):
             nn.Conv2d(last, 2 if head == "regression" else bins, 1),
         )
 
+    def tell_alike(self, weights: dict[str, Tensor]) -> None:
+        """Add K channels to the output, by which hints tell what is alike (training.alike).
+
+        Args:
+            weights: of `Alike`, for features of `seen_by_alike` channels.
+        """
+        channels, hidden, *_ = weights["last.weight"].shape
+        alike = Alike(self.seen_by_alike, hidden, channels)
+        alike.load_state_dict(weights)
+        self.alike = alike
+
+    @property
+    def seen_by_alike(self) -> tuple[int, ...]:
+        """Channels of what the head's last convolution sees, and of two decoder blocks before."""
+        return (self.widths[-1], *self.widths[-2:-4:-1])
+
     @property
     def encoder(self) -> list[nn.Module]:
         """The modules that ImageNet weights initialize."""
@@ -151,17 +201,24 @@ class UNet(nn.Module):
             features.append(x)
         return features
 
-    def mix(self, features: list[Tensor]) -> Tensor:
-        """Features of `encode` -> what a head gets, (B, widths[-1], S/2, S/2)."""
-        x = features[-1]
+    def mix(self, features: list[Tensor]) -> list[Tensor]:
+        """Features of `encode` -> those of each block; the last, at S/2, are what a head gets."""
+        mixed = features[-1:]
         for block, skip in zip(self.blocks, features[-2::-1], strict=True):
-            x = block(x, skip)
-        return x
+            mixed.append(block(mixed[-1], skip))
+        return mixed[1:]
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Features of `encode` -> the head's output at half the side, (B, C, S/2, S/2)."""
-        output: Tensor = self.head(self.mix(features)).float()
-        return output * AB_SCALE if self.kind == "regression" else output
+        mixed = self.mix(features)
+        seen = self.head[:-1](mixed[-1])
+        output: Tensor = self.head[-1](seen).float()
+        if self.kind == "regression":
+            output = output * AB_SCALE
+        if self.alike is not None:
+            known = [seen, *mixed[-2:-4:-1]]
+            output = torch.cat([output, self.alike(known).float()], dim=1)
+        return output
 
     def forward(self, lightness: Tensor) -> Tensor:
         """(B, 1, S, S) L, 0..100 -> (B, 2, S, S) ab, or (B, Q, S, S) logits."""

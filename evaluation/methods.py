@@ -105,13 +105,15 @@ class Colours:
         return kept
 
     def output(self, name: str, side: int, mirrored: bool = False) -> NDArray[np.float32]:
-        """A network's output, (C, S, S); if mirrored, of the mirrored picture, mirrored back."""
+        """What a network says of colours, (C, S, S); mirrored: of the mirrored picture, back."""
+        pipeline = self.pipelines[name]
+        channels = pipeline.graph.recipe.channels
 
         def run() -> Any:
             small = self.prepared(side).small[None]
             if not mirrored:
-                return self.pipelines[name].run(small)[0]
-            return self.pipelines[name].run(np.ascontiguousarray(small[..., ::-1]))[0][..., ::-1]
+                return pipeline.run(small)[0, :channels]
+            return pipeline.run(np.ascontiguousarray(small[..., ::-1]))[0, :channels, :, ::-1]
 
         return np.asarray(self._once((name, side, mirrored), run))
 

@@ -63,7 +63,7 @@ class Source:
         Raises:
             BadCheckpoint, FileNotFoundError: if the checkpoint cannot be read.
         """
-        net, header = checkpoint.load(weights)
+        net, header = checkpoint.load(weights, alike=True)
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         reference = Reference(net, header.recipe, photographs)
         folded, stored = network.fold(net), network.stored(net)

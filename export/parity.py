@@ -97,6 +97,7 @@ class Reference:
         self._lab = [self._finished(i, ab) for i, ab in enumerate(self._ab)]
 
     def _decode(self, output: Float) -> Float:
+        output = output[:, : self.recipe.channels]
         if self.recipe.head == "classification":
             how = self.recipe.decoding, self.recipe.temperature
             output = np.stack([gamut.decode(one, gamut.bins(), *how) for one in output])

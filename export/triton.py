@@ -136,14 +136,13 @@ parameters {{ key: "threads" value {{ string_value: "{settings.threads}" }} }}
 def network_config(name: str, source: Source, settings: Settings) -> str:
     """Write config.pbtxt of a network that picture models share."""
     recipe = source.header.recipe
-    channels = len(recipe.bins) or 2
     return f"""\
 # Made by `python -m export.triton --shared-network` from handlers/serving.yaml.
 name: "{name}"
 backend: "python"
 max_batch_size: {settings.batch}
 input {{ name: "LIGHTNESS" data_type: TYPE_FP32 dims: [ 1, {recipe.side}, {recipe.side} ] }}
-output {{ name: "OUTPUT" data_type: TYPE_FP32 dims: [ {channels}, -1, -1 ] }}
+output {{ name: "OUTPUT" data_type: TYPE_FP32 dims: [ -1, -1, -1 ] }}
 
 # What waits while the network runs goes together next; nothing waits for more.
 dynamic_batching {{ max_queue_delay_microseconds: 0 }}

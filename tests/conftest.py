@@ -21,10 +21,11 @@ from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
 from colorizer.graph import Name
 from colorizer.recipe import HEADS, Head, Recipe
-from colorizer.unet import UNet
+from colorizer.unet import Alike, UNet
 from export import archive, graphs, serving, triton
 from export.graphs import Source
 from tests.support import (
+    ALIKE,
     SIDE,
     Sharing,
     TorchServe,
@@ -92,6 +93,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
             bins = gamut.bin_centres() if head == "classification" else ()
             recipe = Recipe(head, SIDE, bins)
             checkpoint.save(path, net.eval(), Checkpoint(recipe, net.widths))
+            net.tell_alike(Alike(net.seen_by_alike, 8, ALIKE).state_dict())
+            checkpoint.save_alike(path, net, {})
         return path
 
     return make

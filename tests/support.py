@@ -46,6 +46,7 @@ IMAGEMAGICK = bool(shutil.which("convert")) and b"ImageMagick" in (
 SECONDS = 120.0  # far more than anything here takes, even on a busy machine
 
 SIDE = 64  # of the tests' small networks
+ALIKE = 20  # channels of these that tell what is alike
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

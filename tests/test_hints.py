@@ -184,13 +184,11 @@ def test_hints_that_agree_on_a_cast_change_the_whole_picture() -> None:
 
 
 @pytest.mark.parametrize("planes", [False, True])
-def test_a_classifiers_distributions_tell_what_is_the_same_kind_of_thing(planes: bool) -> None:
+def test_a_network_may_tell_what_is_the_same_kind_of_thing(planes: bool) -> None:
     """Three stripes whose predicted colour and lightness are one; the outer ones are of a kind."""
-    logits = np.full((1, 3, SIDE, SIDE), -9, np.float32)
-    logits[:, 1] = 5
-    logits[:, :, :, SIDE // 3 : -SIDE // 3] = np.reshape([5, -9, 5], (1, 3, 1, 1))
-    recipe = Recipe("classification", SIDE, ((-20.0, 0.0), (0.0, 0.0), (20.0, 0.0)))
-    pipeline = Pipeline(Graph("", "", recipe), lambda _: logits)
+    output = np.zeros((1, 2 + sum(hints.ALIKE), SIDE, SIDE), np.float32)
+    output[:, (2, 2 + hints.ALIKE[0]), :, SIDE // 3 : -SIDE // 3] = 2
+    pipeline = Pipeline(Graph("", "", Recipe(side=SIDE)), lambda _: output)
     body = encoded(np.full((120, 180), 120, np.uint8))
     said = as_text({"x": 1 / 6, "y": 0.5, "color": "#a06060"})
     made = pipeline.colorize(body, {"hints": said, "format": "jpg" if planes else "png"})

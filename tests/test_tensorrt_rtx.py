@@ -39,7 +39,7 @@ from export import graphs, network, parity, tensorrt
 from export import onnx as onnx_graph
 from export.graphs import Source
 from export.tensorrt import Build
-from tests.support import ROOT, SIDE, Capture, Patch, Weights, picture
+from tests.support import ALIKE, ROOT, SIDE, Capture, Patch, Weights, picture
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="TensorRT for RTX is installed on x86-64 Linux only"
@@ -156,7 +156,11 @@ def test_every_convolution_has_the_graphs_type_as_parsed_and_as_compiled(
     shapes = tuple((batch, 1, SIDE, SIDE) for batch in rtx.BATCHES)
     with caplog.at_level(logging.DEBUG):
         compiled = parsed.compile(shapes, configure)
-    assert read_compiled(caplog.messages, convolutions) == {(kind,): count}
+    found = read_compiled(caplog.messages, convolutions)
+    # The last one of `UNet.alike` may write the float32 that its result is cast to.
+    assert found.pop(("Float", "Half"), 0) <= 1
+    assert set(found) == {(kind,)}
+    assert found[kind,] >= count - 1
     weights = len(body) if kind == "Half" else 2 * len(body)  # an ONNX graph's are float16
     assert weights < len(compiled) < 1.1 * weights
     record_property(
@@ -561,7 +565,7 @@ class Driver:
         return [(batch, 1, SIDE, SIDE) for batch in rtx.BATCHES]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, 2, SIDE, SIDE)
+        return (-1, 2 + ALIKE, SIDE, SIDE)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
@@ -618,7 +622,7 @@ def test_any_batch_is_run_in_parts_that_the_plan_takes(
     run, one = driver()
     given = lightness(batch)
     found = run(given)
-    assert (found.dtype, found.shape) == (np.float32, (batch, 2, SIDE, SIDE))
+    assert (found.dtype, found.shape) == (np.float32, (batch, 2 + ALIKE, SIDE, SIDE))
     assert sum(one.sizes) == batch
     singly = np.concatenate([run(given[i : i + 1]) for i in range(batch)])
     assert np.abs(found - singly).max() < 0.5  # in float16 the order of sums shows

@@ -116,7 +116,7 @@ class Colorization(lightning.LightningModule):
         weights: Tensor = self.get_buffer("weights")
         if self.net.kind == "regression":
             return regression_loss(self.net.decode(features), ab, weights, config.huber)
-        mixed = self.net.mix(features)
+        mixed = self.net.mix(features)[-1]
         hidden, known = self.net.head[:-1](mixed), ab
         if self.net.training:
             # One pixel of each 2 x 2, in turns: neighbours are alike, and with all of them Q

@@ -191,8 +191,8 @@ def colorize_frames(
         for one, output in zip(prepared, outputs, strict=True):
             filtered = steady(one.small[0], pipeline.decode(one, output, Options()))
             known = hints(seconds(number), one.small[0])
-            logits = output if recipe.head == "classification" else None
-            yield finish(one, filtered, recipe.chroma_gain * chroma, known=known, logits=logits)
+            alike = output[recipe.channels :]
+            yield finish(one, filtered, recipe.chroma_gain * chroma, known=known, alike=alike)
             number += 1
 
 
