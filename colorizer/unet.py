@@ -106,7 +106,10 @@ class Alike(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Features, (B, inputs[i], h / 2^i, w / 2^i) -> (B, K, h, w)."""
         parts = [first(x) for first, x in zip(self.first, features, strict=True)]
-        channels: Tensor = self.last(torch.stack(enlarged(parts)).sum(dim=0).relu())
+        joined, *others = enlarged(parts)
+        for one in others:
+            joined = joined + one
+        channels: Tensor = self.last(joined.relu())
         return channels
 
 

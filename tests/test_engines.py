@@ -18,7 +18,7 @@ from colorizer import cores, engines
 from colorizer.engines import OnnxRuntime, TensorRT, TorchScript
 from colorizer.graph import MANIFEST, BadGraph, Graph, read_graph
 from colorizer.recipe import Recipe
-from tests.support import SIDE, Patch
+from tests.support import ALIKE, SIDE, Patch
 
 GPU = "NVIDIA H100 PCIe, compute 9.0"
 PLAN = Graph(
@@ -100,7 +100,7 @@ def test_a_named_engine_is_taken_or_refused_never_replaced(
 def test_a_folder_that_is_one_graph_is_loaded_too(folder: Path) -> None:
     graph, run = engines.load(folder / "torchscript")
     assert graph.engine == "torchscript"
-    assert run(np.zeros((1, 1, SIDE, SIDE), np.float32)).shape == (1, 2, SIDE, SIDE)
+    assert run(np.zeros((1, 1, SIDE, SIDE), np.float32)).shape == (1, 2 + ALIKE, SIDE, SIDE)
 
 
 def test_onnx_runtime_uses_the_threads_it_is_given_or_all_cores(

@@ -201,7 +201,7 @@ def test_an_int8_graph_has_bytes_but_in_the_finest_layers_and_shares_its_weights
     )
     graph, run = engines.load(tmp_path, "cpu", "onnx-int8")
     assert (graph.engine, graph.precision) == ("onnx-int8", "int8")
-    assert run(np.full((3, 1, SIDE, SIDE), 50, np.float32)).shape == (3, 2, SIDE, SIDE)
+    assert run(np.full((3, 1, SIDE, SIDE), 50, np.float32)).shape == (3, 2 + ALIKE, SIDE, SIDE)
     body = whole.read_bytes()
     whole.write_bytes(body[:-1] + b"x")
     with pytest.raises(BadGraph, match=r"onnx.graph\.onnx was altered after its export"):
