@@ -33,10 +33,6 @@ class BadCheckpoint(UserError):
     """A file that isn't a checkpoint of this project, or is damaged."""
 
 
-# What checkpoints get whose headers don't speak of smoothing, as the shipped ones don't.
-SMOOTHING = 0.5
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """The header of a checkpoint.
@@ -64,6 +60,7 @@ class Checkpoint:
             },
             "decoding": recipe.decoding,
             "temperature": recipe.temperature,
+            "cast": recipe.cast,
             "chroma_knee": recipe.chroma_knee,
             "smoothing": recipe.smoothing,
             "chroma_gain": recipe.chroma_gain,
@@ -88,7 +85,6 @@ class Checkpoint:
             classes = network["head"] == "classification"
             if classes and bins != len(gamut.bins()):
                 raise ValueError(f"{bins} bins; this version has {len(gamut.bins())}")
-            values.setdefault("smoothing", SMOOTHING)
             centres = gamut.bin_centres() if classes else ()
             return cls(Recipe(bins=centres, **network, **values), widths, provenance)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -23,6 +23,7 @@ Float = NDArray[np.float32]
 
 GRID = 10  # side of a bin, in ab units (Zhang 2016)
 _COARSE = 4  # a sample's noise is drawn at so many points along each side of the picture
+_CAST = 0.4  # share of the cast from which on a pixel gives up all that `uncast` takes
 _CHUNK = 1 << 10  # pixels decoded at a time: their logits fit in the processor's cache
 
 
@@ -89,6 +90,26 @@ def decode(
         shares = _exponentials(scaled)
         ab[:, pixels] = (centres.T @ shares) / shares.sum(axis=0)
     return ab.reshape(2, height, width)
+
+
+def uncast(ab: Float, kept: float) -> Float:
+    """Take away a part of a picture's colour cast: of its mean ab.
+
+    What a network is unsure of, it gives the mean colour of photographs, which is brown; a gain
+    makes sepia of it, and hides the differences that it does see. What is neutral stays neutral,
+    as grey mounts should: a pixel gives up the more, the more it has of the cast, from _CAST of it
+    on all.
+
+    Args:
+        ab: (2, S, S) float32, ab units.
+        kept: share of the cast that is kept; 1 leaves everything as it is.
+    """
+    if kept == 1:
+        return ab
+    mean = ab.mean(axis=(1, 2), keepdims=True)
+    square = max(float(np.square(mean).sum()), 1e-9)
+    had = (ab * mean).sum(axis=0, keepdims=True) / np.float32(_CAST * square)
+    return np.asarray(ab - np.float32(1 - kept) * mean * had.clip(0, 1), np.float32)
 
 
 def soften(ab: Float, knee: float) -> Float:

@@ -23,6 +23,7 @@ class Recipe:
         bins: (Q, 2), the bins' ab, in the order of the logits; empty for regression.
         decoding: of the classification head, unless a request says otherwise (`gamut.decode`).
         temperature: of "annealed-mean" and "sample"; above 0.
+        cast: share of a picture's colour cast, its mean ab, that is kept (`gamut.uncast`).
         chroma_knee: chroma, in ab units, at which the network's ab is halved: the vivid is calmed
             more than the faint (`gamut.soften`); 0 for none.
         smoothing: how far colours are evened out, up to edges of L, as a share of S
@@ -38,6 +39,7 @@ class Recipe:
     bins: tuple[tuple[float, float], ...] = ()
     decoding: Decoding = "annealed-mean"
     temperature: float = 0.38
+    cast: float = 1.0
     chroma_knee: float = 0.0
     smoothing: float = 0.0
     chroma_gain: float = 1.0
@@ -56,6 +58,8 @@ class Recipe:
             raise ValueError(f"side is {self.side!r:.40}; it must be a multiple of 32")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature!r:.40}; it must be above 0")
+        if not 0 <= self.cast <= 1:
+            raise ValueError(f"cast is {self.cast!r:.40}; it must be from 0 to 1")
         if not self.chroma_knee >= 0:
             raise ValueError(f"chroma_knee is {self.chroma_knee!r:.40}; it must not be below 0")
         if not self.smoothing >= 0:

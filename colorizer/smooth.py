@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from colorizer.gamut import soften
+from colorizer.gamut import soften, uncast
 from colorizer.recipe import Recipe
 
 Float = NDArray[np.float32]
@@ -25,14 +25,15 @@ _LEAK = 1e-4  # of the strongest link, across the sharpest edge
 
 
 def calmed(ab: Float, lightness: Float, recipe: Recipe) -> Float:
-    """Soften what is vivid, then even out what no edge divides, as a recipe says.
+    """Take away the cast, soften what is vivid, even out what no edge divides: as a recipe says.
 
     Args:
         ab: (2, S, S) float32, ab units.
         lightness: (S, S) float32, the L that the network saw.
-        recipe: `chroma_knee` and `smoothing` are used.
+        recipe: `cast`, `chroma_knee` and `smoothing` are used.
     """
-    return even(soften(ab, recipe.chroma_knee), lightness, recipe.smoothing)
+    ab = soften(uncast(ab, recipe.cast), recipe.chroma_knee)
+    return even(ab, lightness, recipe.smoothing)
 
 
 def even(ab: Float, lightness: Float, reach: float) -> Float:

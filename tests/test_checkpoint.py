@@ -31,11 +31,10 @@ def test_a_network_comes_back_with_its_outputs_and_its_settings(
         assert torch.equal(net(lightness), again(lightness))
 
 
-def test_colours_are_evened_out_where_a_header_from_before_that_does_not_say() -> None:
+def test_what_a_header_from_before_a_setting_does_not_say_is_left_out() -> None:
     header = json.loads(Checkpoint(Recipe(chroma_gain=2.4)).to_json())
-    assert header.pop("smoothing") == 0
-    recipe = Checkpoint.from_json(json.dumps(header)).recipe
-    assert recipe == Recipe(chroma_gain=2.4, smoothing=checkpoint.SMOOTHING)
+    assert header.pop("cast") == 1
+    assert Checkpoint.from_json(json.dumps(header)).recipe == Recipe(chroma_gain=2.4)
 
 
 def test_convolutions_are_float16_and_batch_norm_is_float32(weights: Weights) -> None:

@@ -141,6 +141,26 @@ def test_a_sample_is_coherent_over_regions() -> None:
     assert ab.std() > 2
 
 
+def test_a_cast_is_taken_from_what_has_it_and_not_from_what_is_neutral_or_opposite() -> None:
+    ab = np.array([[[0.0, 4.0, 8.0, 12.0, -4.0]], [[0.0, 0.0, 0.0, 3.0, 0.0]]], np.float32)
+    mean = ab.mean(axis=(1, 2))
+    taken = ab - gamut.uncast(ab, 0.25)
+    assert np.array_equal(taken[:, 0, 0], [0, 0])
+    assert np.array_equal(taken[:, 0, 4], [0, 0])
+    for column in (1, 2, 3):
+        assert taken[:, 0, column] == pytest.approx(0.75 * mean, abs=1e-5)
+    assert gamut.uncast(ab, 1.0) is ab
+    grey = np.zeros((2, 3, 3), np.float32)
+    assert np.array_equal(gamut.uncast(grey, 0.25), grey)
+
+
+def test_a_faint_part_of_the_cast_is_taken_in_part() -> None:
+    ab = np.array([[[0.1, 0.9]], [[0.0, 0.0]]], np.float32)
+    faint, strong = (ab - gamut.uncast(ab, 0.0))[0, 0]
+    assert faint == pytest.approx(0.25)
+    assert strong == pytest.approx(0.5)
+
+
 def test_softening_halves_chroma_at_the_knee_and_keeps_hue() -> None:
     ab = np.array([[[20.0, 3.0, 0.0]], [[0.0, -4.0, 0.0]]], np.float32)
     soft = gamut.soften(ab, 20.0)

@@ -91,6 +91,11 @@ def test_without_smoothing_the_bytes_are_those_of_the_network() -> None:
     assert smooth.calmed(ab, halves(), Recipe()) is ab
 
 
+def test_a_recipe_refuses_to_keep_more_than_all_of_a_cast() -> None:
+    with pytest.raises(ValueError, match="cast is 2; it must be from 0 to 1"):
+        Recipe(cast=2)
+
+
 def test_a_recipe_refuses_a_negative_reach() -> None:
     with pytest.raises(ValueError, match="smoothing is -1; it must not be below 0"):
         Recipe(smoothing=-1)
