@@ -20,13 +20,18 @@ SIGMA = 5.0  # standard deviation of that spread, in ab units (Zhang 2016)
 _REACH = 130  # the table below covers ab from -_REACH to _REACH, more than sRGB holds
 
 
-@lru_cache(maxsize=1)
-def _nearest() -> Tensor:
-    """(2 * _REACH + 1, 2 * _REACH + 1, NEIGHBOURS) int64: the nearest bins of whole ab values."""
+@lru_cache(maxsize=2)
+def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """What is looked up, on a device, so that no step of training has to wait for copies.
+
+    Returns:
+        (2 * _REACH + 1, 2 * _REACH + 1, NEIGHBOURS) int64: the nearest bins of whole ab values; and
+        the bins, (Q, 2) float32.
+    """
     side = torch.arange(-_REACH, _REACH + 1, dtype=torch.float32)
-    ab = torch.cartesian_prod(side, side)
-    order = torch.cdist(ab, torch.from_numpy(gamut.bins())).topk(NEIGHBOURS, largest=False).indices
-    return order.view(len(side), len(side), NEIGHBOURS)
+    ab, bins = torch.cartesian_prod(side, side), torch.from_numpy(gamut.bins())
+    order = torch.cdist(ab, bins).topk(NEIGHBOURS, largest=False).indices
+    return order.view(len(side), len(side), NEIGHBOURS).to(device), bins.to(device)
 
 
 def soft_encode(ab: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,17 +46,17 @@ def soft_encode(ab: Tensor) -> tuple[Tensor, Tensor]:
         Bins (B, NEIGHBOURS, H, W) int64, the nearest first, and their weights, the same shape,
         float32, that sum to 1.
     """
+    table, bins = _tables(ab.device)
     row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
-    nearest = _nearest().to(ab.device)[row, column].movedim(-1, 1)  # (B, N, H, W)
-    centres = torch.from_numpy(gamut.bins()).to(ab.device)[nearest]  # (B, N, H, W, 2)
-    distance = (centres - ab.movedim(1, -1)[:, None]).square().sum(-1)
+    nearest = table[row, column].movedim(-1, 1)  # (B, N, H, W)
+    distance = (bins[nearest] - ab.movedim(1, -1)[:, None]).square().sum(-1)
     return nearest, torch.softmax(-distance / (2 * SIGMA**2), dim=1)
 
 
 def encode(ab: Tensor) -> Tensor:
     """Find the bin nearest to each colour: (B, 2, H, W) -> (B, H, W) int64."""
     row, column = (ab.round().clamp(-_REACH, _REACH).long() + _REACH).unbind(1)
-    return _nearest().to(ab.device)[..., 0][row, column]
+    return _tables(ab.device)[0][..., 0][row, column]
 
 
 def rebalancing_weights(prior: NDArray[np.float64], mix: float) -> Tensor:

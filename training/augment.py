@@ -39,18 +39,19 @@ def make_batch(
         photographs: (B, 3, T, T) uint8 sRGB, each squashed to a square.
         config: `crop`, `plates`, `mounts` and `degrade` are used.
         side: S of the batch.
-        draws: of `draw`, (B, _COLUMNS), on any device.
+        draws: of `draw`, (B, _COLUMNS), on the CPU: what is decided by them needn't wait for a GPU.
 
     Returns:
         L as the network sees it (B, 1, S, S), and the true ab (B, 2, S, S), float32.
     """
-    columns = draws.to(photographs.device).split((6, 5, 16, 3), dim=1)
-    rgb = crop(photographs, side, config.crop, columns[0])
+    columns = draws.split((6, 5, 16, 3), dim=1)
+    there = draws.to(photographs.device, non_blocking=True).split((6, 5, 16, 3), dim=1)
+    rgb = crop(photographs, side, config.crop, there[0])
     lightness, ab = rgb_to_lab(rgb)
-    plates = columns[3][:, 0] < config.plates
-    lightness = torch.where(plates.view(-1, 1, 1, 1), on_plate(rgb, columns[3][:, 1:]), lightness)
+    plates = there[3][:, 0] < config.plates
+    lightness = torch.where(plates.view(-1, 1, 1, 1), on_plate(rgb, there[3][:, 1:]), lightness)
     lightness, ab = mount(lightness, ab, config.mounts, columns[1])
-    worn = columns[2][:, 0] < config.degrade
+    worn = there[2][:, 0] < config.degrade
     lightness = torch.where(worn.view(-1, 1, 1, 1), age(lightness, columns[2][:, 1:]), lightness)
     return lightness, ab
 
@@ -136,11 +137,12 @@ def age(lightness: Tensor, draws: Tensor) -> Tensor:
 
     Args:
         lightness: (B, 1, S, S), 0..100.
-        draws: (B, 15).
+        draws: (B, 15), on the CPU.
     """
-    u = [column.view(-1, 1, 1, 1) for column in draws.unbind(1)]
+    there = draws.to(lightness.device, non_blocking=True)
+    u = [column.view(-1, 1, 1, 1) for column in there.unbind(1)]
     x = (lightness / 100).clamp(0, 1) ** torch.exp(_between(u[0], -0.4, 0.4))  # exposure
-    x = torch.where(u[1] < 0.3, tone(x, draws[:, 1] / 0.3), x)
+    x = torch.where(u[1] < 0.3, tone(x, there[:, 1] / 0.3), x)
     # A flat negative, or a print in a dim light
     middle = _between(u[3], 0.35, 0.65)
     x = torch.where(u[2] < 0.2, middle + _between(u[2] / 0.2, 0.3, 0.7) * (x - middle), x)
@@ -155,10 +157,10 @@ def age(lightness: Tensor, draws: Tensor) -> Tensor:
     coarse = _coarse_noise(x, draws[0, 14], x.shape[-1] // 2) * _between(u[13] / 0.25, 0.01, 0.07)
     x = torch.where(u[13] < 0.25, x + coarse, x).clamp(0, 1)
     # Scans, and copies of copies
-    compressed = draws[:, 9] < 0.3
-    if bool(compressed.any()):
+    compressed = (draws[:, 9] < 0.3).nonzero()[:, 0].to(x.device, non_blocking=True)
+    if len(compressed):
         x = x.clone()
-        x[compressed] = compress(x[compressed], _between(draws[compressed, 10], 15, 70))
+        x[compressed] = compress(x[compressed], _between(there[compressed, 10], 15, 70))
     return (x * 100).clamp(0, 100)
 
 
@@ -170,7 +172,7 @@ def tone(x: Tensor, draws: Tensor) -> Tensor:
     """
     steps = torch.linspace(0, 1, 64, device=x.device)
     mix = draws.clamp(0, 1)[:, None]
-    dark, bright = (torch.tensor(c, device=x.device) for c in (_INK, _PAPER))
+    dark, bright = _sepia(x.device)
     ink = dark[0] + mix * (dark[1] - dark[0])  # (B, 3)
     paper = bright[0] + mix * (bright[1] - bright[0])
     colours = ink[..., None] + steps * (paper - ink)[..., None]  # (B, 3, 64)
@@ -185,6 +187,12 @@ def tone(x: Tensor, draws: Tensor) -> Tensor:
 # sRGB of the palest and the strongest sepia: ink and paper.
 _INK = ((70.0, 45.0, 25.0), (20.0, 10.0, 0.0))
 _PAPER = ((220.0, 200.0, 150.0), (255.0, 240.0, 215.0))
+
+
+@lru_cache(maxsize=2)
+def _sepia(device: torch.device) -> tuple[Tensor, Tensor]:
+    """_INK and _PAPER on a device."""
+    return torch.tensor(_INK, device=device), torch.tensor(_PAPER, device=device)
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -203,7 +211,7 @@ def compress(x: Tensor, quality: Tensor) -> Tensor:
     Source: ITU-T T.81, Annex K.1 (table of luminance), scaled as the IJG library scales it.
     """
     side = x.shape[-1]
-    dct, table = (tensor.to(x.device) for tensor in _jpeg())
+    dct, table = _jpeg(x.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
     steps = (table * scale.view(-1, 1, 1, 1, 1)).round().clamp(1, 255)
     blocks = (255 * x - 128).view(len(x), side // 8, 8, side // 8, 8).permute(0, 1, 3, 2, 4)
@@ -212,9 +220,9 @@ def compress(x: Tensor, quality: Tensor) -> Tensor:
     return ((blocks.reshape_as(x) + 128) / 255).clamp(0, 1)
 
 
-@lru_cache(maxsize=1)
-def _jpeg() -> tuple[Tensor, Tensor]:
-    """The 8 x 8 cosine transform, and the steps of luminance at quality 50."""
+@lru_cache(maxsize=2)
+def _jpeg(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The 8 x 8 cosine transform, and the steps of luminance at quality 50, on a device."""
     i = torch.arange(8, dtype=torch.float32)
     dct = torch.cos((2 * i[None] + 1) * i[:, None] * math.pi / 16) / 2
     dct[0] /= math.sqrt(2)
@@ -222,7 +230,7 @@ def _jpeg() -> tuple[Tensor, Tensor]:
     Image.new("L", (8, 8)).save(file, "JPEG", quality=50)  # at which the table is not scaled
     file.seek(0)
     table = JpegImageFile(file).quantization[0]
-    return dct, torch.tensor(table, dtype=torch.float32).view(8, 8)
+    return dct.to(device), torch.tensor(table, dtype=torch.float32, device=device).view(8, 8)
 
 
 def _noise(like: Tensor, seed: Tensor) -> Tensor:

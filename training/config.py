@@ -31,8 +31,7 @@ class TrainConfig:
 
     Attributes:
         head: "regression", "classification", or "both" on one trunk; or "same": the head of the
-            checkpoint to start from, with its rebalancing, adjustment, huber, temperature,
-            smoothing and gain.
+            checkpoint to start from, with its rebalancing, adjustment and huber, served as it.
         side: side of the training crops, in pixels, a multiple of 32.
         late_side: side in the last part of the run; 0 keeps `side`.
         late: share of the run that the last part is.

@@ -25,7 +25,7 @@ import colorizer
 from colorizer import checkpoint, gamut
 from colorizer.checkpoint import Checkpoint
 from colorizer.commands.run import command_parser, run_command
-from colorizer.recipe import Decoding, Head, Recipe
+from colorizer.recipe import Head, Recipe
 from colorizer.unet import UNet
 from evaluation.perceptual import load_encoder, torchvision_models
 from training.config import PRESETS, BadConfig, TrainConfig, read_preset
@@ -72,7 +72,7 @@ Start = tuple[UNet, Checkpoint]
 
 
 def inherit(config: TrainConfig, start: Start | None) -> TrainConfig:
-    """Replace head = "same" by a checkpoint's head, settings and losses.
+    """Replace head = "same" by a checkpoint's head and losses.
 
     Raises:
         BadConfig: if there is no checkpoint to take them from.
@@ -86,9 +86,6 @@ def inherit(config: TrainConfig, start: Start | None) -> TrainConfig:
     return replace(
         config,
         head=recipe.head,
-        temperature=recipe.temperature,
-        smoothing=recipe.smoothing,
-        chroma_gain=recipe.chroma_gain,
         **{key: run[key] for key in ("rebalance", "adjustment", "huber") if key in run},
     )
 
@@ -227,9 +224,9 @@ def train(
         raise KeyboardInterrupt  # Lightning returns from it
     if rank == 0:
         origin = origin_of(encoder, init_from, start, licence)
-        decoding = start[1].recipe.decoding if fine_tuning and start else Recipe.decoding
+        served = start[1].recipe if fine_tuning and start else None
         side = start[1].recipe.side if start else config.side
-        write_checkpoints(model, trainer, out, origin, side, decoding)
+        write_checkpoints(model, trainer, out, origin, side, served)
 
 
 def origin_of(
@@ -253,9 +250,9 @@ def write_checkpoints(
     out: Path,
     origin: dict[str, Any],
     side: int,
-    decoding: Decoding,
+    served: Recipe | None,
 ) -> None:
-    """Write what was trained, with the recipe it is served with until `training.fit` finds one."""
+    """Write what was trained, with a recipe, by default one until `training.fit` finds another."""
     config, photographs = model.config, model.photographs
     losses = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
     cuda = torch.cuda.is_available()
@@ -273,11 +270,10 @@ def write_checkpoints(
         "prior": [float(f"{share:.4g}") for share in photographs.prior],
     }
     for head, net in model.networks().items():
-        recipe = Recipe(
+        recipe = served or Recipe(
             head=head,
             side=side,
             bins=gamut.bin_centres() if head == "classification" else (),
-            decoding=decoding,
             temperature=config.temperature,
             smoothing=config.smoothing,
             chroma_gain=config.chroma_gain,
