@@ -208,6 +208,18 @@ def test_pale_photographs_are_not_trained_on_but_may_be_held_out(tmp_path: Path)
         survey(tmp_path, share, between)
 
 
+def test_photographs_of_one_hue_are_not_trained_on_unless_all_are_wanted(tmp_path: Path) -> None:
+    grey = coloured(3).mean(axis=2, keepdims=True)
+    toned = (grey * (1.0, 0.75, 0.5)).astype(np.uint8)  # brown, from dark to bright
+    (tmp_path / "lively.png").write_bytes(encoded(coloured(0)))
+    (tmp_path / "toned.png").write_bytes(encoded(toned))
+    least = colorfulness(toned) / 2
+    found = survey(tmp_path, 0, least)
+    assert [path.name for path in found.train] == ["lively.png"]
+    assert found.skipped == {str(tmp_path / "toned.png"): "one hue"}
+    assert len(survey(tmp_path, 0).train) == 2
+
+
 def altered(rgb: np.ndarray, how: str) -> bytes:
     """The same photograph, as copies of it go around."""
     if how == "resized":

@@ -64,7 +64,7 @@ class TrainConfig:
         chroma_gain: factor on ab, in the checkpoint's recipe.
         validation: share of the photographs held out, by the hash of their content.
         min_colorfulness: photographs of less colorfulness (M3) are not trained on, as they teach
-            pale colours; they may be held out.
+            pale colours, nor, unless this is 0, are those of a single hue; they may be held out.
         seed: of crops, order and initial weights.
     """
 

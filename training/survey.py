@@ -67,9 +67,9 @@ class Survey:
 
 
 def reason(why: str) -> str:
-    """The kind of a reason: "grey", "pale", "near-duplicate", or "broken"."""
+    """The kind of a reason: "grey", "pale", "one hue", "near-duplicate", or "broken"."""
     kind = why.split(":")[0]
-    return kind if kind in ("grey", "pale", "near-duplicate") else "broken"
+    return kind if kind in ("grey", "pale", "one hue", "near-duplicate") else "broken"
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def examine(photograph: Photograph, share: float, min_colorfulness: float) -> Ex
     lively = colorfulness(small)
     if lively < min_colorfulness and not held_out:
         return Examined(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
+    if min_colorfulness and not held_out and has_one_hue(ab):
+        return Examined("one hue")
     bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -107,6 +109,18 @@ def examine(photograph: Photograph, share: float, min_colorfulness: float) -> Ex
         np.bincount(bins, minlength=len(gamut.bins())).astype(np.uint16),
         tuple(perceptual_hash(one) for one in (shrunk, mirrored)),
     )
+
+
+def has_one_hue(ab: NDArray[np.float32]) -> bool:
+    """Whether a photograph, (H, W, 2) ab, has a single hue: a toned print, a room in warm light.
+
+    From such a network learns to paint everything in the mean colour of photographs.
+    """
+    mean = ab.mean(axis=(0, 1))
+    share = np.hypot(*mean) / np.hypot(ab[..., 0], ab[..., 1]).mean()
+    spread = np.sqrt(ab.var(axis=(0, 1)).sum())
+    brownish = share > 0.95 and mean[1] > 0
+    return bool((share > 0.9 and spread < 10) or (brownish and spread < 14))
 
 
 def perceptual_hash(picture: Image.Image) -> int:

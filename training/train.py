@@ -165,6 +165,7 @@ def make_trainer(
         limit_val_batches=None if held_out else 0,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        benchmark=True,  # all steps but the last part's have one shape; for GPUs only
         log_every_n_steps=10,
         **options,
     )
