@@ -23,7 +23,9 @@ Float = NDArray[np.float32]
 
 GRID = 10  # side of a bin, in ab units (Zhang 2016)
 _COARSE = 4  # a sample's noise is drawn at so many points along each side of the picture
-_CAST = 0.4  # share of the cast from which on a pixel gives up all that `uncast` takes
+# Parts of the cast that a pixel has: below the first it gives up less than `uncast` takes from
+# most, as mounts do, and above the second, too, until at the third it keeps all, as faces do.
+_CAST = 0.4, 1.0, 2.0
 _CHUNK = 1 << 10  # pixels decoded at a time: their logits fit in the processor's cache
 
 
@@ -96,9 +98,8 @@ def uncast(ab: Float, kept: float) -> Float:
     """Take away a part of a picture's colour cast: of its mean ab.
 
     What a network is unsure of, it gives the mean colour of photographs, which is brown; a gain
-    makes sepia of it, and hides the differences that it does see. What is neutral stays neutral,
-    as grey mounts should: a pixel gives up the more, the more it has of the cast, from _CAST of it
-    on all.
+    makes sepia of it, and hides the differences that it does see. What is neutral stays neutral, as
+    grey mounts should, and what has twice the cast keeps it, as skin should, which is no cast.
 
     Args:
         ab: (2, S, S) float32, ab units.
@@ -108,8 +109,10 @@ def uncast(ab: Float, kept: float) -> Float:
         return ab
     mean = ab.mean(axis=(1, 2), keepdims=True)
     square = max(float(np.square(mean).sum()), 1e-9)
-    had = (ab * mean).sum(axis=0, keepdims=True) / np.float32(_CAST * square)
-    return np.asarray(ab - np.float32(1 - kept) * mean * had.clip(0, 1), np.float32)
+    had = (ab * mean).sum(axis=0, keepdims=True) / np.float32(square)
+    some, most, all_of_it = map(np.float32, _CAST)
+    given = np.minimum(had / some, (all_of_it - had) / (all_of_it - most)).clip(0, 1)
+    return np.asarray(ab - np.float32(1 - kept) * mean * given, np.float32)
 
 
 def soften(ab: Float, knee: float) -> Float:
