@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from colorizer import gamut, lab
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import RequestError, UserError
 from colorizer.finish import finish
-from colorizer.smooth import calmed, even
+from colorizer.smooth import calmed
 from evaluation.command import add_photographs, markdown, picked
 from evaluation.methods import Colours, Processes, eager_pipeline, networks
 from evaluation.metrics import Measured, Scores, Truth, colorfulness, measure
@@ -34,7 +35,7 @@ Float = NDArray[np.float32]
 T = TypeVar("T")
 
 SERVED = "regression, as served"
-GAINS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # at which colorfulness is measured
+GAINS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # at which colorfulness is measured
 RANGES = 4  # of lightness, each with its own bins
 FADED = 0.03  # length of the mean hue below which colour fades (Larsson 2016)
 MEASURES = ("ΔE00", "ΔE00 coloured", "AuC", "stains", "bleeding", "cast")
@@ -56,8 +57,9 @@ def decodings(colours: Colours) -> dict[str, Float]:
     served, by_classes = calmed(raw, seen, regression), annealed(logits)
     return {
         SERVED: served,
-        "without smoothing": gamut.soften(raw, regression.chroma_knee),
-        "without the knee": even(raw, seen, regression.smoothing),
+        "with the whole cast": calmed(raw, seen, replace(regression, cast=1.0)),
+        "without smoothing": calmed(raw, seen, replace(regression, smoothing=0.0)),
+        "without the knee": calmed(raw, seen, replace(regression, chroma_knee=0.0)),
         "mean of three sides and mirrored": several(colours),
         "lightness denoised for the network": calmed(clean[0], seen, regression),
         "classification, as served": by_classes,
