@@ -60,7 +60,7 @@ def test_every_way_is_measured_at_the_same_colorfulness(
     assert decodings.main([*both, "--photos", str(photos), "--limit", "3", "--workers", "1"]) == 0
     printed = capsys.readouterr().out
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 9
+    assert len(rows) == 10
     colourful = [float(row[2]) for row in rows]
     assert max(colourful) < 1.1 * min(colourful)
 
