@@ -61,7 +61,7 @@ def decodings(colours: Colours) -> dict[str, Float]:
         "without smoothing": calmed(raw, seen, replace(regression, smoothing=0.0)),
         "without the knee": calmed(raw, seen, replace(regression, chroma_knee=0.0)),
         "mean of three sides and mirrored": several(colours),
-        "lightness denoised for the network": calmed(clean[0], seen, regression),
+        "lightness denoised for the network": calmed(clean[0, :2], seen, regression),
         "classification, as served": by_classes,
         "median chroma, mean hue": calmed(median_chroma(logits, 0.5), seen, classes),
         "bins by lightness": annealed(possible(logits, seen)),
