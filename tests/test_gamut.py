@@ -146,10 +146,8 @@ def test_a_cast_is_taken_from_what_has_it_not_from_the_neutral_the_opposite_or_t
     given = np.array([0.0, 0.25, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0])
     mean = np.array([6.0, 8.0])
     ab = np.repeat(mean[:, None] * had, 64, axis=1)[:, None]
-    ab = np.append(ab, np.full((2, 1, 1), mean[:, None, None]), axis=2)
-    ab[..., -1] += (mean - ab.mean(axis=(1, 2)))[:, None] * ab.shape[
-        2
-    ]  # so that this is their mean
+    last = mean + (mean - ab.mean(axis=(1, 2))) * ab.shape[2]  # so that `mean` is their mean
+    ab = np.append(ab, last[:, None, None], axis=2)
     taken = ab - gamut.uncast(ab.astype(np.float32), 0.25)
     assert taken[:, 0, :-1:64] == pytest.approx(0.75 * mean[:, None] * given, abs=1e-3)
 
