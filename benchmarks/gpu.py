@@ -43,7 +43,7 @@ SIZES = {
     "minutes": "5.5",
     "try": "0.1",
     "training": "--batch 320 --learning-rate 9e-4 --encoder-lr-scale 0.2 --side 128 "
-    "--late-side 160 --late 0.3 --stored 144 --chunk 3000",
+    "--late-side 160 --late 0.3 --stored 144 --chunk 1500",
     "finish": "",
     "batches": "1 8 64",
     "megapixels": "0.3 3 12",

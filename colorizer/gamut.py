@@ -23,8 +23,9 @@ Float = NDArray[np.float32]
 
 GRID = 10  # side of a bin, in ab units (Zhang 2016)
 _COARSE = 4  # a sample's noise is drawn at so many points along each side of the picture
-# Parts of the cast that a pixel has: below the first it gives up less than `uncast` takes from
-# most, as mounts do, and above the second, too, until at the third it keeps all, as faces do.
+# How much of a cast a pixel has, 1 where it has the mean's colour: from the first to the second it
+# gives up all that `uncast` takes, less below (mounts), and above less again, nothing from the
+# third on (faces).
 _CAST = 0.4, 1.0, 2.0
 _CHUNK = 1 << 10  # pixels decoded at a time: their logits fit in the processor's cache
 
@@ -109,10 +110,10 @@ def uncast(ab: Float, kept: float) -> Float:
         return ab
     mean = ab.mean(axis=(1, 2), keepdims=True)
     square = max(float(np.square(mean).sum()), 1e-9)
-    had = (ab * mean).sum(axis=0, keepdims=True) / np.float32(square)
-    some, most, all_of_it = map(np.float32, _CAST)
-    given = np.minimum(had / some, (all_of_it - had) / (all_of_it - most)).clip(0, 1)
-    return np.asarray(ab - np.float32(1 - kept) * mean * given, np.float32)
+    had = (ab * mean).sum(axis=0, keepdims=True) / square
+    faint, strong, vivid = _CAST
+    given = np.minimum(had / faint, (vivid - had) / (vivid - strong)).clip(0, 1)
+    return np.asarray(ab - (1 - kept) * mean * given, np.float32)
 
 
 def soften(ab: Float, knee: float) -> Float:

@@ -25,6 +25,7 @@ from colorizer import gamut, lab
 from colorizer.commands.run import command_parser, run_command
 from colorizer.errors import RequestError, UserError
 from colorizer.finish import finish
+from colorizer.options import Options
 from colorizer.smooth import calmed
 from evaluation.command import add_photographs, markdown, picked
 from evaluation.methods import Colours, Processes, eager_pipeline, networks
@@ -44,7 +45,9 @@ MEASURES = ("ΔE00", "ΔE00 coloured", "AuC", "stains", "bleeding", "cast")
 def decodings(colours: Colours) -> dict[str, Float]:
     """Decode one photograph in each way: (2, S, S) ab, before the gain."""
     classes, regression = (colours.pipelines[name].graph.recipe for name in ("c", "r"))
-    side, seen = regression.side, colours.prepared(regression.side).small[0]
+    side, pipeline = regression.side, colours.pipelines["r"]
+    prepared = colours.prepared(side)
+    seen = prepared.small[0]
     raw, logits = colours.output("r", side), colours.output("c", side)
 
     def annealed(logits: Float) -> Float:
@@ -52,7 +55,7 @@ def decodings(colours: Colours) -> dict[str, Float]:
         return calmed(ab, seen, classes)
 
     denoised = cv2.fastNlMeansDenoising(np.rint(seen * 2.55).astype(np.uint8), None, 7)
-    clean = colours.pipelines["r"].run(denoised[None, None].astype(np.float32) / np.float32(2.55))
+    (clean,) = pipeline.run(denoised[None, None].astype(np.float32) / np.float32(2.55))
     other = np.float32(classes.chroma_gain / max(regression.chroma_gain, 0.1))
     served, by_classes = calmed(raw, seen, regression), annealed(logits)
     return {
@@ -61,7 +64,7 @@ def decodings(colours: Colours) -> dict[str, Float]:
         "without smoothing": calmed(raw, seen, replace(regression, smoothing=0.0)),
         "without the knee": calmed(raw, seen, replace(regression, chroma_knee=0.0)),
         "mean of three sides and mirrored": several(colours),
-        "lightness denoised for the network": calmed(clean[0, :2], seen, regression),
+        "lightness denoised for the network": pipeline.decode(prepared, clean, Options()),
         "classification, as served": by_classes,
         "median chroma, mean hue": calmed(median_chroma(logits, 0.5), seen, classes),
         "bins by lightness": annealed(possible(logits, seen)),

@@ -44,15 +44,15 @@ def make_batch(
     Returns:
         L as the network sees it (B, 1, S, S), and the true ab (B, 2, S, S), float32.
     """
-    columns = draws.split((6, 5, 16, 3), dim=1)
-    there = draws.to(photographs.device, non_blocking=True).split((6, 5, 16, 3), dim=1)
-    rgb = crop(photographs, side, config.crop, there[0])
+    parts, mounts, wear, plates = draws.split((6, 5, 16, 3), dim=1)
+    parts, plates = (one.to(photographs.device, non_blocking=True) for one in (parts, plates))
+    rgb = crop(photographs, side, config.crop, parts)
     lightness, ab = rgb_to_lab(rgb)
-    plates = there[3][:, 0] < config.plates
-    lightness = torch.where(plates.view(-1, 1, 1, 1), on_plate(rgb, there[3][:, 1:]), lightness)
-    lightness, ab = mount(lightness, ab, config.mounts, columns[1])
-    worn = there[2][:, 0] < config.degrade
-    lightness = torch.where(worn.view(-1, 1, 1, 1), age(lightness, columns[2][:, 1:]), lightness)
+    early = (plates[:, 0] < config.plates).view(-1, 1, 1, 1)
+    lightness = torch.where(early, on_plate(rgb, plates[:, 1:]), lightness)
+    lightness, ab = mount(lightness, ab, config.mounts, mounts)
+    worn = (wear[:, 0] < config.degrade).view(-1, 1, 1, 1).to(ab.device, non_blocking=True)
+    lightness = torch.where(worn, age(lightness, wear[:, 1:]), lightness)
     return lightness, ab
 
 

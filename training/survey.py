@@ -94,11 +94,11 @@ def examine(photograph: Photograph, share: float, min_colorfulness: float) -> Ex
     if np.abs(ab).max() <= GREY_AB:
         return Examined("grey")
     held_out = is_held_out(data, share)
-    lively = colorfulness(small)
-    if lively < min_colorfulness and not held_out:
-        return Examined(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
-    if min_colorfulness and not held_out and has_one_hue(ab):
-        return Examined("one hue")
+    if min_colorfulness and not held_out:
+        if (lively := colorfulness(small)) < min_colorfulness:
+            return Examined(f"pale: colorfulness {lively:.1f}, below {min_colorfulness:g}")
+        if has_one_hue(ab):
+            return Examined("one hue")
     bins = encode(torch.from_numpy(ab).movedim(-1, 0)[None]).numpy().ravel()
     shrunk = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.BOX)
     mirrored = shrunk.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

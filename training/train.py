@@ -82,10 +82,10 @@ def inherit(config: TrainConfig, start: Start | None) -> TrainConfig:
             "head = same is the head of a checkpoint: name one, "
             "as --init-from model_store/regression.safetensors"
         )
-    recipe, run = start[1].recipe, start[1].provenance.get("config", {})
+    run = start[1].provenance.get("config", {})
     return replace(
         config,
-        head=recipe.head,
+        head=start[1].recipe.head,
         **{key: run[key] for key in ("rebalance", "adjustment", "huber") if key in run},
     )
 
